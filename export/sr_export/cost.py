@@ -1,0 +1,96 @@
+"""What a graph costs: operations, and memory for what lies between its layers."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from sr_deploy.errors import ExportError
+
+# Operators whose output is their input seen otherwise, or small beside the convolution before.
+_MULTIPLYING = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Per low-resolution pixel."""
+
+    operations: float
+    """Floating-point operations of convolutions and matrix products; a multiply-add is two."""
+    bytes: int
+    """Intermediate float32 results alive at once, at their peak."""
+
+
+def measure(model: onnx.ModelProto, size: tuple[int, int]) -> Cost:
+    """Count what one frame of (height, width) pixels costs, per pixel of it."""
+    graph = _with_shapes(model, size).graph
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in [*graph.value_info, *graph.input, *graph.output]
+    }
+    shapes |= {each.name: list(each.dims) for each in graph.initializer}
+    pixels = math.prod(size)
+    operations = sum(_operations(node, shapes) for node in graph.node)
+    return Cost(operations / pixels, max(1, round(_peak_bytes(graph, shapes) / pixels)))
+
+
+def _with_shapes(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
+    """Return the graph for one frame, with every shape known.
+
+    ONNX Runtime's own folding does away with the arithmetic on shapes, which onnx's inference
+    cannot see through.
+    """
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    dims = fixed.graph.input[0].type.tensor_type.shape.dim
+    for dim, value in zip(dims, (1, dims[1].dim_value, *size), strict=True):
+        if not dim.dim_value:
+            dim.dim_value = value
+    for dim in fixed.graph.output[0].type.tensor_type.shape.dim:
+        dim.ClearField("dim_param")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "folded.onnx"
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(fixed.SerializeToString(), options, ["CPUExecutionProvider"])
+        except Exception as error:
+            raise ExportError(f"ONNX Runtime does not load the graph: {error}") from error
+        return onnx.shape_inference.infer_shapes(onnx.load_model(path), data_prop=True)
+
+
+def _operations(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> float:
+    if node.op_type not in _MULTIPLYING:
+        return 0.0
+    first, second = (shapes.get(name, []) for name in node.input[:2])
+    output = shapes.get(node.output[0], [])
+    if node.op_type == "Conv":
+        return 2.0 * math.prod(output) * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return 2.0 * math.prod(first) * math.prod(second[1:])
+    return 2.0 * math.prod(output) * (first[-1] if first else 0)
+
+
+def _peak_bytes(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> float:
+    """Return the most bytes of intermediate results that are alive at the same time."""
+    last_use = {name: i for i, node in enumerate(graph.node) for name in node.input}
+    weights = {each.name for each in graph.initializer}
+    sizes: dict[str, int] = {
+        each.name: 4 * math.prod(shapes[each.name] or [1]) for each in graph.input
+    }
+    peak = 0
+    for i, node in enumerate(graph.node):
+        for name in node.output:
+            sizes[name] = 4 * math.prod(shapes.get(name) or [1])
+        peak = max(peak, sum(sizes.values()))
+        for name in {*node.input, *node.output} - weights:
+            if last_use.get(name, i) <= i:
+                sizes.pop(name, None)
+    return peak

@@ -1,0 +1,172 @@
+"""Networks whose images are not RGB in [0, 1], made to take and give that.
+
+Some networks take or give [-1, 1] (tanh), [0, 255], normalised or BGR images. The difference is an
+affine map per channel on each side; it goes into the graph, so that a bundle always holds RGB in
+[0, 1].
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from PIL import Image
+
+from sr_export import samples
+from sr_export.quality import psnr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+UNIT = (0.0, 1.0)
+_USUAL = (UNIT, (-1.0, 1.0), (0.0, 255.0))
+# A wrong range costs tens of decibels; less than this tells nothing.
+_TELLING_GAIN = 6.0
+# Below this the output does not resemble the input in any range: not a restored image.
+_RESEMBLANCE = 15.0
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What a network takes and gives, where we take and give RGB in [0, 1]."""
+
+    input: tuple[float, float] = UNIT
+    """The values of black and white that go in, before `mean` and `std`."""
+    output: tuple[float, float] = UNIT
+    """The values of black and white that come out."""
+    mean: tuple[float, ...] = (0.0,)
+    """Subtracted from the input, per channel or one for all."""
+    std: tuple[float, ...] = (1.0,)
+    """What the input is then divided by."""
+    bgr: bool = False
+    """Channels are in the order blue, green, red."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing needs to be done."""
+        return self == Ranges()
+
+    def _input_map(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        low, high = self.input
+        mean, std = np.array(self.mean), np.array(self.std)
+        return _plane((high - low) / std), _plane((low - mean) / std)
+
+    def _output_map(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        low, high = self.output
+        return _plane(np.array([1 / (high - low)])), _plane(np.array([-low / (high - low)]))
+
+    def around(self, run: Run) -> Run:
+        """Return a function on [0, 1] for one on the network's own ranges."""
+        if self.plain:
+            return run
+        order = slice(None, None, -1) if self.bgr else slice(None)
+
+        def ranged(image: NDArray[np.float32]) -> NDArray[np.float32]:
+            scale, shift = self._input_map()
+            output = run(np.ascontiguousarray(image[:, order] * scale + shift))
+            scale, shift = self._output_map()
+            return np.ascontiguousarray((output * scale + shift)[:, order])
+
+        return ranged
+
+    def put_into(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Return a copy of a float NCHW model that takes and gives [0, 1]."""
+        ranged = onnx.ModelProto()
+        ranged.CopyFrom(model)
+        if self.plain:
+            return ranged
+        graph = ranged.graph
+        source, result = graph.input[0].name, graph.output[0].name
+        _rename(graph, source, "ranged_input")
+        _rename(graph, result, "ranged_output")
+        before = _affine(source, "ranged_input", *self._input_map(), self.bgr, flip_first=True)
+        after = _affine("ranged_output", result, *self._output_map(), self.bgr, flip_first=False)
+        nodes = [*before[0], *graph.node, *after[0]]
+        del graph.node[:]
+        graph.node.extend(nodes)
+        graph.initializer.extend([*before[1], *after[1]])
+        onnx.checker.check_model(ranged)
+        return ranged
+
+
+def _plane(values: NDArray[Any]) -> NDArray[np.float32]:
+    return values.astype(np.float32).reshape(1, -1, 1, 1)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Rename a value inside the graph; the graph's own input or output keeps its name."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                if name == old:
+                    names[i] = new
+
+
+def _affine(
+    source: str,
+    target: str,
+    scale: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    bgr: bool,
+    *,
+    flip_first: bool,
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Return nodes and constants for `source * scale + shift`, with the channels turned round."""
+    stem = f"{target}_affine"
+    steps = [("Mul", "scale", scale), ("Add", "shift", shift)]
+    if bgr:
+        flip = ("Gather", "order", np.array([2, 1, 0], np.int64))
+        steps.insert(0 if flip_first else len(steps), flip)
+    nodes, constants = [], []
+    for i, (operator, name, constant) in enumerate(steps):
+        output = target if i == len(steps) - 1 else f"{stem}_{name}_out"
+        attributes = {"axis": 1} if operator == "Gather" else {}
+        inputs = [source, f"{stem}_{name}"]
+        nodes.append(
+            helper.make_node(operator, inputs, [output], f"{stem}_{name}_node", **attributes)
+        )
+        constants.append(numpy_helper.from_array(constant, f"{stem}_{name}"))
+        source = output
+    return nodes, constants
+
+
+def guess(run: Run, channels: int, size: tuple[int, int]) -> Ranges:
+    """Find the ranges in which a network's output looks most like its input, enlarged.
+
+    A restored image is close to its original, so the wrong range shows at once. Untrained weights
+    look like nothing in any range; then [0, 1] is taken.
+    """
+    frame = samples.batch(1, *size, channels)
+    found = {
+        (given, taken): _likeness(Ranges(input=given, output=taken), run, frame)
+        for given, taken in itertools.product(_USUAL, _USUAL)
+    }
+    best = max(found, key=lambda pair: found[pair])
+    gain = found[best] - found[UNIT, UNIT]
+    if found[best] < _RESEMBLANCE or gain < _TELLING_GAIN:
+        return Ranges()
+    return Ranges(input=best[0], output=best[1])
+
+
+def likeness(run: Run, channels: int, size: tuple[int, int]) -> float:
+    """Return the PSNR between a network's output and the same image enlarged by bicubic."""
+    return _likeness(Ranges(), run, samples.batch(1, *size, channels))
+
+
+def _likeness(ranges: Ranges, run: Run, frame: NDArray[np.uint8]) -> float:
+    output = ranges.around(run)(samples.as_float(frame))[0].transpose(1, 2, 0)
+    if not np.isfinite(output).all():
+        return -np.inf
+    height, width = output.shape[:2]
+    gray = frame.shape[3] == 1
+    image = Image.fromarray(frame[0, ..., 0] if gray else frame[0])
+    enlarged = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    return psnr(enlarged.reshape(output.shape), output.clip(-10, 10) * 255)

@@ -1,0 +1,176 @@
+"""A torch module as a float ONNX graph that takes images of any size.
+
+Exporting freezes every Python `if` on a shape as the example took it: networks with windows come
+out silently wrong for other sizes. So the module never sees a size that it would have to branch
+on: the graph pads its input to the network's grid, by reflection, and crops the output.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from sr_deploy.errors import ExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from sr_export.network import Network
+
+# 18 is what the exporter writes natively; asking for 17 or less can silently give 18.
+OPSET = 18
+INPUT, OUTPUT = "input", "output"
+_GRIDS = (8, 16, 32, 64)
+_FIXED_SIDE = 64
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to export a network: what stays free and what is fixed."""
+
+    grid: int
+    batch: int | None
+    """The only batch that the graph takes; None: any."""
+    size: tuple[int, int] | None = None
+    """The only height and width that the graph takes; None: any."""
+
+    def __str__(self) -> str:
+        batch = "any batch" if self.batch is None else f"batch {self.batch}"
+        size = "any size" if self.size is None else "{}x{} only".format(*self.size)
+        grid = f", padded to multiples of {self.grid}" if self.grid > 1 else ""
+        return f"{size}, {batch}{grid}"
+
+
+def strategies(network: Network) -> Iterator[Strategy]:
+    """Yield ways to export a network, the most flexible and likeliest first.
+
+    Which one holds is found out by trying: shapes that the exporter froze show only in the output.
+    """
+    if network.fixed_size is not None:
+        yield Strategy(1, None, network.fixed_size)
+        yield Strategy(1, 1, network.fixed_size)
+        return
+    # Networks with windows fold batch and windows into one axis, which fixes the batch.
+    for batch in (1, None) if network.windowed else (None, 1):
+        yield Strategy(network.grid, batch)
+    for grid in sorted({math.lcm(network.grid, each) for each in _GRIDS} - {network.grid}):
+        if grid <= _GRIDS[-1]:
+            yield Strategy(grid, 1)
+    side = math.ceil(max(_FIXED_SIDE, network.minimum) / network.grid) * network.grid
+    yield Strategy(network.grid, 1, (side, side))
+
+
+class Padded(nn.Module):
+    """A network with its input padded to the grid and its output cropped, without a branch."""
+
+    def __init__(self, network: Network, grid: int) -> None:
+        super().__init__()
+        self.module = network.module
+        self.scale = network.scale
+        self.grid = grid
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Take and give NCHW images in [0, 1]."""
+        if self.grid == 1:
+            return self.module(image)
+        height, width = image.shape[-2:]
+        padding = (0, (-width) % self.grid, 0, (-height) % self.grid)
+        output = self.module(F.pad(image, padding, "reflect"))
+        return output[..., : height * self.scale, : width * self.scale]
+
+
+def export(network: Network, strategy: Strategy) -> onnx.ModelProto:
+    """Export a network: `input` and `output` are NCHW float32.
+
+    Raises:
+        ExportError: the exporter refused; the text is its reason.
+    """
+    module = Padded(network, strategy.grid).eval()
+    example = torch.rand(_example_shape(network, strategy))
+    free = torch.export.Dim.DYNAMIC
+    axes = {0: free if strategy.batch is None else torch.export.Dim.STATIC}
+    if strategy.size is None:
+        axes |= {2: free, 3: free}
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=(axes,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+                optimize=True,
+            )
+    except Exception as error:
+        raise ExportError(_reason(error)) from error
+    if program is None:
+        raise ExportError("the exporter gave nothing")
+    model: onnx.ModelProto = program.model_proto
+    return tidy(model, strategy)
+
+
+def _example_shape(network: Network, strategy: Strategy) -> tuple[int, int, int, int]:
+    if strategy.size is not None:
+        return (1, network.channels, *strategy.size)
+    # Odd on purpose: an example on the grid would freeze the branch that pads nothing.
+    side = max(network.minimum, 2 * strategy.grid) + 1
+    return (strategy.batch or 2, network.channels, side | 1, (side + strategy.grid) | 1)
+
+
+def tidy(model: onnx.ModelProto, strategy: Strategy) -> onnx.ModelProto:
+    """Check the opset, name the free axes, and strip what tells of the machine that exported."""
+    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    if opset != OPSET:
+        raise ExportError(f"the exporter wrote opset {opset} where {OPSET} was asked for")
+    graph = model.graph
+    for value, scaled in ((graph.input[0], False), (graph.output[0], True)):
+        dims = value.type.tensor_type.shape.dim
+        if strategy.batch is None:
+            dims[0].dim_param = "batch"
+        if strategy.size is None:
+            dims[2].dim_param = "out_height" if scaled else "height"
+            dims[3].dim_param = "out_width" if scaled else "width"
+    # Shapes in between are the example's or the exporter's symbols; each runtime infers its own.
+    del graph.value_info[:]
+    holders = [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]
+    for holder in holders:
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    model.producer_name, model.producer_version = "sr-deploy", ""
+    onnx.checker.check_model(model)
+    return model
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause of an exporter's error, as one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """Return the file content of a model."""
+    buffer = io.BytesIO()
+    onnx.save_model(model, buffer)
+    return buffer.getvalue()
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    """Count the operators of a graph by type."""
+    return Counter(node.op_type for node in model.graph.node)

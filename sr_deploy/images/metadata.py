@@ -1,0 +1,105 @@
+"""EXIF blocks: what of them still holds after a picture was turned and enlarged."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from PIL.ExifTags import IFD, Base
+
+if TYPE_CHECKING:
+    from sr_deploy.images.picture import Metadata
+
+_log = logging.getLogger(__name__)
+
+# The main directory also holds the layout of TIFF files and thumbnails, which belongs to the
+# old file; these describe the picture.
+_DESCRIPTIVE = (
+    Base.ImageDescription,
+    Base.Make,
+    Base.Model,
+    Base.Software,
+    Base.DateTime,
+    Base.Artist,
+    Base.HostComputer,
+    Base.Rating,
+    Base.RatingPercent,
+    Base.Copyright,
+    Base.XPTitle,
+    Base.XPComment,
+    Base.XPAuthor,
+    Base.XPKeywords,
+    Base.XPSubject,
+)
+_INCH, _CENTIMETRE = 2, 3
+# What Pillow raises on a damaged block; it has no error of its own for it.
+_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
+
+
+def kept(exif: Image.Exif, name: str) -> bytes | None:
+    """Return the block with the descriptive tags alone; None where there are none."""
+    try:
+        tags = _descriptive(exif)
+        return _packed(tags) if tags else None
+    except _DAMAGED as error:
+        _log.warning("%s: its EXIF block is damaged and left out (%s)", name, error)
+        return None
+
+
+def orientation(exif: Image.Exif) -> int:
+    """Return how the picture is to be turned, 1 (not at all) to 8."""
+    try:
+        value = exif.get(Base.Orientation, 1)
+    except _DAMAGED:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def resolution(exif: Image.Exif) -> tuple[float, float] | None:
+    """Return the pixels per inch that the block states."""
+    try:
+        unit = exif.get(Base.ResolutionUnit, _INCH)
+        across, down = (float(exif[tag]) for tag in (Base.XResolution, Base.YResolution))
+    except (*_DAMAGED, ZeroDivisionError):
+        return None
+    factor = {_INCH: 1.0, _CENTIMETRE: 2.54}.get(unit)
+    return (across * factor, down * factor) if factor else None
+
+
+def exif_for(metadata: Metadata, height: int, width: int) -> bytes | None:
+    """Return the EXIF block of a picture of this size; None where there is nothing to say."""
+    tags = _descriptive(parsed(metadata.exif))
+    if metadata.dpi:
+        across, down = metadata.dpi
+        tags |= {Base.XResolution: across, Base.YResolution: down, Base.ResolutionUnit: _INCH}
+    if not tags:
+        return None
+    if IFD.Exif in tags:
+        tags[IFD.Exif] |= {Base.ExifImageWidth: width, Base.ExifImageHeight: height}
+    return _packed({Base.Orientation: 1, **tags})
+
+
+def parsed(block: bytes | None) -> Image.Exif:
+    """Return the tags of a block."""
+    exif = Image.Exif()
+    exif.load(block or b"")
+    return exif
+
+
+def _descriptive(exif: Image.Exif) -> dict[int, Any]:
+    tags: dict[int, Any] = {tag: exif[tag] for tag in _DESCRIPTIVE if tag in exif}
+    for group in (IFD.Exif, IFD.GPSInfo):
+        if values := dict(exif.get_ifd(group)):
+            tags[group] = values
+    if IFD.Interop in tags.get(IFD.Exif, {}):
+        tags[IFD.Exif][IFD.Interop] = dict(exif.get_ifd(IFD.Interop))
+    return tags
+
+
+def _packed(tags: dict[int, Any]) -> bytes:
+    exif = Image.Exif()
+    for tag, value in tags.items():
+        exif[tag] = value
+    return exif.tobytes()

@@ -1,0 +1,156 @@
+"""Opening an image file with Pillow: by its content, bounded, with errors of one line.
+
+Pillow's own guard against decompression bombs is one number for the whole process, too small
+for large photographs, and a warning besides. So files are opened by their plugin's class, which
+has no guard, and the size that the header states is checked here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import zlib
+from typing import IO, TYPE_CHECKING, Any
+
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    EXTRASAMPLES,
+    IMAGELENGTH,
+    IMAGEWIDTH,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLESPERPIXEL,
+    TiffImageFile,
+)
+from PIL.WebPImagePlugin import WebPImageFile
+
+from sr_deploy.errors import ImageError, NotFoundError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from PIL.ImageFile import ImageFile
+
+LARGEST_PIXELS = 1 << 30
+"""The largest picture that is read, in pixels: a header that states more is refused."""
+
+_MIN_IS_BLACK, _RGB, _STRAIGHT_ALPHA = 1, 2, 2
+
+# What Pillow's plugins raise on files that do not hold what they promise.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+
+class TiffFile(TiffImageFile):
+    """A TIFF file without the guard on its size, and with 16-bit gray and alpha.
+
+    Attributes:
+        deep_gray_alpha: it has 16-bit gray with straight alpha, which Pillow does not know. It is
+            shown as RGBA with 8 bits, which are the same bytes.
+    """
+
+    deep_gray_alpha = False
+
+    def _setup(self) -> None:
+        tags = self.tag_v2
+        found = [tags.get(tag) for tag in (PHOTOMETRIC_INTERPRETATION, BITSPERSAMPLE, EXTRASAMPLES)]
+        if found == [_MIN_IS_BLACK, (16, 16), (_STRAIGHT_ALPHA,)]:
+            self.deep_gray_alpha = True
+            tags[PHOTOMETRIC_INTERPRETATION] = _RGB
+            tags[BITSPERSAMPLE] = (8, 8, 8, 8)
+            tags[SAMPLESPERPIXEL] = 4
+        super()._setup()
+
+    def load_prepare(self) -> None:
+        """Make room for the pixels."""
+        if self._im is None:
+            size = (self.tag_v2[IMAGEWIDTH], self.tag_v2[IMAGELENGTH])
+            self.im = Image.core.new(self.mode, size)
+        super().load_prepare()
+
+
+_READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"II*\0", TiffFile),
+    (b"MM\0*", TiffFile),
+    (b"II+\0", TiffFile),
+    (b"MM\0+", TiffFile),
+    (b"BM", BmpImageFile),
+)
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn whatever reading a file raises into one of our errors, with its path.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ImageError: it cannot be read, is not an image, or is damaged.
+        OutOfMemoryError: it does not fit into memory.
+    """
+    try:
+        yield
+    except (ImageError, NotFoundError):
+        raise
+    except FileNotFoundError:
+        raise NotFoundError(f"{path}: no such file") from None
+    except MemoryError:
+        raise OutOfMemoryError(f"{path}: does not fit into memory") from None
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: damaged, or of a kind that is not read ({error})") from error
+
+
+def opened(path: Path, file: IO[bytes]) -> ImageFile:
+    """Read the header of an image file; call within `translated`.
+
+    Raises:
+        ImageError: it is no image of a known kind, or too large.
+    """
+    file.seek(0)
+    head = file.read(12)
+    if not head:
+        raise ImageError(f"{path}: the file is empty")
+    file.seek(0)
+    image = _reader(path, head)(file)
+    width, height = image.size
+    if width * height > LARGEST_PIXELS:
+        raise ImageError(
+            f"{path}: its header states {width}x{height} pixels; "
+            f"at most {LARGEST_PIXELS / 1e6:.0f} million are read"
+        )
+    return image
+
+
+def raw_mode(image: ImageFile) -> str:
+    """Return how samples lie in the file, in Pillow's words (`RGB;16B`); before loading."""
+    arguments: Any = image.tile[0][3] if image.tile else ""
+    first = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
+    return str(first)
+
+
+def _reader(path: Path, head: bytes) -> type[ImageFile]:
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return WebPImageFile
+    for signature, reader in _READERS:
+        if head.startswith(signature):
+            return reader
+    raise ImageError(f"{path}: not an image that is read here (PNG, JPEG, WebP, TIFF or BMP)")

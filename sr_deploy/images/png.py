@@ -1,0 +1,143 @@
+"""PNG files written in strips, by several threads, 8 or 16 bit.
+
+Pillow writes no 16-bit RGB, and copies the picture to do what it does. Here each strip is
+filtered by numpy and compressed by zlib on its own; deflate streams can be put end to end.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from sr_deploy.images.metadata import exif_for
+from sr_deploy.images.strips import in_order, rows_per_strip, strips
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sr_deploy.images.picture import AnyPixels, Bytes, Metadata
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+# What the colours mean, apart from the ICC profile: HDR, sRGB, gamma and primaries.
+_COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
+_LARGEST_COLOUR_CHUNK = 64
+_PAETH = 4
+_METRE_PER_INCH = 0.0254
+_SAMPLE_BYTES = 1 << 18
+_ZLIB_HEADER = b"\x78\x9c"
+
+
+def colour_chunks(file: IO[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return name and content of the chunks that say what the colours of a PNG file mean."""
+    found = []
+    file.seek(len(_SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        if name == b"IDAT":
+            break
+        if name in _COLOUR_CHUNKS and length <= _LARGEST_COLOUR_CHUNK:
+            found.append((name, file.read(length)))
+            file.seek(4, 1)
+        else:
+            file.seek(length + 4, 1)
+    return tuple(found)
+
+
+def write(
+    file: IO[bytes], pixels: AnyPixels, metadata: Metadata, prepared: Callable[[AnyPixels], Bytes]
+) -> None:
+    """Write a PNG file.
+
+    Args:
+        file: where to; only written forward.
+        pixels: H,W or H,W,C as in a Picture, uint8 or uint16.
+        metadata: what else to keep.
+        prepared: turns rows of pixels into rows of bytes, samples big-endian.
+    """
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    bits = 8 * pixels.itemsize
+    header = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0)
+    file.write(_SIGNATURE)
+    _write_chunk(file, b"IHDR", header)
+    _write_metadata(file, metadata, height, width)
+
+    def encoded(rows: slice) -> tuple[bytes, bytes]:
+        above = pixels[max(rows.start - 1, 0) : rows.start]
+        filtered = _filtered(prepared(above), prepared(pixels[rows]), channels * pixels.itemsize)
+        return filtered, _deflated(filtered, last=rows.stop == height)
+
+    checksum = 1
+    prefix = _ZLIB_HEADER
+    for filtered, deflated in in_order(encoded, strips(height, rows_per_strip(pixels))):
+        checksum = zlib.adler32(filtered, checksum)
+        _write_chunk(file, b"IDAT", prefix + deflated)
+        prefix = b""
+    _write_chunk(file, b"IDAT", struct.pack(">I", checksum))
+    _write_chunk(file, b"IEND", b"")
+
+
+def _write_metadata(file: IO[bytes], metadata: Metadata, height: int, width: int) -> None:
+    for name, content in metadata.png_colour:
+        if not (name == b"sRGB" and metadata.icc_profile):  # a file may have only one of them
+            _write_chunk(file, name, content)
+    if metadata.icc_profile:
+        profile = b"ICC profile\0\0" + zlib.compress(metadata.icc_profile)
+        _write_chunk(file, b"iCCP", profile)
+    if metadata.dpi:
+        per_metre = (round(each / _METRE_PER_INCH) for each in metadata.dpi)
+        _write_chunk(file, b"pHYs", struct.pack(">IIB", *per_metre, 1))
+    if exif := exif_for(metadata, height, width):
+        _write_chunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
+
+
+def _write_chunk(file: IO[bytes], name: bytes, content: bytes) -> None:
+    file.write(struct.pack(">I4s", len(content), name))
+    file.write(content)
+    file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(name))))
+
+
+def _filtered(above: Bytes, rows: Bytes, pixel_bytes: int) -> bytes:
+    """Return rows of bytes with Paeth's filter, each led by the filter's number.
+
+    Each byte is predicted by its left, upper or upper left neighbour, whichever is nearest to
+    left + upper - upper left, and only the difference is kept.
+    """
+    height, width = rows.shape
+    known = np.zeros((height + 1, pixel_bytes + width), np.int16)
+    known[1 - len(above) : 1, pixel_bytes:] = above
+    known[1:, pixel_bytes:] = rows
+    left, upper, corner = known[1:, :-pixel_bytes], known[:-1, pixel_bytes:], known[:-1, :-pixel_bytes]
+    to_left, to_upper = upper - corner, left - corner
+    to_corner = np.abs(to_left + to_upper)
+    np.abs(to_left, out=to_left)
+    np.abs(to_upper, out=to_upper)
+    nearest = np.where(to_upper <= to_corner, upper, corner)
+    use_left = (to_left <= to_upper) & (to_left <= to_corner)
+    np.copyto(nearest, left, where=use_left)
+    filtered = np.empty((height, 1 + width), np.uint8)
+    filtered[:, 0] = _PAETH
+    np.subtract(rows, nearest, out=filtered[:, 1:], casting="unsafe")
+    return filtered.tobytes()
+
+
+def _deflated(content: bytes, *, last: bool) -> bytes:
+    """Compress one strip so that the next one's stream can follow.
+
+    Photographs are as small with run lengths alone as with a search for repetitions, at a tenth
+    of the time; drawings and text are not. A sample from the middle decides.
+    """
+    middle = content[len(content) // 2 :][:_SAMPLE_BYTES]
+    runs, repetitions = (1, zlib.Z_RLE), (6, zlib.Z_DEFAULT_STRATEGY)
+    repeats = len(_compress(middle, *repetitions)) < 0.95 * len(_compress(middle, *runs))
+    level, strategy = repetitions if repeats else runs
+    return _compress(content, level, strategy, zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)
+
+
+def _compress(content: bytes, level: int, strategy: int, flush: int = zlib.Z_FINISH) -> bytes:
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
+    return compressor.compress(content) + compressor.flush(flush)

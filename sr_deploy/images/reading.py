@@ -1,0 +1,195 @@
+"""Image files to pictures: of their own kind and depth, turned upright."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import TiffImageFile
+
+from sr_deploy.errors import ImageError
+from sr_deploy.images import deep, metadata, png
+from sr_deploy.images.opening import LARGEST_PIXELS, opened, raw_mode, translated
+from sr_deploy.images.picture import Metadata, Picture
+from sr_deploy.images.strips import rows_per_strip, strips
+
+if TYPE_CHECKING:
+    import os
+
+    from PIL.ImageFile import ImageFile
+
+    from sr_deploy.images.picture import AnyPixels, Bytes
+
+__all__ = ["LARGEST_PIXELS", "Header", "inspect", "read"]
+
+_log = logging.getLogger(__name__)
+
+_CHANNELS = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "PA": 4, "RGB": 3, "RGBX": 3, "RGBA": 4}
+_CHANNELS |= {"RGBa": 4, "CMYK": 3, "YCbCr": 3}
+_REFUSED = {
+    "F": "floating-point samples",
+    "I": "32-bit or signed samples",
+    "LAB": "Lab colours",
+    "HSV": "HSV colours",
+}
+# Samples of fewer than 8 bits come scaled to 0..255; the key of a transparent colour does not.
+_KEY_SCALES = {"L;2": 85, "L;4": 17}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an image file promises of its pixels."""
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+
+    @property
+    def bytes(self) -> int:
+        """How large the array will be that `read` returns."""
+        return self.height * self.width * self.channels * self.bits // 8
+
+
+def inspect(path: str | os.PathLike[str]) -> Header:
+    """Read the header of an image file alone, for planning.
+
+    Height and width are as stored: EXIF may ask for a quarter turn.
+
+    Raises:
+        NotFoundError, ImageError: as `read`.
+    """
+    path = Path(path)
+    with translated(path), path.open("rb") as file, opened(path, file) as image:
+        is_deep = deep.is_deep(image)
+        kind = "RGBA" if "transparency" in image.info else image.mode
+        channels = 1 if kind.startswith("I;16") else _CHANNELS.get(kind, 4)
+        return Header(image.height, image.width, channels, 16 if is_deep else 8)
+
+
+def read(path: str | os.PathLike[str]) -> Picture:
+    """Read an image file: gray stays gray, alpha stays alpha, 16 bits stay 16 bits.
+
+    The orientation of EXIF is applied. A palette becomes RGB (RGBA where it has transparency);
+    one bit becomes gray; CMYK becomes sRGB through its profile. Of an animation or of several
+    pages the first is read, with a warning.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ImageError: it cannot be read, is no image of a known kind, is damaged or truncated, has
+            more than LARGEST_PIXELS, or samples that cannot be upscaled (floating point, Lab).
+    """
+    path = Path(path)
+    with translated(path), path.open("rb") as file, opened(path, file) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            _log.warning("%s: only the first of its %d images is read", path, image.n_frames)
+        if image.mode in _REFUSED:
+            raise ImageError(f"{path}: {_REFUSED[image.mode]} are not read; save it as 16-bit RGB")
+        is_tiff = isinstance(image, TiffImageFile)
+        exif = image.getexif()
+        block = metadata.kept(exif, str(path))
+        turn = 1 if is_tiff else metadata.orientation(exif)  # Pillow turns TIFF files itself
+        dpi = image.info.get("dpi") or metadata.resolution(exif)
+        about = Metadata(
+            icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
+            exif=block,
+            dpi=_plain(dpi, turned=turn > 4),
+            png_colour=png.colour_chunks(file) if image.format == "PNG" else (),
+        )
+        return Picture(_upright(_pixels(path, file, image), turn), about)
+
+
+def _pixels(path: Path, file: IO[bytes], image: ImageFile) -> AnyPixels:
+    layout = raw_mode(image)
+    key = image.info.get("transparency") if image.mode not in ("P", "PA") else None
+    if image.mode == "CMYK" and deep.is_deep(image):
+        _log.warning("%s: 16-bit CMYK is reduced to 8 bits by its conversion to RGB", path)
+    elif deep.is_deep(image):
+        return _with_key(deep.pixels_of(path, file, image), key)
+    image.load()
+    pixels = _array(_plain_mode(path, image))
+    if isinstance(key, int):
+        key *= _KEY_SCALES.get(layout, 1)
+    return _with_key(pixels, key)
+
+
+def _plain_mode(path: Path, image: Image.Image) -> Image.Image:
+    """Return the image in one of the modes L, LA, RGB and RGBA."""
+    mode = image.mode
+    if mode == "CMYK":
+        return _from_cmyk(path, image)
+    if mode == "P":
+        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+    simpler = {"1": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
+    return image.convert(simpler[mode]) if mode in simpler else image
+
+
+def _from_cmyk(path: Path, image: Image.Image) -> Image.Image:
+    """Convert to sRGB, the profile that viewers assume where there is none."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        _log.warning("%s: CMYK without a colour profile; its colours are approximate", path)
+        return image.convert("RGB")
+    try:
+        converted = ImageCms.profileToProfile(
+            image,
+            ImageCms.ImageCmsProfile(BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError) as error:
+        _log.warning("%s: its CMYK profile is damaged (%s); colours are approximate", path, error)
+        return image.convert("RGB")
+    assert converted is not None  # it is only when converting in place
+    return converted
+
+
+def _array(image: Image.Image) -> Bytes:
+    """Copy the pixels out in strips: np.asarray(image) would hold them three times."""
+    width, height = image.size
+    channels = len(image.getbands())
+    pixels = np.empty((height, width, channels) if channels > 1 else (height, width), np.uint8)
+    for rows in strips(height, rows_per_strip(pixels)):
+        pixels[rows] = np.asarray(image.crop((0, rows.start, width, rows.stop)))
+    return pixels
+
+
+def _with_key(pixels: AnyPixels, key: object) -> AnyPixels:
+    """Add the alpha channel that a PNG gives by naming one colour as transparent."""
+    if not isinstance(key, int | tuple):
+        return pixels
+    colours = pixels if pixels.ndim == 3 else pixels[..., None]
+    opaque = (colours != np.array(key)).any(axis=2, keepdims=True)
+    alpha = opaque * np.array(np.iinfo(pixels.dtype).max, pixels.dtype)
+    return np.concatenate([colours, alpha], axis=2)
+
+
+def _upright(pixels: AnyPixels, orientation: int) -> AnyPixels:
+    """Return a view that is turned and mirrored as EXIF asks."""
+    if orientation > 4:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _plain(dpi: object, turned: bool) -> tuple[float, float] | None:
+    """Return a resolution as two positive numbers, or None for what is none."""
+    if not isinstance(dpi, tuple) or len(dpi) != 2:
+        return None
+    try:
+        across, down = (float(each) for each in dpi)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not (0 < across < 1e6 and 0 < down < 1e6):
+        return None
+    return (down, across) if turned else (across, down)

@@ -1,0 +1,147 @@
+"""What a bundle says of itself: `manifest.json`, as typed and checked data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sr_deploy import strict
+from sr_deploy.errors import BundleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = 1
+NAME = "manifest.json"
+_LARGEST_MANIFEST = 1 << 20
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PixelFormat = Literal["rgb24", "rgb48", "gray8", "gray16"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of the bundle, by its name inside the folder and its hash."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the runtime must know of the network, whatever file it then runs.
+
+    Lengths are in pixels of the low-resolution image.
+    """
+
+    architecture: str
+    scale: int
+    channels: Literal[1, 3]
+    halo: int | None
+    """How far away an input pixel can still change an output pixel; None: from everywhere."""
+    multiple_of: int
+    """Tiles must start at multiples of this for their output to equal the whole frame's."""
+    minimum: int
+    """The smallest height and width that the graph accepts."""
+    fixed_size: tuple[int, int] | None
+    """The only (height, width) that the graph accepts; None: any."""
+    fixed_batch: int | None
+    """The only batch that the graph accepts; None: any."""
+    parameters: int
+    gflop_per_megapixel: float
+    """Billions of floating-point operations per million low-resolution pixels."""
+    bytes_per_pixel: int
+    """Bytes of FP32 intermediates alive at once, at their peak, per low-resolution pixel."""
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "scale": (1, 64),
+            "halo": (0, 1 << 20),
+            "multiple_of": (1, 1 << 12),
+            "minimum": (1, 1 << 12),
+            "fixed_batch": (1, 1 << 12),
+            "parameters": (0, 1 << 40),
+            "bytes_per_pixel": (1, 1 << 32),
+        }
+        sides = self.fixed_size or ()
+        checked = [(name, getattr(self, name), *bound) for name, bound in bounds.items()]
+        checked += [("fixed_size", side, 1, 1 << 16) for side in sides]
+        for name, value, low, high in checked:
+            if value is not None and not low <= value <= high:
+                raise BundleError(f"{name} must be from {low} to {high}, found {value}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One ONNX file that the runtime can run: bytes in, bytes out, NHWC."""
+
+    file: str
+    sha256: str
+    precision: Precision
+    pixel_format: PixelFormat
+    psnr: float | None = None
+    """Decibels against the FP32 output on real images; None for FP32 itself."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of an exported file with the PyTorch module."""
+
+    shape: tuple[int, int, int, int]
+    """Batch, channels, height, width."""
+    max_error: float
+    """Largest absolute difference, on the scale where white is 1."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from."""
+
+    name: str
+    sha256: str
+    taken: str
+    """Which part of the checkpoint was taken, in words."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of `manifest.json`."""
+
+    schema: int
+    name: str
+    created: str
+    source: Source
+    model: Model
+    onnx: Stored
+    """The float file for other tools: NCHW RGB in [0, 1]."""
+    variants: tuple[Variant, ...]
+    checks: tuple[Check, ...]
+    tools: dict[str, str]
+    """Versions of what made this bundle."""
+
+    def to_json(self) -> str:
+        """Return the text of `manifest.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def read(path: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        BundleError: it is not JSON, of another schema, or a field does not fit.
+    """
+    if path.stat().st_size > _LARGEST_MANIFEST:
+        raise BundleError(f"{path}: larger than {_LARGEST_MANIFEST >> 10} KiB; not a manifest")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BundleError(f"{path}: not valid JSON: {error}") from None
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema != SCHEMA:
+        raise BundleError(
+            f"{path}: schema {schema!r}, but this version reads {SCHEMA}; "
+            "export the checkpoint again with the version that you run"
+        )
+    return strict.decode(Manifest, value, str(path))

@@ -1,0 +1,96 @@
+"""JSON to dataclasses and back, strictly: an error names the field, what it holds and what fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+from sr_deploy.errors import BundleError
+
+T = TypeVar("T")
+
+
+def decode(kind: type[T], value: object, where: str) -> T:
+    """Build `kind`, a frozen dataclass, from parsed JSON.
+
+    Fields without a default must be there, fields that are not known must not.
+
+    Raises:
+        BundleError: with the path of the field that does not fit.
+    """
+    return typing.cast("T", _decode(kind, value, where))
+
+
+def _decode(kind: Any, value: object, where: str) -> object:
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _decode_optional(kind, value, where)
+    if origin is typing.Literal:
+        allowed = typing.get_args(kind)
+        if value not in allowed:
+            raise _misfit(where, f"one of {', '.join(map(str, allowed))}", value)
+        return value
+    if origin is tuple:
+        return _decode_tuple(typing.get_args(kind), value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _misfit(where, "an object", value)
+        item = typing.get_args(kind)[1]
+        return {str(key): _decode(item, each, f"{where}.{key}") for key, each in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, value, where)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:  # not isinstance: True is no number
+        raise _misfit(where, f"a value of type {kind.__name__}", value)
+    return value
+
+
+def _decode_optional(kind: Any, value: object, where: str) -> object:
+    if value is None:
+        return None
+    (inner,) = (each for each in typing.get_args(kind) if each is not type(None))
+    return _decode(inner, value, where)
+
+
+def _decode_tuple(kinds: tuple[Any, ...], value: object, where: str) -> object:
+    if not isinstance(value, list):
+        raise _misfit(where, "a list", value)
+    if kinds[1:] == (Ellipsis,):
+        kinds = (kinds[0],) * len(value)
+    if len(kinds) != len(value):
+        raise _misfit(where, f"a list of {len(kinds)}", value)
+    return tuple(
+        _decode(kind, each, f"{where}[{i}]")
+        for i, (kind, each) in enumerate(zip(kinds, value, strict=True))
+    )
+
+
+def _decode_dataclass(kind: Any, value: object, where: str) -> object:
+    if not isinstance(value, dict):
+        raise _misfit(where, "an object", value)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in value:
+        if name not in fields:
+            raise BundleError(
+                f"{where}: unknown field {name!r}; was it written by a newer version?"
+            )
+    hints = typing.get_type_hints(kind)
+    found = {}
+    for name, field in fields.items():
+        if name in value:
+            found[name] = _decode(hints[name], value[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING:
+            raise BundleError(f"{where}: the field {name!r} is missing")
+    try:
+        return kind(**found)
+    except BundleError as error:
+        raise BundleError(f"{where}: {error}") from None
+
+
+def _misfit(where: str, wanted: str, value: object) -> BundleError:
+    text = repr(value)
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    return BundleError(f"{where}: expected {wanted}, found {shown}")

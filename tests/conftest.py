@@ -1,0 +1,38 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The developers' folder of real images, videos and checkpoints, beside the clone."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the developers' data, which is not at ../{folder.parent.name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shipped_checkpoint() -> Path:
+    """The checkpoint that comes with the project."""
+    return ROOT / "examples" / "compact_x2.pth"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip GPU tests without a GPU, but fail them where a GPU was promised."""
+    if item.get_closest_marker("gpu") is None or _gpus():
+        return
+    if os.environ.get("SR_REQUIRE_GPU") == "1":
+        pytest.fail("SR_REQUIRE_GPU=1, but there is no NVIDIA GPU")
+    pytest.skip("needs an NVIDIA GPU")
+
+
+def _gpus() -> bool:
+    return Path("/dev/nvidiactl").exists()
