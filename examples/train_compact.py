@@ -22,9 +22,10 @@ import skimage
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from sr_export.quality import y_psnr
 from torch import Tensor, nn
 from torch.nn import functional
+
+from sr_export.quality import y_psnr
 
 PHOTOS = Path(skimage.__file__).parent / "data"
 HELD_OUT = "chelsea.png"
@@ -188,6 +189,7 @@ def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
 def train(options: argparse.Namespace) -> tuple[Compact, Compact]:
     """Returns the network as the last step left it, and the moving average of its weights."""
     torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
     model = Compact(options.scale, options.features, options.convs)
     mean = copy.deepcopy(model)
     optimiser = torch.optim.Adam(model.parameters(), options.rate)
@@ -244,19 +246,20 @@ def main() -> None:
     add("--scale", type=int, default=2, help="default: %(default)s")
     add("--features", type=int, default=32, help="channels inside (default: %(default)s)")
     add("--convs", type=int, default=8, help="inner convolutions (default: %(default)s)")
-    add("--steps", type=int, default=25000, help="default: %(default)s")
+    add("--steps", type=int, default=16000, help="default: %(default)s")
     add("--minutes", type=float, default=math.inf, help="stop earlier; then not reproducible")
     add("--batch", type=int, default=16, help="crops per step (default: %(default)s)")
     add("--patch", type=int, default=48, help="low-resolution side of a crop (%(default)s)")
     add("--rate", type=float, default=1e-3, help="Adam's learning rate (default: %(default)s)")
     add("--ema", type=float, default=0.999, help="decay of the average (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
+    add("--threads", type=int, default=2, help="of the processor (default: %(default)s)")
     add("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of training")
     options = parser.parse_args()
     if not options.output.parent.is_dir():
         parser.error(f"no folder {options.output.parent} to write {options.output.name} to")
-    if min(options.steps, options.minutes) <= 0:
-        parser.error("--steps and --minutes must be greater than 0")
+    if min(options.steps, options.minutes, options.threads) <= 0:
+        parser.error("--steps, --minutes and --threads must be greater than 0")
     save(options.output, *train(options))
 
 

@@ -23,8 +23,8 @@ def run(
 ) -> int:
     """Parse the arguments and run a command; turn its errors into one line and an exit code.
 
-    Exit codes: what the command returns; 1 for an error that it raises; 2 for wrong usage (argparse);
-    130 for Ctrl-C.
+    Exit codes: what the command returns; 1 for an error that it raises; 2 for wrong usage, which
+    argparse sees to; 130 for Ctrl-C.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args(argv)

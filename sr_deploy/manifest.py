@@ -103,6 +103,8 @@ class Source:
     sha256: str
     taken: str
     """Which part of the checkpoint was taken, in words."""
+    ranges: str
+    """The values that the network itself takes and gives, in words; the bundle's are [0, 1]."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ the PyTorch network on real images, that sr-upscale and sr_deploy.Engine run.
 
 Reads state dicts of some forty-five architectures in any of the usual containers (the generator
 of a GAN checkpoint is found, EMA weights are preferred), safetensors, TorchScript, torch.export
-programs and ONNX files. Nothing in a checkpoint is ever executed."""
+programs and ONNX files. Nothing in a checkpoint is executed."""
 
 _EXAMPLES = """\
 examples:
@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
         "--network",
         metavar="FILE.py:FUNCTION",
         help="a function or class of your own that makes the module; runs that file",
+    )
+    choice.add_argument(
+        "--trust",
+        action="store_true",
+        help="open a torch.export program, a format that can run code; only for your own files",
     )
     pixels = parser.add_argument_group(
         "what the network takes and gives (default: known from the architecture, else found out)"
@@ -129,6 +134,7 @@ def _options(arguments: argparse.Namespace, target: Path) -> Options:
         name=target.stem,
         key=arguments.key,
         ema=arguments.ema,
+        trust=arguments.trust,
         architecture=arguments.arch,
         network=arguments.network,
         ranges=ranges,
@@ -148,12 +154,13 @@ def summary(written: Manifest, target: Path, seconds: float) -> str:
     rows = {
         "network": f"{model.architecture} x{model.scale}, {colours}",
         "weights": f"{written.source.name}: {written.source.taken}",
+        "values": written.source.ranges,
         "parameters": f"{model.parameters:,}",
         "cost": f"{model.gflop_per_megapixel:,.0f} GFLOP per megapixel of input",
         "halo": halo,
         **({"limits": ", ".join(limits)} if limits else {}),
         "verified": (
-            f"{len(written.checks)} shapes on photos, largest difference from PyTorch "
+            f"{len(written.checks)} shapes on photos, largest difference from the original "
             f"{worst.max_error:.1g} (white is 1)"
         ),
         "files": f"model.onnx, {files}",

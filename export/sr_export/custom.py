@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SIDES = (64, 96, 128, 256)
+# What networks raise at sizes that they do not take.
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
 
 def from_function(path: Path, function: str, candidates: Iterable[dict[str, Tensor]]) -> Network:
@@ -76,33 +78,54 @@ def _misfits(module: nn.Module, tensors: dict[str, Tensor]) -> tuple[list[str], 
     return missing, unexpected
 
 
-def from_module(module: nn.Module, kind: str) -> Network:
-    """Return the network of a TorchScript module or an exported program."""
-    return _probed(module, kind)
+def from_module(module: nn.Module, name: str) -> Network:
+    """Return the network of a module, whose channels, scale and sizes are found out by running."""
+    return _probed(module.eval(), name)
 
 
-def _probed(module: nn.Module, name: str) -> Network:
+def from_program(program: torch.export.ExportedProgram) -> Network:
+    """Return the network of an exported program; its example may have fixed the size."""
+    module = program.module()
+    # A program is exported for training or for inference once and for all, and refuses to switch.
+    module.train = module.eval = lambda *_: module  # type: ignore[method-assign]
+    inputs = program.graph_signature.user_inputs
+    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise CheckpointError(
+            f"torch.export: takes {[tuple(map(str, shape)) for shape in shapes]}; "
+            "one image as batch, channels, height, width is exported"
+        )
+    sides = [side for side in shapes[0][2:] if isinstance(side, int)]
+    size = (sides[0], sides[1]) if len(sides) == 2 else None
+    return _probed(module, "torch.export", size)
+
+
+def _probed(module: nn.Module, name: str, fixed: tuple[int, int] | None = None) -> Network:
     """Find out channels and scale by running the module."""
     fuse_reparametrised(module)
     failure = ""
+    sizes = [fixed] if fixed else [(side, side) for side in _SIDES]
+    channels: Literal[1, 3]
     for channels in (3, 1):
-        for side in _SIDES:
+        for size in sizes:
             try:
-                output = _run(module, torch.full((1, channels, side, side), 0.5))
-            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+                output = _run(module, torch.full((1, channels, *size), 0.5))
+            except FAILURES as error:
                 failure = failure or " ".join(str(error).split())[:200]
                 continue
-            scale = output.shape[2] // side
-            if scale < 1 or output.shape != (1, channels, side * scale, side * scale):
-                failure = f"from 1x{channels}x{side}x{side} it makes {tuple(output.shape)}"
+            scale = output.shape[2] // size[0]
+            if scale < 1 or output.shape != (1, channels, size[0] * scale, size[1] * scale):
+                failure = f"from 1x{channels}x{size[0]}x{size[1]} it makes {tuple(output.shape)}"
                 continue
+            free = not fixed and _takes(module, channels, (size[0] + 64, size[1] + 64))
             return Network(
                 module=module,
                 architecture=name,
                 scale=scale,
                 channels=channels,
-                grid=_grid(module, channels, scale),
-                fixed_size=None if _takes(module, channels, side + 64) else (side, side),
+                grid=_grid(module, channels, scale) if free else 1,
+                fixed_size=None if free else size,
+                windowed=bool(window_sizes(module)),
             )
     raise CheckpointError(f"{name}: not a network from image to image: {failure}")
 
@@ -115,10 +138,10 @@ def _run(module: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     return output
 
 
-def _takes(module: nn.Module, channels: int, side: int) -> bool:
+def _takes(module: nn.Module, channels: int, size: tuple[int, int]) -> bool:
     try:
-        _run(module, torch.full((1, channels, side, side), 0.5))
-    except (RuntimeError, ValueError, AssertionError):
+        _run(module, torch.full((1, channels, *size), 0.5))
+    except FAILURES:
         return False
     return True
 
@@ -130,7 +153,7 @@ def _grid(module: nn.Module, channels: int, scale: int) -> int:
         size = (7 * grid, 9 * grid)
         try:
             output = _run(module, torch.full((1, channels, *size), 0.5))
-        except (RuntimeError, ValueError, AssertionError):
+        except FAILURES:
             continue
         if output.shape[2:] == (size[0] * scale, size[1] * scale):
             return math.lcm(grid, named)

@@ -66,39 +66,43 @@ def _attempt(
     options: Options, folder: Path, skip: int, report: Callable[[str], None]
 ) -> _Crash | None:
     """Run the export once; return how it crashed, or None when it succeeded."""
-    attempts, stage = 0, "starting"
     job = {"options": dataclasses.asdict(options), "folder": str(folder), "skip": skip}
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+    with tempfile.TemporaryFile("w+") as stdin, tempfile.TemporaryFile("w+") as log:
+        json.dump(job, stdin)
+        stdin.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-m", "sr_export.worker"],
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            encoding="utf-8",
         )
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            with process.stdin:
-                json.dump(job, process.stdin)
-            for line in process.stdout:
-                event = json.loads(line)
-                if "error" in event:
-                    raise _error(event["error"], event["text"], log)
-                stage = event["stage"]
-                attempts += stage.startswith(_ATTEMPT)
-                report(stage)
-            code = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-        if code == 0:
-            return None
-        if code > 0 or attempts == 0:
-            raise _unexpected(_Crash(attempts, stage, code), log)
-        return _Crash(attempts, stage, code)
+        with process:
+            try:
+                attempts, stage = _follow(process, report, log)
+            except BaseException:
+                process.kill()
+                raise
+        crash = _Crash(attempts, stage, process.returncode)
+        if crash.code > 0 or (crash.code < 0 and attempts == 0):
+            raise _unexpected(crash, log)
+        return crash if crash.code else None
+
+
+def _follow(
+    process: subprocess.Popen[str], report: Callable[[str], None], log: IO[str]
+) -> tuple[int, str]:
+    """Pass on what the process tells; return how many ways it tried, and its last stage."""
+    attempts, stage = 0, "starting"
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if "error" in event:
+            raise _error(event["error"], event["text"], log)
+        stage = event["stage"]
+        attempts += stage.startswith(_ATTEMPT)
+        report(stage)
+    return attempts, stage
 
 
 def _error(kind: str, text: str, log: IO[str]) -> Exception:

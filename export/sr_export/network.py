@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
 from sr_deploy.errors import CheckpointError
-from sr_export.registry import registry
+from sr_export.registry import registry  # first, since it sees to spandrel's import
+
+from spandrel import ImageModelDescriptor  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import torch
-    from spandrel import ImageModelDescriptor
     from torch import Tensor
 
 _PROBE_SIDE = 64
@@ -30,7 +31,7 @@ class Network:
     module: nn.Module
     architecture: str
     scale: int
-    channels: int
+    channels: Literal[1, 3]
     grid: int = 1
     """Sides that are multiples of this are known to go through the module unpadded."""
     minimum: int = 1
@@ -66,27 +67,35 @@ def recognise(candidates: Iterable[dict[str, Tensor]], architecture: str | None 
     Raises:
         CheckpointError: no architecture has these weights, or one that cannot be exported.
     """
-    first: dict[str, Tensor] | None = None
+    first: dict[str, Tensor] = {}
+    misfit: CheckpointError | None = None
     for tensors in candidates:
-        first = tensors if first is None else first
+        first = first or tensors
         for support in registry().architectures("detection"):
-            named = architecture in (None, str(support.architecture.id))
-            if named and support.detect(tensors):
-                return _load(support.architecture.load, str(support.architecture.id), tensors)
-    raise CheckpointError(_not_recognised(first or {}, architecture))
+            name = str(support.architecture.id)
+            if architecture not in (None, name) or not support.detect(tensors):
+                continue
+            try:
+                return describe(_load(support.architecture.load, name, tensors), name)
+            except _MisfitError as error:
+                misfit = misfit or error
+    raise misfit or CheckpointError(_not_recognised(first, architecture))
+
+
+class _MisfitError(CheckpointError):
+    """An architecture was detected by a few names, and then the weights do not fit it."""
 
 
 def _load(
     load: Callable[[dict[str, Tensor]], object], name: str, tensors: dict[str, Tensor]
-) -> Network:
+) -> object:
     try:
-        descriptor = load(dict(tensors))
-    except (RuntimeError, KeyError, ValueError, AssertionError, IndexError) as error:
+        return load(dict(tensors))
+    except (RuntimeError, KeyError, ValueError, AssertionError, IndexError, TypeError) as error:
         text = " ".join(str(error).split())
-        raise CheckpointError(
+        raise _MisfitError(
             f"the weights look like {name}, but do not fit it: {text[:300]}"
         ) from error
-    return describe(descriptor, name)
 
 
 def describe(descriptor: object, name: str) -> Network:
@@ -95,8 +104,6 @@ def describe(descriptor: object, name: str) -> Network:
     Raises:
         CheckpointError: it does not turn one gray or RGB image into one of the same kind.
     """
-    from spandrel import ImageModelDescriptor
-
     if not isinstance(descriptor, ImageModelDescriptor):
         raise CheckpointError(
             f"{name} needs a mask beside the image; only networks that take one image are exported"
@@ -156,11 +163,13 @@ def fuse_reparametrised(module: nn.Module) -> None:
     They fuse themselves at each call by assigning to `.data`, which crashes the exporter.
     """
     for name, child in list(module.named_children()):
-        if hasattr(child, "eval_conv") and hasattr(child, "update_params"):
+        convolution = getattr(child, "eval_conv", None)
+        update: Any = getattr(child, "update_params", None)
+        if isinstance(convolution, nn.Module) and callable(update):
             child.eval()
-            child.update_params()
+            update()
             relu = [nn.LeakyReLU(0.05)] if child.has_relu else []
-            setattr(module, name, nn.Sequential(child.eval_conv, *relu))
+            setattr(module, name, nn.Sequential(convolution, *relu))
         else:
             fuse_reparametrised(child)
 

@@ -20,6 +20,8 @@ class Options:
     """Where in the checkpoint the weights are; None: found by the usual names."""
     ema: bool = True
     """Whether an averaged copy of the weights is preferred."""
+    trust: bool = False
+    """Whether a torch.export program may be opened, which can run code."""
     architecture: str | None = None
     """None: recognised by the weights."""
     network: str | None = None

@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -15,7 +15,19 @@ from sr_deploy import manifest
 from sr_deploy.errors import ExportError
 from sr_deploy.files import sha256_of
 from sr_deploy.manifest import Check, Manifest, Model, Source, Stored, Variant
-from sr_export import checkpoint, cost, custom, foreign, halo, network, pixels, to_onnx, verify
+from sr_export import (
+    checkpoint,
+    cost,
+    custom,
+    foreign,
+    halo,
+    layout,
+    network,
+    padding,
+    pixels,
+    to_onnx,
+    verify,
+)
 from sr_export.ranges import Ranges, guess
 from sr_export.runner import OnnxRunner
 
@@ -42,8 +54,9 @@ class Exported:
     """The network that the graph came from, on images in [0, 1]."""
     architecture: str
     scale: int
-    channels: int
+    channels: Literal[1, 3]
     parameters: int
+    ranges: Ranges
     limits: verify.Limits
     checks: tuple[Check, ...]
 
@@ -63,7 +76,9 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
     """
     torch.manual_seed(0)
     report("reading the checkpoint")
-    content = checkpoint.read(Path(options.checkpoint), ema=options.ema, key=options.key)
+    content = checkpoint.read(
+        Path(options.checkpoint), ema=options.ema, key=options.key, trust=options.trust
+    )
     if isinstance(content, checkpoint.Onnx):
         taken = "the whole file"
         exported = _convert_foreign(foreign.read(content.path), options, report)
@@ -73,27 +88,31 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
     return _write(exported, options, taken, folder, report)
 
 
-def _network(content: checkpoint.Content, options: Options) -> tuple[str, network.Network]:
+def _network(
+    content: checkpoint.Weights | checkpoint.Scripted | checkpoint.Program, options: Options
+) -> tuple[str, network.Network]:
     """Return what was taken of a checkpoint, in words, and the network that it makes."""
     if isinstance(content, checkpoint.Weights):
+        candidates = layout.strippings(content.tensors)
         if options.network is not None:
             path, _, function = options.network.rpartition(":")
-            found = custom.from_function(Path(path), function, content.candidates())
+            found = custom.from_function(Path(path), function, candidates)
         else:
-            found = network.recognise(content.candidates(), options.architecture)
+            found = network.recognise(candidates, options.architecture)
         return content.taken, found
-    kind = "TorchScript" if isinstance(content, checkpoint.Scripted) else "torch.export"
-    return "the whole file", custom.from_module(content.module, kind)
+    if isinstance(content, checkpoint.Program):
+        return "the whole file", custom.from_program(content.program)
+    return "the whole file", custom.from_module(content.module, "TorchScript")
 
 
 def _export(found: network.Network, options: Options, report: Report, skip: int) -> Exported:
     """Try one way of exporting after the other, until one holds."""
     run = _torch_runner(found.module)
     ranges = options.ranges or _guessed(found, run)
-    failures = []
+    failures: list[tuple[str, str]] = []
     for number, strategy in enumerate(to_onnx.strategies(found)):
         if number < skip:
-            failures.append(f"{strategy}: the exporter crashed")
+            failures.append((str(strategy), "the exporter crashed"))
             continue
         report(f"exporting {found.architecture}: {strategy}")
         reference = ranges.around(_torch_runner(to_onnx.Padded(found, strategy.grid)))
@@ -102,7 +121,7 @@ def _export(found: network.Network, options: Options, report: Report, skip: int)
             model = ranges.put_into(to_onnx.export(found, strategy))
             limits, checks = _checked(model, reference, limits, found.channels, report)
         except ExportError as error:
-            failures.append(f"{strategy}: {error}")
+            failures.append((str(strategy), str(error)))
             continue
         return Exported(
             model=model,
@@ -111,23 +130,33 @@ def _export(found: network.Network, options: Options, report: Report, skip: int)
             scale=found.scale,
             channels=found.channels,
             parameters=found.parameters,
+            ranges=ranges,
             limits=limits,
             checks=checks,
         )
-    raise ExportError(f"{found.architecture} cannot be exported. " + "; ".join(failures))
+    raise ExportError(f"{found.architecture} cannot be exported. {_listed(failures)}")
+
+
+def _listed(failures: list[tuple[str, str]]) -> str:
+    """Return the reasons of failures, each once, with the ways that failed for it."""
+    reasons = dict.fromkeys(reason for _, reason in failures)
+    ways = {each: [way for way, reason in failures if reason == each] for each in reasons}
+    return "; ".join(f"{reason} ({' / '.join(ways[reason])})" for reason in reasons)
 
 
 def _guessed(found: network.Network, run: Run) -> Ranges:
     """Trust the ranges of known architectures; look at what others give."""
     if found.architecture in network.known_architectures():
         return Ranges()
-    return guess(run, found.channels, found.probe_size())
+    return guess(run, found.channels, found.scale, found.probe_size())
 
 
 def _convert_foreign(found: foreign.Foreign, options: Options, report: Report) -> Exported:
-    ranges = options.ranges or guess(found.reference, found.channels, found.probe_size())
+    ranges = options.ranges or guess(
+        found.reference, found.channels, found.scale, found.probe_size()
+    )
     reference = ranges.around(found.reference)
-    model = ranges.put_into(foreign.pad_inside(found.model, found.grid, found.scale))
+    model = ranges.put_into(padding.pad_inside(found.model, found.grid, found.scale))
     limits = verify.Limits(1, found.grid, found.fixed_size, found.fixed_batch)
     limits, checks = _checked(model, reference, limits, found.channels, report)
     return Exported(
@@ -137,6 +166,7 @@ def _convert_foreign(found: foreign.Foreign, options: Options, report: Report) -
         scale=found.scale,
         channels=found.channels,
         parameters=found.parameters,
+        ranges=ranges,
         limits=limits,
         checks=checks,
     )
@@ -171,7 +201,7 @@ def _write(
         schema=manifest.SCHEMA,
         name=options.name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        source=Source(source.name, sha256_of(source), taken),
+        source=Source(source.name, sha256_of(source), taken, str(exported.ranges)),
         model=_describe(exported, report),
         onnx=stored,
         variants=variants,
@@ -238,9 +268,12 @@ def _describe(exported: Exported, report: Report) -> Model:
 
 def _torch_runner(module: torch.nn.Module) -> Run:
     def run(image: NDArray[Any]) -> NDArray[Any]:
-        with torch.inference_mode():
-            output: NDArray[Any] = module(torch.from_numpy(image)).numpy()
-        return output
+        try:
+            with torch.inference_mode():
+                return module(torch.from_numpy(image)).numpy()
+        except custom.FAILURES as error:
+            shape = "x".join(map(str, image.shape))
+            raise ExportError(f"the network itself fails at {shape}: {error}") from error
 
     return run
 

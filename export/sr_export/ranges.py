@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 UNIT = (0.0, 1.0)
 _USUAL = (UNIT, (-1.0, 1.0), (0.0, 255.0))
-# A wrong range costs tens of decibels; less than this tells nothing.
-_TELLING_GAIN = 6.0
-# Below this the output does not resemble the input in any range: not a restored image.
+# A network in the wrong range restores worse by a decibel or by tens; less than this, in
+# decibels, is what two ranges that fit equally well differ by.
+_TELLING_GAIN = 0.3
+# Below this the output does not resemble the image in any range: the weights are untrained.
 _RESEMBLANCE = 15.0
 
 
@@ -48,6 +49,14 @@ class Ranges:
     """What the input is then divided by."""
     bgr: bool = False
     """Channels are in the order blue, green, red."""
+
+    def __str__(self) -> str:
+        if self.plain:
+            return "0 to 1 in and out"
+        texts = ["{:g} to {:g} in, {:g} to {:g} out".format(*self.input, *self.output)]
+        if (self.mean, self.std) != ((0.0,), (1.0,)):
+            texts.append(f"mean {self.mean}, std {self.std}")
+        return ", ".join([*texts, *(["BGR"] if self.bgr else [])])
 
     @property
     def plain(self) -> bool:
@@ -128,7 +137,7 @@ def _affine(
     nodes, constants = [], []
     for i, (operator, name, constant) in enumerate(steps):
         output = target if i == len(steps) - 1 else f"{stem}_{name}_out"
-        attributes = {"axis": 1} if operator == "Gather" else {}
+        attributes: dict[str, Any] = {"axis": 1} if operator == "Gather" else {}
         inputs = [source, f"{stem}_{name}"]
         nodes.append(
             helper.make_node(operator, inputs, [output], f"{stem}_{name}_node", **attributes)
@@ -138,35 +147,43 @@ def _affine(
     return nodes, constants
 
 
-def guess(run: Run, channels: int, size: tuple[int, int]) -> Ranges:
-    """Find the ranges in which a network's output looks most like its input, enlarged.
+def guess(run: Run, channels: int, scale: int, size: tuple[int, int]) -> Ranges:
+    """Find the ranges in which a network restores photos best.
 
-    A restored image is close to its original, so the wrong range shows at once. Untrained weights
-    look like nothing in any range; then [0, 1] is taken.
+    Photos are made small and enlarged again by the network, once for each pair of usual ranges.
+    Untrained weights restore nothing in any range; then [0, 1] is taken.
+
+    Args:
+        run: the network, NCHW float32 in and out, in its own ranges.
+        channels: of its images.
+        scale: how much it enlarges.
+        size: a (height, width) that it takes.
     """
-    frame = samples.batch(1, *size, channels)
-    found = {
-        (given, taken): _likeness(Ranges(input=given, output=taken), run, frame)
-        for given, taken in itertools.product(_USUAL, _USUAL)
-    }
+    height, width = size
+    originals = samples.batch(3, height * scale, width * scale, channels)
+    small = np.stack([_shrunk(image, height, width) for image in originals])
+    found = {}
+    for given, taken in itertools.product(_USUAL, _USUAL):
+        ranged = Ranges(input=given, output=taken).around(run)
+        found[given, taken] = _restoration(ranged, samples.as_float(small), originals)
     best = max(found, key=lambda pair: found[pair])
-    gain = found[best] - found[UNIT, UNIT]
-    if found[best] < _RESEMBLANCE or gain < _TELLING_GAIN:
+    if found[best] < _RESEMBLANCE or found[best] - found[UNIT, UNIT] < _TELLING_GAIN:
         return Ranges()
     return Ranges(input=best[0], output=best[1])
 
 
-def likeness(run: Run, channels: int, size: tuple[int, int]) -> float:
-    """Return the PSNR between a network's output and the same image enlarged by bicubic."""
-    return _likeness(Ranges(), run, samples.batch(1, *size, channels))
+def _shrunk(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    planes = [Image.fromarray(image[..., i]) for i in range(image.shape[2])]
+    resized = [plane.resize((width, height), Image.Resampling.BICUBIC) for plane in planes]
+    return np.stack([np.asarray(plane) for plane in resized], axis=2)
 
 
-def _likeness(ranges: Ranges, run: Run, frame: NDArray[np.uint8]) -> float:
-    output = ranges.around(run)(samples.as_float(frame))[0].transpose(1, 2, 0)
-    if not np.isfinite(output).all():
-        return -np.inf
-    height, width = output.shape[:2]
-    gray = frame.shape[3] == 1
-    image = Image.fromarray(frame[0, ..., 0] if gray else frame[0])
-    enlarged = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), np.float32)
-    return psnr(enlarged.reshape(output.shape), output.clip(-10, 10) * 255)
+def _restoration(run: Run, small: NDArray[np.float32], originals: NDArray[np.uint8]) -> float:
+    """Return the mean PSNR of restored images, each run alone."""
+    found = []
+    for i, original in enumerate(originals):
+        output = run(small[i : i + 1])[0].transpose(1, 2, 0)
+        if not np.isfinite(output).all():
+            return -np.inf
+        found.append(psnr(original.astype(np.float32), output.clip(0, 1) * 255))
+    return float(np.mean(found))

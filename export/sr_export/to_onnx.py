@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from sr_deploy.errors import ExportError
+from sr_export.padding import pad_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,32 +96,58 @@ def export(network: Network, strategy: Strategy) -> onnx.ModelProto:
     Raises:
         ExportError: the exporter refused; the text is its reason.
     """
-    module = Padded(network, strategy.grid).eval()
-    example = torch.rand(_example_shape(network, strategy))
+    scripted = isinstance(network.module, torch.jit.ScriptModule)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns of its own future
+            model = (_export_scripted if scripted else _export_traced)(network, strategy)
+    except Exception as error:
+        raise ExportError(_reason(error)) from error
+    return tidy(model, strategy)
+
+
+def _export_traced(network: Network, strategy: Strategy) -> onnx.ModelProto:
+    """Export through torch.export, padding included."""
     free = torch.export.Dim.DYNAMIC
     axes = {0: free if strategy.batch is None else torch.export.Dim.STATIC}
     if strategy.size is None:
         axes |= {2: free, 3: free}
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=(axes,),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                verbose=False,
-                optimize=True,
-            )
-    except Exception as error:
-        raise ExportError(_reason(error)) from error
-    if program is None:
-        raise ExportError("the exporter gave nothing")
-    model: onnx.ModelProto = program.model_proto
-    return tidy(model, strategy)
+    program = torch.onnx.export(
+        Padded(network, strategy.grid).eval(),
+        (torch.rand(_example_shape(network, strategy)),),
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes=(axes,),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        verbose=False,
+        optimize=True,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _export_scripted(network: Network, strategy: Strategy) -> onnx.ModelProto:
+    """Export TorchScript, which only the older exporter takes, and only as the outermost module."""
+    batch, channels, height, width = _example_shape(network, strategy)
+    grid = strategy.grid
+    example = torch.rand(batch, channels, *(-(-side // grid) * grid for side in (height, width)))
+    axes = {0: "batch"} if strategy.batch is None else {}
+    if strategy.size is None:
+        axes |= {2: "height", 3: "width"}
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        network.module,
+        (example,),
+        buffer,
+        dynamo=False,
+        opset_version=OPSET,
+        dynamic_axes={INPUT: axes, OUTPUT: axes},
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+    )
+    model = onnx.load_model_from_string(buffer.getvalue())
+    return pad_inside(model, grid, network.scale)
 
 
 def _example_shape(network: Network, strategy: Strategy) -> tuple[int, int, int, int]:
@@ -162,15 +188,3 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]
-
-
-def to_bytes(model: onnx.ModelProto) -> bytes:
-    """Return the file content of a model."""
-    buffer = io.BytesIO()
-    onnx.save_model(model, buffer)
-    return buffer.getvalue()
-
-
-def operators(model: onnx.ModelProto) -> Counter[str]:
-    """Count the operators of a graph by type."""
-    return Counter(node.op_type for node in model.graph.node)

@@ -107,8 +107,8 @@ def smallest_side(run: Run, reference: Run, limits: Limits, channels: int) -> in
     for side in candidates:
         try:
             compare(run, reference, (limits.fixed_batch or 1, side, side), channels)
-        except (ExportError, RuntimeError, ValueError) as error:
-            failure = ExportError(str(error))
+        except ExportError as error:
+            failure = error
         else:
             return side
     raise failure or ExportError("no size holds")

@@ -9,19 +9,20 @@ speed, without code of our own for any of them.
 from __future__ import annotations
 
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION
 
 from sr_deploy.errors import ImageError
-from sr_deploy.images.opening import TiffFile, opened, raw_mode, translated
-from sr_deploy.images.strips import rows_per_strip, strips
+from sr_deploy.images.opening import TiffFile, opened, raw_mode
+from sr_deploy.images.strips import strips
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
     from PIL.ImageFile import ImageFile
 
     from sr_deploy.images.picture import AnyPixels
@@ -34,90 +35,87 @@ _WHITE_IS_ZERO, _SEPARATE_PLANES = 0, 2
 
 
 def is_deep(image: ImageFile) -> bool:
-    """Return whether an opened, not yet loaded file has 16-bit (or 12-bit gray) samples."""
-    return (
-        ";16" in raw_mode(image)
-        or image.mode.startswith("I;16")
-        or getattr(image, "deep_gray_alpha", False)
-    )
+    """Return whether an opened, not yet loaded file has more than 8 bits per sample."""
+    if isinstance(image, TiffFile):
+        return image.deep_gray_alpha or max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8
+    return ";16" in raw_mode(image)
 
 
-def pixels_of(path: Path, file: IO[bytes], image: ImageFile) -> Words:
+def pixels_of(path: Path, image: ImageFile) -> Words:
     """Return all bits of a file for which `is_deep` holds, as H,W or H,W,C.
 
+    `image` is opened from `path`, and not yet loaded.
+
     Raises:
-        ImageError: the file is damaged, or keeps its samples in a way that is not read.
+        ImageError: a TIFF keeps its samples in a way that is not read.
+        Exception: what Pillow raises on a damaged file.
     """
-    layout = raw_mode(image)
-    kind, _, order = layout.partition(";16")
-    if isinstance(image, TiffImageFile):
-        _check_planes(path, image)
-    if getattr(image, "deep_gray_alpha", False):
-        return _paired(path, image, image.tag_v2.prefix == b"MM" and "raw" in image.tile[0][0])
-    if kind.startswith("I"):
-        return _gray(path, image, layout)
+    kind, _, order = raw_mode(image).partition(";16")
+    if isinstance(image, TiffFile):
+        if image.deep_gray_alpha:
+            swapped = (
+                raw_mode(image) and image.tag_v2.prefix == b"MM" and not image.use_load_libtiff
+            )
+            return _paired(image, ">u2" if swapped else "<u2")
+        if kind.startswith("I"):
+            return _tiff_gray(image)
+        if image.tag_v2.get(PLANAR_CONFIGURATION) == _SEPARATE_PLANES:
+            raise ImageError(
+                f"{path}: a 16-bit TIFF with its colours in separate planes is not read; "
+                "save it interleaved (the usual kind), or as PNG"
+            )
+    if kind == "I":
+        return _array(image)
     if kind == "LA":
         _unpack_as(image, "RGBA")
-        return _paired(path, image, big_endian=True)
-    return _both_halves(path, file, image, kind, _NATIVE if order == "N" else order)
+        return _paired(image, ">u2")
+    return _both_halves(path, image, kind, _NATIVE if order == "N" else order)
 
 
-def _check_planes(path: Path, image: TiffImageFile) -> None:
-    if image.tag_v2.get(PLANAR_CONFIGURATION) == _SEPARATE_PLANES and image.mode[0] != "I":
-        raise ImageError(
-            f"{path}: a 16-bit TIFF with its colours in separate planes is not read; "
-            "save it interleaved (the usual kind), or as PNG"
-        )
-
-
-def _gray(path: Path, image: ImageFile, layout: str) -> Words:
-    with translated(path):
-        image.load()
-        words = np.asarray(image).astype(np.uint16)
-    if layout == "I;12":
-        words = words << 4 | words >> 8  # white is 4095: repeat the high bits below
-    if isinstance(image, TiffFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, 1) == (
-        _WHITE_IS_ZERO
-    ):
+def _tiff_gray(image: TiffFile) -> Words:
+    layout = raw_mode(image)
+    words = _array(image)
+    if layout == "I;12":  # white is 4095: repeat the high bits below
+        words = (words << np.uint16(4)) | (words >> np.uint16(8))
+    if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
         np.invert(words, out=words)
     return words
 
 
-def _paired(path: Path, image: ImageFile, big_endian: bool) -> Words:
-    """Return gray and alpha of an image that was decoded as four bytes per pixel."""
-    with translated(path):
-        image.load()
-        quads = np.asarray(image)
-    return quads.view(">u2" if big_endian else "<u2").astype(np.uint16)
+def _paired(image: ImageFile, order: str) -> Words:
+    """Return gray and alpha of an image that is decoded as four bytes per pixel."""
+    image.load()
+    return np.asarray(image).view(order).astype(np.uint16)
 
 
-def _both_halves(path: Path, file: IO[bytes], image: ImageFile, kind: str, order: str) -> Words:
-    straight = kind.replace("a", "A")  # RGBa: colours multiplied by alpha, divided out below
-    _unpack_as(image, f"{straight};16{order}")
-    words = _loaded(path, image)
-    image.close()
-    with translated(path):
-        again = opened(path, file)
+def _both_halves(path: Path, image: ImageFile, kind: str, order: str) -> Words:
+    straight = kind.upper()  # RGBa has colours multiplied by alpha: divided out below
+    with path.open("rb") as file, opened(path, file) as again:
         _unpack_as(again, f"{straight};16{_OTHER_ORDER[order]}")
-        again.load()
-        width, height = again.size
-        for rows in strips(height, rows_per_strip(words)):
-            block = words[rows]
-            block <<= 8
-            block |= np.asarray(again.crop((0, rows.start, width, rows.stop)))
-            if "a" in kind:
-                _divide_by_alpha(block)
+        words = _array(again)
+        again.close()  # gives its memory back
+    _unpack_as(image, f"{straight};16{order}")
+    image.load()
+    for rows in strips(words):
+        block = words[rows]
+        block |= np.asarray(_cut(image, rows)).astype(np.uint16) << 8
+        if kind != straight:
+            _divide_by_alpha(block)
     return words
 
 
-def _loaded(path: Path, image: ImageFile) -> Words:
-    with translated(path):
-        image.load()
-        width, height = image.size
-        words = np.empty((height, width, len(image.getbands())), np.uint16)
-        for rows in strips(height, rows_per_strip(words)):
-            words[rows] = np.asarray(image.crop((0, rows.start, width, rows.stop)))
+def _array(image: ImageFile) -> Words:
+    image.load()
+    width, height = image.size
+    channels = len(image.getbands())
+    words = np.empty((height, width, channels) if channels > 1 else (height, width), np.uint16)
+    for rows in strips(words):
+        words[rows] = np.asarray(_cut(image, rows))
     return words
+
+
+def _cut(image: Image.Image, rows: slice) -> Image.Image:
+    return image.crop((0, rows.start, image.width, rows.stop))
 
 
 def _unpack_as(image: ImageFile, layout: str) -> None:

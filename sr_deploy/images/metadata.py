@@ -10,6 +10,8 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sr_deploy.images.picture import Metadata
 
 _log = logging.getLogger(__name__)
@@ -35,16 +37,34 @@ _DESCRIPTIVE = (
 )
 _INCH, _CENTIMETRE = 2, 3
 # What Pillow raises on a damaged block; it has no error of its own for it.
-_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    struct.error,
+)
 
 
-def kept(exif: Image.Exif, name: str) -> bytes | None:
+def exif_of(image: Image.Image, path: Path) -> Image.Exif:
+    """Return what an opened image has of EXIF; loads a PNG, which may have it at its end."""
+    try:
+        return image.getexif()
+    except _DAMAGED as error:
+        _log.warning("%s: its EXIF block is damaged and left out (%s)", path, error)
+        return Image.Exif()
+
+
+def kept(exif: Image.Exif, path: Path) -> bytes | None:
     """Return the block with the descriptive tags alone; None where there are none."""
     try:
         tags = _descriptive(exif)
         return _packed(tags) if tags else None
     except _DAMAGED as error:
-        _log.warning("%s: its EXIF block is damaged and left out (%s)", name, error)
+        _log.warning("%s: its EXIF block is damaged and left out (%s)", path, error)
         return None
 
 
@@ -62,23 +82,27 @@ def resolution(exif: Image.Exif) -> tuple[float, float] | None:
     try:
         unit = exif.get(Base.ResolutionUnit, _INCH)
         across, down = (float(exif[tag]) for tag in (Base.XResolution, Base.YResolution))
-    except (*_DAMAGED, ZeroDivisionError):
+    except _DAMAGED:
         return None
     factor = {_INCH: 1.0, _CENTIMETRE: 2.54}.get(unit)
     return (across * factor, down * factor) if factor else None
 
 
-def exif_for(metadata: Metadata, height: int, width: int) -> bytes | None:
-    """Return the EXIF block of a picture of this size; None where there is nothing to say."""
+def tags_for(metadata: Metadata, height: int, width: int) -> dict[int, Any]:
+    """Return the tags of a picture of this size; groups of tags are dicts within."""
     tags = _descriptive(parsed(metadata.exif))
     if metadata.dpi:
         across, down = metadata.dpi
         tags |= {Base.XResolution: across, Base.YResolution: down, Base.ResolutionUnit: _INCH}
-    if not tags:
-        return None
     if IFD.Exif in tags:
         tags[IFD.Exif] |= {Base.ExifImageWidth: width, Base.ExifImageHeight: height}
-    return _packed({Base.Orientation: 1, **tags})
+    return tags
+
+
+def exif_for(metadata: Metadata, height: int, width: int) -> bytes | None:
+    """Return the EXIF block of a picture of this size; None where there is nothing to say."""
+    tags = tags_for(metadata, height, width)
+    return _packed({Base.Orientation: 1, **tags}) if tags else None
 
 
 def parsed(block: bytes | None) -> Image.Exif:

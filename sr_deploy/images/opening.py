@@ -48,12 +48,10 @@ _DAMAGED = (
     TypeError,
     LookupError,
     ArithmeticError,
-    AttributeError,
     EOFError,
-    NotImplementedError,
-    RuntimeError,
     struct.error,
     zlib.error,
+    Image.DecompressionBombError,
 )
 
 
@@ -77,12 +75,12 @@ class TiffFile(TiffImageFile):
             tags[SAMPLESPERPIXEL] = 4
         super()._setup()
 
-    def load_prepare(self) -> None:
-        """Make room for the pixels."""
-        if self._im is None:
+    def load(self) -> Any:
+        """Load the pixels, into memory that is made here, since Pillow's guard is where it is."""
+        if self.tile:
             size = (self.tag_v2[IMAGEWIDTH], self.tag_v2[IMAGELENGTH])
-            self.im = Image.core.new(self.mode, size)
-        super().load_prepare()
+            self.im = Image.new(self.mode, size).im
+        return super().load()
 
 
 _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
@@ -91,20 +89,13 @@ _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"II*\0", TiffFile),
     (b"MM\0*", TiffFile),
     (b"II+\0", TiffFile),
-    (b"MM\0+", TiffFile),
     (b"BM", BmpImageFile),
 )
 
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn whatever reading a file raises into one of our errors, with its path.
-
-    Raises:
-        NotFoundError: there is no such file.
-        ImageError: it cannot be read, is not an image, or is damaged.
-        OutOfMemoryError: it does not fit into memory.
-    """
+    """Turn whatever Pillow raises on reading a file into one of our errors, with its path."""
     try:
         yield
     except (ImageError, NotFoundError):

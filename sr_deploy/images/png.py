@@ -6,6 +6,7 @@ filtered by numpy and compressed by zlib on its own; deflate streams can be put 
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from typing import IO, TYPE_CHECKING
@@ -13,11 +14,9 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from sr_deploy.images.metadata import exif_for
-from sr_deploy.images.strips import in_order, rows_per_strip, strips
+from sr_deploy.images.strips import deflated, in_order, strips
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sr_deploy.images.picture import AnyPixels, Bytes, Metadata
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -27,8 +26,8 @@ _COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
 _LARGEST_COLOUR_CHUNK = 64
 _PAETH = 4
 _METRE_PER_INCH = 0.0254
-_SAMPLE_BYTES = 1 << 18
 _ZLIB_HEADER = b"\x78\x9c"
+_BARE = -15  # window bits of a deflate stream without zlib's header and checksum
 
 
 def colour_chunks(file: IO[bytes]) -> tuple[tuple[bytes, bytes], ...]:
@@ -47,36 +46,27 @@ def colour_chunks(file: IO[bytes]) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(found)
 
 
-def write(
-    file: IO[bytes], pixels: AnyPixels, metadata: Metadata, prepared: Callable[[AnyPixels], Bytes]
-) -> None:
-    """Write a PNG file.
-
-    Args:
-        file: where to; only written forward.
-        pixels: H,W or H,W,C as in a Picture, uint8 or uint16.
-        metadata: what else to keep.
-        prepared: turns rows of pixels into rows of bytes, samples big-endian.
-    """
+def write(file: IO[bytes], pixels: AnyPixels, metadata: Metadata) -> None:
+    """Write a PNG file of pixels as a Picture has them; `file` is only written forward."""
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    bits = 8 * pixels.itemsize
-    header = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0)
+    header = (width, height, 8 * pixels.itemsize, _COLOUR_TYPES[channels], 0, 0, 0)
     file.write(_SIGNATURE)
-    _write_chunk(file, b"IHDR", header)
+    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", *header))
     _write_metadata(file, metadata, height, width)
 
     def encoded(rows: slice) -> tuple[bytes, bytes]:
-        above = pixels[max(rows.start - 1, 0) : rows.start]
-        filtered = _filtered(prepared(above), prepared(pixels[rows]), channels * pixels.itemsize)
-        return filtered, _deflated(filtered, last=rows.stop == height)
+        above = _big_endian(pixels[max(rows.start - 1, 0) : rows.start])
+        filtered = _filtered(above, _big_endian(pixels[rows]), channels * pixels.itemsize)
+        flush = zlib.Z_FINISH if rows.stop == height else zlib.Z_FULL_FLUSH
+        return filtered, deflated(filtered, _BARE, flush)
 
     checksum = 1
-    prefix = _ZLIB_HEADER
-    for filtered, deflated in in_order(encoded, strips(height, rows_per_strip(pixels))):
+    content = _ZLIB_HEADER
+    for filtered, compressed in in_order(encoded, strips(pixels)):
         checksum = zlib.adler32(filtered, checksum)
-        _write_chunk(file, b"IDAT", prefix + deflated)
-        prefix = b""
+        _write_chunk(file, b"IDAT", content + compressed)
+        content = b""
     _write_chunk(file, b"IDAT", struct.pack(">I", checksum))
     _write_chunk(file, b"IEND", b"")
 
@@ -101,6 +91,12 @@ def _write_chunk(file: IO[bytes], name: bytes, content: bytes) -> None:
     file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(name))))
 
 
+def _big_endian(rows: AnyPixels) -> Bytes:
+    """Return rows of pixels as rows of bytes."""
+    samples = np.ascontiguousarray(rows, rows.dtype.newbyteorder(">"))
+    return samples.view(np.uint8).reshape(len(rows), rows.itemsize * math.prod(rows.shape[1:]))
+
+
 def _filtered(above: Bytes, rows: Bytes, pixel_bytes: int) -> bytes:
     """Return rows of bytes with Paeth's filter, each led by the filter's number.
 
@@ -111,7 +107,11 @@ def _filtered(above: Bytes, rows: Bytes, pixel_bytes: int) -> bytes:
     known = np.zeros((height + 1, pixel_bytes + width), np.int16)
     known[1 - len(above) : 1, pixel_bytes:] = above
     known[1:, pixel_bytes:] = rows
-    left, upper, corner = known[1:, :-pixel_bytes], known[:-1, pixel_bytes:], known[:-1, :-pixel_bytes]
+    left, upper, corner = (
+        known[1:, :-pixel_bytes],
+        known[:-1, pixel_bytes:],
+        known[:-1, :-pixel_bytes],
+    )
     to_left, to_upper = upper - corner, left - corner
     to_corner = np.abs(to_left + to_upper)
     np.abs(to_left, out=to_left)
@@ -123,21 +123,3 @@ def _filtered(above: Bytes, rows: Bytes, pixel_bytes: int) -> bytes:
     filtered[:, 0] = _PAETH
     np.subtract(rows, nearest, out=filtered[:, 1:], casting="unsafe")
     return filtered.tobytes()
-
-
-def _deflated(content: bytes, *, last: bool) -> bytes:
-    """Compress one strip so that the next one's stream can follow.
-
-    Photographs are as small with run lengths alone as with a search for repetitions, at a tenth
-    of the time; drawings and text are not. A sample from the middle decides.
-    """
-    middle = content[len(content) // 2 :][:_SAMPLE_BYTES]
-    runs, repetitions = (1, zlib.Z_RLE), (6, zlib.Z_DEFAULT_STRATEGY)
-    repeats = len(_compress(middle, *repetitions)) < 0.95 * len(_compress(middle, *runs))
-    level, strategy = repetitions if repeats else runs
-    return _compress(content, level, strategy, zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)
-
-
-def _compress(content: bytes, level: int, strategy: int, flush: int = zlib.Z_FINISH) -> bytes:
-    compressor = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
-    return compressor.compress(content) + compressor.flush(flush)

@@ -16,7 +16,7 @@ from sr_deploy.errors import ImageError
 from sr_deploy.images import deep, metadata, png
 from sr_deploy.images.opening import LARGEST_PIXELS, opened, raw_mode, translated
 from sr_deploy.images.picture import Metadata, Picture
-from sr_deploy.images.strips import rows_per_strip, strips
+from sr_deploy.images.strips import strips
 
 if TYPE_CHECKING:
     import os
@@ -86,31 +86,37 @@ def read(path: str | os.PathLike[str]) -> Picture:
     """
     path = Path(path)
     with translated(path), path.open("rb") as file, opened(path, file) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            _log.warning("%s: only the first of its %d images is read", path, image.n_frames)
-        if image.mode in _REFUSED:
+        if getattr(image, "is_animated", False):
+            _log.warning("%s: holds several images; only the first is read", path)
+        if image.mode in _REFUSED and image.format != "PNG":  # old Pillows call 16-bit gray I
             raise ImageError(f"{path}: {_REFUSED[image.mode]} are not read; save it as 16-bit RGB")
-        is_tiff = isinstance(image, TiffImageFile)
-        exif = image.getexif()
-        block = metadata.kept(exif, str(path))
-        turn = 1 if is_tiff else metadata.orientation(exif)  # Pillow turns TIFF files itself
-        dpi = image.info.get("dpi") or metadata.resolution(exif)
-        about = Metadata(
-            icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
-            exif=block,
-            dpi=_plain(dpi, turned=turn > 4),
-            png_colour=png.colour_chunks(file) if image.format == "PNG" else (),
-        )
-        return Picture(_upright(_pixels(path, file, image), turn), about)
+        if isinstance(image, TiffImageFile):
+            about = _metadata(path, file, image)  # it is read from the file, which loading closes
+            return Picture(_pixels(path, image), about)  # Pillow turns TIFF files upright itself
+        pixels = _pixels(path, image)
+        turn = metadata.orientation(metadata.exif_of(image, path))
+        return Picture(_upright(pixels, turn), _metadata(path, file, image, turned=turn > 4))
 
 
-def _pixels(path: Path, file: IO[bytes], image: ImageFile) -> AnyPixels:
+def _metadata(path: Path, file: IO[bytes], image: ImageFile, *, turned: bool = False) -> Metadata:
+    exif = metadata.exif_of(image, path)
+    block = metadata.kept(exif, path)
+    dpi = image.info.get("dpi") or metadata.resolution(exif)
+    return Metadata(
+        icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
+        exif=block,
+        dpi=_plain(dpi, turned=turned),
+        png_colour=png.colour_chunks(file) if image.format == "PNG" else (),
+    )
+
+
+def _pixels(path: Path, image: ImageFile) -> AnyPixels:
     layout = raw_mode(image)
     key = image.info.get("transparency") if image.mode not in ("P", "PA") else None
     if image.mode == "CMYK" and deep.is_deep(image):
         _log.warning("%s: 16-bit CMYK is reduced to 8 bits by its conversion to RGB", path)
     elif deep.is_deep(image):
-        return _with_key(deep.pixels_of(path, file, image), key)
+        return _with_key(deep.pixels_of(path, image), key)
     image.load()
     pixels = _array(_plain_mode(path, image))
     if isinstance(key, int):
@@ -156,7 +162,7 @@ def _array(image: Image.Image) -> Bytes:
     width, height = image.size
     channels = len(image.getbands())
     pixels = np.empty((height, width, channels) if channels > 1 else (height, width), np.uint8)
-    for rows in strips(height, rows_per_strip(pixels)):
+    for rows in strips(pixels):
         pixels[rows] = np.asarray(image.crop((0, rows.start, width, rows.stop)))
     return pixels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
@@ -12,21 +13,24 @@ if TYPE_CHECKING:
 
     from sr_deploy.images.picture import AnyPixels
 
-STRIP_BYTES = 4 << 20
+_STRIP_BYTES = 1 << 20
 _MOST_WORKERS = 8
+_SAMPLE_BYTES = 1 << 16
+_RUNS = (1, zlib.Z_RLE)
+_REPETITIONS = (6, zlib.Z_DEFAULT_STRATEGY)
+_MEMORY_LEVEL = 9
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def rows_per_strip(pixels: AnyPixels, multiple_of: int = 1) -> int:
-    """Return how many rows make a strip of about STRIP_BYTES."""
-    row_bytes = pixels[:1].size * pixels.itemsize
-    return max(1, STRIP_BYTES // row_bytes // multiple_of) * multiple_of
+def strips(pixels: AnyPixels, multiple_of: int = 1) -> list[slice]:
+    """Return the rows of a picture in slices of about a megabyte.
 
-
-def strips(height: int, rows: int) -> list[slice]:
-    """Return the rows from 0 to `height` in slices of `rows`; the last may be shorter."""
+    All but the last have the same height, a multiple of `multiple_of`.
+    """
+    height, row_bytes = len(pixels), pixels[:1].nbytes
+    rows = max(1, _STRIP_BYTES // row_bytes // multiple_of) * multiple_of
     return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
@@ -41,3 +45,24 @@ def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
                 yield ahead.popleft()()
         while ahead:
             yield ahead.popleft()()
+
+
+def deflated(content: bytes, window_bits: int, flush: int = zlib.Z_FINISH) -> bytes:
+    """Compress the predicted pixels of one strip.
+
+    Photographs are as small with run lengths alone as with a search for repetitions, at a tenth
+    of the time; drawings and text are not. A sample from the middle decides.
+
+    Args:
+        content: what to compress.
+        window_bits: of zlib: 15 for a whole stream, -15 for a bare one.
+        flush: how to end; Z_FULL_FLUSH where the stream goes on with another strip.
+    """
+
+    def compress(part: bytes, level: int, strategy: int) -> bytes:
+        stream = zlib.compressobj(level, zlib.DEFLATED, window_bits, _MEMORY_LEVEL, strategy)
+        return stream.compress(part) + stream.flush(flush)
+
+    middle = content[len(content) // 2 :][:_SAMPLE_BYTES]
+    repeats = len(compress(middle, *_REPETITIONS)) < 0.95 * len(compress(middle, *_RUNS))
+    return compress(content, *(_REPETITIONS if repeats else _RUNS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_export.network import Network
@@ -59,21 +59,6 @@ class Windowed(nn.Module):
         windows = windows.view(batch, rows, columns, channels, size, size)
         mixed = windows.permute(0, 3, 1, 4, 2, 5).reshape(image.shape)
         return mixed[..., :height, :width]
-
-
-class Enlarging(nn.Module):
-    """Nearest neighbour by 2 in the given ranges: what a trained network resembles."""
-
-    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
-        super().__init__()
-        self.low, self.high = low, high
-        self.same = nn.Conv2d(3, 3, 1, bias=False)
-        nn.init.dirac_(self.same.weight)
-
-    def forward(self, image: Tensor) -> Tensor:
-        unit = (self.same(image) - self.low) / (self.high - self.low)
-        unit = F.interpolate(unit, scale_factor=2.0).clamp(0, 1)
-        return unit * (self.high - self.low) + self.low
 
 
 def network(module: nn.Module, scale: int = 2, channels: int = 3, grid: int = 1) -> Network:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
+
 from sr_export.quality import luma, psnr, ssim, y_psnr, y_ssim
 
 if TYPE_CHECKING:

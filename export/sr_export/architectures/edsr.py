@@ -36,6 +36,8 @@ _RENAMED = (
 class Edsr(nn.Module):
     """Residual blocks without normalisation, a long skip, pixel shuffles."""
 
+    mean: Tensor
+
     def __init__(self, channels: int, features: int, blocks: int, scale: int) -> None:
         super().__init__()
         residual_scale = _WIDE_RESIDUAL_SCALE if features >= _WIDE else 1.0

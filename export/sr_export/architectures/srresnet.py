@@ -145,6 +145,9 @@ class _Upsample(nn.Module):
 class SrResNet(nn.Module):
     """The generator of SRGAN, shaped by the weights that it will hold."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, weights: dict[str, Tensor], layout: Layout) -> None:
         super().__init__()
         features, channels, size = weights["head.weight"].shape[:3]

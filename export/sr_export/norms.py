@@ -1,0 +1,116 @@
+"""Folding normalised weights into plain ones, as the network computes them in eval mode.
+
+While training, spectral and weight norm keep a weight as a product of other tensors. Both come
+in two spellings: the old hooks (`weight_orig`, `weight_g`) and `torch.nn.utils.parametrizations`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sr_deploy.errors import CheckpointError
+
+
+def fold(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state dict in which every weight is plain; all other tensors stay as they are.
+
+    Knows spectral norm, weight norm (old and parametrized) and pruning masks.
+
+    Args:
+        tensors: float32 tensors of one network by name; not changed.
+
+    Raises:
+        CheckpointError: a weight is parametrized in a way that is not known.
+    """
+    folded: dict[str, torch.Tensor] = {}
+    used: set[str] = set()
+    for key in tensors:
+        found = _fold_old(key, tensors) or _fold_parametrized(key, tensors)
+        if found:
+            name, weight, parts = found
+            folded[name] = weight
+            used |= parts
+        else:
+            folded[key] = tensors[key]
+    plain = {key: tensor for key, tensor in folded.items() if key not in used}
+    for key in plain:
+        if "parametrizations." in key or key.endswith("weight_orig"):
+            raise CheckpointError(
+                f"the weight behind {key!r} is parametrized in an unknown way; spectral norm and "
+                "weight norm are folded, others must be removed before saving "
+                "(torch.nn.utils.parametrize.remove_parametrizations)"
+            )
+    return plain
+
+
+Folded = tuple[str, torch.Tensor, set[str]]
+"""The plain name, the plain weight, and the keys that it replaces."""
+
+
+def _fold_old(key: str, tensors: dict[str, torch.Tensor]) -> Folded | None:
+    """Fold the spellings of torch.nn.utils: NAME_orig with _u and _v, NAME_g with _v, _mask."""
+    name, _, part = key.rpartition("_")
+    u, v, mask = (tensors.get(f"{name}_{each}") for each in ("u", "v", "mask"))
+    if part == "orig" and u is not None and v is not None:
+        return name, spectral(tensors[key], u, v), {key, f"{name}_u", f"{name}_v"}
+    if part == "orig" and mask is not None:
+        return name, tensors[key] * mask, {key, f"{name}_mask"}
+    # Only `weight`: a network may well have layers called conv_g and conv_v.
+    if part == "g" and name.rpartition(".")[2] == "weight" and v is not None:
+        return name, weight_norm(tensors[key], v), {key, f"{name}_v"}
+    return None
+
+
+def _fold_parametrized(key: str, tensors: dict[str, torch.Tensor]) -> Folded | None:
+    """Fold LAYER.parametrizations.NAME.original (and 0._u, 0._v) or .original0, .original1."""
+    layer, marker, rest = key.rpartition("parametrizations.")
+    name, _, part = rest.partition(".")
+    if not marker:
+        return None
+    stem = f"{layer}{marker}{name}"
+    u, v = tensors.get(f"{stem}.0._u"), tensors.get(f"{stem}.0._v")
+    inside = {each for each in tensors if each.startswith(f"{stem}.")}
+    if part == "original" and u is not None and v is not None:
+        parts = {f"{stem}.original", f"{stem}.0._u", f"{stem}.0._v"}
+        return (layer + name, spectral(tensors[key], u, v), parts) if inside == parts else None
+    if part == "original0" and inside == {key, f"{stem}.original1"}:
+        return layer + name, weight_norm(tensors[key], tensors[f"{stem}.original1"]), inside
+    return None
+
+
+def spectral(weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return `weight / sigma`, with sigma = u . (W v) and W the weight as a matrix.
+
+    The rows of W are the weight's first dimension, for transposed convolutions its second. The
+    file does not say which it was. The length of `u` does, unless both have the same length;
+    then it is the one that gives the larger sigma, since training drives u and v towards it.
+
+    Raises:
+        CheckpointError: `u` and `v` fit neither.
+    """
+    rows = [0] if weight.ndim == 2 else [0, 1]
+    sigmas = []
+    for dim in rows:
+        matrix = weight.movedim(dim, 0).flatten(1)
+        if matrix.shape == (u.numel(), v.numel()):
+            sigmas.append(torch.dot(u, torch.mv(matrix, v)))
+    if not sigmas:
+        raise CheckpointError(
+            f"spectral norm: u of {tuple(u.shape)} and v of {tuple(v.shape)} do not fit "
+            f"a weight of {tuple(weight.shape)}"
+        )
+    return weight / max(sigmas, key=lambda sigma: abs(float(sigma)))
+
+
+def weight_norm(g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return `v * (g / norm of v)`; the norm is over the dimensions in which `g` has size 1.
+
+    Raises:
+        CheckpointError: `g` does not belong to `v`.
+    """
+    if g.ndim == 0:
+        return torch._weight_norm(v, g, -1)  # the norm of the whole
+    for dim, size in enumerate(v.shape):
+        if g.shape == (*[1] * dim, size, *[1] * (v.ndim - dim - 1)):
+            return torch._weight_norm(v, g, dim)  # as torch's own modules do, to the last bit
+    raise CheckpointError(f"weight norm: g of {tuple(g.shape)} does not fit v of {tuple(v.shape)}")

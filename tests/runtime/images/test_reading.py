@@ -1,0 +1,332 @@
+"""Files of every kind that people have, and files that are damaged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from sr_deploy import images
+from sr_deploy.errors import ImageError, NotFoundError, SrDeployError
+from sr_deploy.images import Metadata, Picture, opening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sr_deploy.images.picture import AnyPixels
+
+    Pixels = Callable[..., AnyPixels]
+
+
+def _saved(path: Path, image: Image.Image, **options: Any) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def _converted(path: Path, mode: str) -> AnyPixels:
+    with Image.open(path) as image:
+        return np.asarray(image.convert(mode))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_one_bit_becomes_gray(tmp_path: Path, pixels: Pixels, suffix: str) -> None:
+    path = _saved(tmp_path / f"a{suffix}", Image.fromarray(pixels("L")).convert("1"))
+    found = images.read(path).pixels
+    assert found.ndim == 2
+    assert np.unique(found).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_a_palette_becomes_rgb(tmp_path: Path, pixels: Pixels, suffix: str) -> None:
+    path = _saved(tmp_path / f"a{suffix}", Image.fromarray(pixels("RGB")).quantize(32))
+    np.testing.assert_array_equal(images.read(path).pixels, _converted(path, "RGB"))
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(0, 256, 8))])
+def test_a_palette_with_transparency_becomes_rgba(
+    tmp_path: Path, pixels: Pixels, transparency: int | bytes
+) -> None:
+    palette = Image.fromarray(pixels("RGB")).quantize(32)
+    path = _saved(tmp_path / "a.png", palette, transparency=transparency)
+    found = images.read(path).pixels
+    np.testing.assert_array_equal(found, _converted(path, "RGBA"))
+    assert found[..., 3].min() == 0
+
+
+@pytest.mark.parametrize("kind", ["L", "RGB"])
+def test_one_transparent_colour_becomes_alpha(tmp_path: Path, pixels: Pixels, kind: str) -> None:
+    original = pixels(kind)
+    key = original[5, 5].tolist()
+    transparency = tuple(key) if kind == "RGB" else key
+    path = _saved(tmp_path / "a.png", Image.fromarray(original), transparency=transparency)
+    found = images.read(path).pixels
+    np.testing.assert_array_equal(found[..., :-1], original.reshape(*original.shape[:2], -1))
+    same = (original.reshape(*original.shape[:2], -1) == key).all(axis=2)
+    np.testing.assert_array_equal(found[..., -1] == 0, same)
+
+
+def test_a_transparent_colour_in_four_bits(tmp_path: Path) -> None:
+    """The key counts to 15, the pixels that come out to 255."""
+    chunks = [
+        b"IHDR" + struct.pack(">IIBBBBB", 2, 1, 4, 0, 0, 0, 0),
+        b"tRNS" + struct.pack(">H", 9),
+        b"IDAT" + zlib.compress(bytes([0, 0x39])),
+        b"IEND",
+    ]
+    framed = (
+        struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each))
+        for each in chunks
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+    assert images.read(tmp_path / "a.png").pixels.tolist() == [[[51, 255], [153, 0]]]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_without_a_profile(
+    tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    path = _saved(tmp_path / f"a{suffix}", Image.fromarray(pixels("RGB")).convert("CMYK"))
+    with caplog.at_level(logging.WARNING):
+        found = images.read(path).pixels
+    assert "CMYK without a colour profile" in caplog.text
+    np.testing.assert_array_equal(found, _converted(path, "RGB"))
+
+
+def _cmyk_profile(lab: tuple[int, int, int]) -> bytes:
+    """Return a printer profile in which every ink gives one colour (Lab, in bytes)."""
+    ramp = bytes(range(256))
+    identity = struct.pack(">9i", *(0x10000 * (i % 4 == 0) for i in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity
+    table += ramp * 4 + bytes(lab) * 16 + ramp * 3
+    tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
+    head = struct.pack(
+        ">I4sI4s4s4s", 144 + len(table), b"lcms", 0x2400000, b"prtr", b"CMYK", b"Lab "
+    )
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
+    return head.ljust(128, b"\0") + tags + table
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_goes_through_its_profile(
+    tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    profile = _cmyk_profile((255 * 53 // 100, 128 + 80, 128 + 67))  # Lab of sRGB's red
+    inks = Image.fromarray(pixels("RGB")).convert("CMYK")
+    path = _saved(tmp_path / f"a{suffix}", inks, icc_profile=profile)
+    picture = images.read(path)
+    assert not caplog.records
+    # Eight bits of Lab are a few levels of RGB.
+    np.testing.assert_allclose(picture.pixels[0, 0], [255, 0, 0], atol=8)
+    assert picture.metadata.icc_profile is None  # the pixels are sRGB now
+
+
+def test_cmyk_with_a_damaged_profile(
+    tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture
+) -> None:
+    inks = Image.fromarray(pixels("RGB")).convert("CMYK")
+    path = _saved(tmp_path / "a.jpg", inks, icc_profile=b"nothing of the kind")
+    assert images.read(path).pixels.shape == (100, 103, 3)
+    assert "profile is damaged" in caplog.text
+
+
+def test_lab_is_refused(tmp_path: Path, pixels: Pixels) -> None:
+    transform = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    lab = ImageCms.applyTransform(Image.fromarray(pixels("RGB")), transform)
+    assert lab is not None
+    with pytest.raises(ImageError, match="Lab colours are not read"):
+        images.read(_saved(tmp_path / "a.tif", lab))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(
+    tmp_path: Path, pixels: Pixels, orientation: int, suffix: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Camera"
+    options = {"lossless": True} if suffix == ".webp" else {}
+    path = tmp_path / f"a{suffix}"
+    _saved(path, Image.fromarray(pixels("RGB")), exif=exif, dpi=(300, 150), **options)
+    picture = images.read(path)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(picture.pixels, np.asarray(ImageOps.exif_transpose(image)))
+    images.write(tmp_path / "b.png", picture)
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.getexif()[0x0112] == 1
+        assert image.size == picture.pixels.shape[1::-1]
+        if suffix in (".jpg", ".png"):
+            expected = (150, 300) if orientation > 4 else (300, 150)
+            assert image.info["dpi"] == pytest.approx(expected, abs=0.02)
+
+
+def test_exif_at_the_end_of_a_png_counts(tmp_path: Path, pixels: Pixels) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = _saved(tmp_path / "a.png", Image.fromarray(pixels("RGB")), exif=exif)
+    raw = path.read_bytes()
+    start = raw.index(b"eXIf") - 4
+    end = start + 12 + struct.unpack(">I", raw[start : start + 4])[0]
+    path.write_bytes(raw[:start] + raw[end:-12] + raw[start:end] + raw[-12:])
+    assert images.read(path).pixels.shape == (103, 100, 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_damaged_exif_is_left_out(
+    tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    exif = b"Exif\0\0" + b"nothing of the kind"
+    path = _saved(tmp_path / f"a{suffix}", Image.fromarray(pixels("RGB")), exif=exif)
+    picture = images.read(path)
+    assert picture.pixels.shape == (100, 103, 3)
+    assert picture.metadata.exif is None
+    # Pillow keeps it to itself in a JPEG.
+    assert ("EXIF block is damaged" in caplog.text) == (suffix != ".jpg")
+
+
+def test_png_colour_chunks_are_kept(tmp_path: Path, pixels: Pixels) -> None:
+    """A PNG in HDR says so in cICP; without it, it would look washed out."""
+    chunks = ((b"cICP", bytes([9, 16, 0, 1])), (b"gAMA", struct.pack(">I", 45455)))
+    images.write(tmp_path / "a.png", Picture(pixels("RGB", 16), Metadata(png_colour=chunks)))
+    assert images.read(tmp_path / "a.png").metadata.png_colour == chunks
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_of_several_images_the_first_is_read(
+    tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    first = pixels("RGB")
+    frames = {"save_all": True, "append_images": [Image.fromarray(first[::-1])]}
+    frames |= {"lossless": True} if suffix == ".webp" else {}
+    path = _saved(tmp_path / f"a{suffix}", Image.fromarray(first), **frames)
+    np.testing.assert_array_equal(images.read(path).pixels[..., :3], first)
+    assert "only the first is read" in caplog.text
+
+
+def test_the_content_counts_not_the_name(tmp_path: Path, pixels: Pixels) -> None:
+    path = _saved(tmp_path / "a.png", Image.fromarray(pixels("RGB")), format="JPEG")
+    assert images.read(path).pixels.shape == (100, 103, 3)
+
+
+def test_real_ones(shared_data: Path) -> None:
+    odd = shared_data / "images" / "odd"
+    gray = images.read(odd / "wolf_gray.jpg")
+    assert gray.pixels.shape == (236, 236)
+    assert gray.metadata.icc_profile
+    assert gray.metadata.exif
+    assert gray.metadata.dpi == (72.0, 72.0)
+    assert images.read(odd / "children-alpha.png").pixels.shape == (350, 566, 4)
+    assert images.read(odd / "0014.jpg").pixels.shape == (179, 179, 3)
+
+
+@pytest.mark.parametrize("kind", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_header_tells_the_size(tmp_path: Path, pixels: Pixels, kind: str, bits: int) -> None:
+    original = pixels(kind, bits)
+    for suffix in (".png", ".tif"):
+        images.write(tmp_path / f"a{suffix}", Picture(original))
+        header = images.inspect(tmp_path / f"a{suffix}")
+        assert (header.height, header.width, header.bits) == (100, 103, bits)
+        # 16-bit gray with alpha is announced as RGBA: too much is safe to plan with.
+        announced = 2 * original.nbytes if (kind, bits) == ("LA", 16) else original.nbytes
+        assert header.bytes == announced
+
+
+def _broken(kind: str, path: Path) -> Path:
+    if kind == "missing":
+        return path.with_name("missing.png")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "locked":
+        path.touch()
+        path.chmod(0)
+    else:
+        content = {"empty": b"", "text": b"hello, world", "gif": b"GIF89a" + bytes(20)}
+        path.write_bytes(content[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        ("missing", NotFoundError, "no such file"),
+        ("folder", ImageError, "cannot be read: Is a directory"),
+        ("empty", ImageError, "the file is empty"),
+        ("text", ImageError, "not an image that is read here"),
+        ("gif", ImageError, "PNG, JPEG, WebP, TIFF or BMP"),
+        ("locked", ImageError, "Permission denied"),
+    ],
+)
+def test_what_is_no_image(
+    tmp_path: Path, kind: str, error: type[SrDeployError], message: str
+) -> None:
+    if kind == "locked" and os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    path = _broken(kind, tmp_path / "a.png")
+    for function in (images.read, images.inspect):
+        with pytest.raises(error, match=message) as caught:
+            function(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_header_that_promises_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _saved(tmp_path / "a.png", Image.new("L", (50, 40)))
+    monkeypatch.setattr(opening, "LARGEST_PIXELS", 1999)
+    with pytest.raises(ImageError, match="50x40 pixels"):
+        images.read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", images.SUFFIXES)
+def test_large_photographs_are_no_bombs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Pillow's own limit, which is for the whole process, stays out of the way."""
+    images.write(tmp_path / f"a{suffix}", Picture(np.zeros((40, 50), np.uint8)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000 if suffix == ".webp" else 800)
+    assert images.read(tmp_path / f"a{suffix}").pixels.shape[:2] == (40, 50)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+def test_truncated_files(tmp_path: Path, pixels: Pixels, suffix: str, bits: int) -> None:
+    if bits == 16 and suffix not in (".png", ".tif"):
+        pytest.skip("holds 8 bits only")
+    path = tmp_path / f"a{suffix}"
+    images.write(path, Picture(pixels("RGB", bits)))
+    whole = path.read_bytes()
+    for tenths in range(10):
+        path.write_bytes(whole[: len(whole) * tenths // 10])
+        with pytest.raises(ImageError):
+            images.read(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damaged_files_give_our_errors(
+    tmp_path: Path, pixels: Pixels, metadata: Metadata, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    images.write(path, Picture(pixels("RGB")[:40, :40], metadata))
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for at in random.integers(0, len(whole), 5):
+            damaged[at] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            images.read(path)
+        except SrDeployError:
+            refused += 1
+    assert refused > 0 or suffix == ".bmp"  # a BMP has little that could be wrong
