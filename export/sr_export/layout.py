@@ -98,7 +98,7 @@ def _choose(groups: list[Group], content: object, *, ema: bool) -> Group:
         raise CheckpointError(_nothing_text(groups, content))
     generators = [group for group in networks if group.role == "generator"] or networks
     raw = [group for group in generators if not group.averaged]
-    group = _only(raw or generators)
+    group = _only(_larger(raw or generators))
     if group.averaged or not ema:
         return group
     averages = [each for each in networks if each.averaged]
@@ -110,6 +110,20 @@ def _choose(groups: list[Group], content: object, *, ema: bool) -> Group:
             group.name or "the weights",
         )
     return _only(twins) if twins else group
+
+
+def _larger(groups: list[Group]) -> list[Group]:
+    """Leave out the smaller where one group is inside of another: a blur kernel, statistics."""
+    return [
+        group
+        for group in groups
+        if not any(
+            len(other.tensors) > len(group.tensors)
+            and all(one == two for one, two in zip(group.path, other.path, strict=False))
+            and len(group.path) != len(other.path)
+            for other in groups
+        )
+    ]
 
 
 def _only(groups: list[Group]) -> Group:

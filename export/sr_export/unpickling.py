@@ -168,8 +168,9 @@ def _code_text(path: Path, foreign: list[str]) -> str:
     more = f" and {len(foreign) - 6} more" if len(foreign) > 6 else ""
     return (
         f"needs Python code to be opened ({', '.join(foreign[:6])}{more}), which is never run here;"
-        f' where it was trained, run: m = torch.load("{path.name}", weights_only=False);'
-        ' torch.save(m.state_dict(), "weights.pth")  # m["..."].state_dict() if m is a dict'
+        f' if you trust it, run where it was trained: m = torch.load("{path.name}",'
+        ' weights_only=False); torch.save(m.state_dict(), "weights.pth")'
+        '  # m["..."] in place of m if it is a dict'
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from sr_deploy.images.picture import Metadata, Picture
 from sr_deploy.images.reading import LARGEST_PIXELS, Header, inspect, read
-from sr_deploy.images.writing import SUFFIXES, check_fits, could_be_image, write
+from sr_deploy.images.writing import SUFFIXES, check_fits, could_be_image, write, writing_memory
 
 __all__ = [
     "LARGEST_PIXELS",
@@ -25,4 +25,5 @@ __all__ = [
     "inspect",
     "read",
     "write",
+    "writing_memory",
 ]

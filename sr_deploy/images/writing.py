@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# What the threads that filter and compress strips hold at once: 12 MB each on two cores.
+_STRIPS_MEMORY = 64 << 20
+
 
 @dataclass(frozen=True)
 class _Format:
@@ -33,13 +36,15 @@ class _Format:
     deep: bool = False
     alpha: bool = False
     profile: bool = True
+    memory_per_pixel: int = 0
+    """Bytes that the encoder takes; measured, rounded up."""
 
 
 _PNG = _Format("PNG", (1 << 31) - 1, deep=True, alpha=True)
 _TIFF = _Format("TIFF", (1 << 31) - 1, deep=True, alpha=True)
 _JPEG = _Format("JPEG", 65500)
-_WEBP = _Format("WebP", 16383, alpha=True)
-_BMP = _Format("BMP", (1 << 31) - 1, profile=False)
+_WEBP = _Format("WebP", 16383, alpha=True, memory_per_pixel=14)
+_BMP = _Format("BMP", (1 << 31) - 1, profile=False, memory_per_pixel=4)
 
 _FORMATS = {
     ".png": _PNG,
@@ -74,6 +79,11 @@ def check_fits(path: str | os.PathLike[str], height: int, width: int) -> None:
             f"{path}: {form.name} holds at most {form.largest_side} pixels a side, this picture "
             f"has {width}x{height}; PNG and TIFF hold it"
         )
+
+
+def writing_memory(path: str | os.PathLike[str], pixels: int) -> int:
+    """Return about how many bytes `write` takes for so many pixels, beside the picture itself."""
+    return _STRIPS_MEMORY + pixels * _format_of(Path(path)).memory_per_pixel
 
 
 def write(path: str | os.PathLike[str], picture: Picture, *, quality: int = 95) -> None:

@@ -191,6 +191,8 @@ LAYOUTS: dict[str, tuple[Any, str, float]] = {
         "state_dict",
         RAW,
     ),
+    "a kernel beside": ({"blur": torch.ones(5, 5), "state_dict": G}, "state_dict", RAW),
+    "a matrix inside": (G | {"colours": {"to_luma": torch.ones(3, 3)}}, "the whole file", RAW),
     "the same twice": ({"model": G, "best_model": dict(G)}, "model", RAW),
 }
 

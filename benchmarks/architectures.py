@@ -1,0 +1,164 @@
+"""Which architectures export: every one that is registered, built with its default arguments.
+
+    python benchmarks/architectures.py             export all; takes an hour or two on two cores
+    python benchmarks/architectures.py --only SPAN HAT
+    python benchmarks/architectures.py --table     write docs/architectures.md from the record
+
+The weights are random, so this says whether a graph can be exported and equals its network, not how
+good the network is. Each runs as `sr-export` in a process of its own, and the record is written
+after each: an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from sr_export.registry import registry
+
+from sr_deploy.files import atomic_file
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "benchmarks" / "results" / "architectures.json"
+TABLE = ROOT / "docs" / "architectures.md"
+TIMEOUT = 1200
+
+# What a class needs beside its defaults, or where its defaults do not make a network.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "AuraSR": {"dim": 64, "image_size": 256, "input_image_size": 64},
+    "MMRealSR": {"num_in_ch": 3, "num_out_ch": 3},
+    "NAFNet": {"enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1]},
+    "SAFMN": {"dim": 36},
+    "SAFMNBCIE": {"dim": 48},
+    "SPAN": {"num_in_ch": 3, "num_out_ch": 3},
+    "Swin2SR": {"window_size": 8},
+    "SwinIR": {"window_size": 8},
+}
+# Architectures of this project, whose modules are made from what weights hold.
+OURS = ("MSRResNet", "EDSR", "SRResNet")
+
+
+def main() -> int:
+    """Export what was asked for, or write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these architectures, again")
+    parser.add_argument("--table", action="store_true", help="write the table from the record")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        _export_all(arguments.only)
+    TABLE.parent.mkdir(exist_ok=True)
+    TABLE.write_text(_table(_read()), encoding="utf-8")
+    return 0
+
+
+def _read() -> dict[str, dict[str, Any]]:
+    return json.loads(RECORD.read_text()) if RECORD.exists() else {}
+
+
+def _export_all(only: list[str] | None) -> None:
+    rows = _read()
+    for support in registry():
+        name = str(support.architecture.id)
+        if name in OURS or (name in rows if only is None else name not in only):
+            continue
+        rows[name] = _export(name, support.architecture)
+        print(name, rows[name], flush=True)
+        with atomic_file(RECORD) as path:
+            path.write_text(json.dumps(dict(sorted(rows.items())), indent=1) + "\n")
+
+
+def _export(name: str, architecture: object) -> dict[str, Any]:
+    """Build, save and export one architecture; return what came of it."""
+    torch.manual_seed(0)
+    try:
+        module = _class_of(architecture)(**ARGUMENTS.get(name, {}))
+    except Exception as error:
+        return {"error": f"cannot be built with default arguments: {error}"}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / f"{name}.pth"
+        torch.save(module.state_dict(), checkpoint)
+        parameters = sum(each.numel() for each in module.parameters())
+        del module
+        started = time.monotonic()
+        command = [sys.executable, "-m", "sr_export", str(checkpoint), "--json"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return {
+                "error": f"not exported within {TIMEOUT // 60} minutes",
+                "parameters": parameters,
+            }
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1].partition(": ")[2]
+        return {"error": reason, "parameters": parameters}
+    manifest = json.loads(done.stdout)
+    return {
+        "seconds": round(time.monotonic() - started),
+        "worst_error": max(each["max_error"] for each in manifest["checks"]),
+        **manifest["model"],
+    }
+
+
+def _class_of(architecture: object) -> type[torch.nn.Module]:
+    """Return the first network class that an architecture's module exports."""
+    module = importlib.import_module(type(architecture).__module__)
+    for name in module.__all__:
+        value = getattr(module, name)
+        if isinstance(value, type) and issubclass(value, torch.nn.Module):
+            return value
+    raise LookupError(f"{module.__name__} exports no network")
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> str:
+    held = {name: row for name, row in rows.items() if "error" not in row}
+    lines = [
+        "# Architectures",
+        "",
+        "Made by `python benchmarks/architectures.py` from `benchmarks/results/architectures.json`:",
+        f"of the {len(rows)} architectures that spandrel registers, built with default arguments and",
+        f"random weights, {len(held)} export and equal their network at every shape that the exporter",
+        "tries. The others are refused, for the reason given. SRResNet, MSRResNet and EDSR, which are",
+        "ours, are covered by `tests/export/test_architectures.py`.",
+        "",
+        "The halo is in low-resolution pixels; without one, the network is global or reaches farther",
+        "than is worth paying for, and tiles are blended. The error is the largest difference from",
+        "PyTorch, where white is 1.",
+        "",
+        "| architecture | scale | sizes | batch | halo | largest error |",
+        "|---|---|---|---|---|---|",
+        *(_held_row(name, row) for name, row in held.items()),
+        "",
+        "## Refused",
+        "",
+        "| architecture | why |",
+        "|---|---|",
+        *(f"| {name} | {row['error']} |" for name, row in rows.items() if "error" in row),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _held_row(name: str, row: dict[str, Any]) -> str:
+    if row["fixed_size"]:
+        sizes = "{}x{} only".format(*row["fixed_size"])
+    else:
+        sizes = f"any from {row['minimum']}" if row["minimum"] > 1 else "any"
+    batch = row["fixed_batch"] or "any"
+    halo = "blended" if row["halo"] is None else row["halo"]
+    return f"| {name} | {row['scale']} | {sizes} | {batch} | {halo} | {row['worst_error']:.0e} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""How good the pictures are, by the protocol of the field's tables.
+
+PSNR and SSIM of the Y channel, as many border pixels left out as the scale, output rounded to
+8 bits. Beside the network stand the rows that it has to beat: nearest, bilinear and bicubic.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from sr_bench.records import Method, Score
+from sr_deploy import images
+from sr_deploy.errors import InvalidInputError, NotFoundError
+from sr_export.quality import y_psnr, y_ssim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+    Upscale = Callable[[Pixels], NDArray[Any]]
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+_SSIM_WINDOW = 11
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Where an image and its small version are; without the latter it is made."""
+
+    truth: Path
+    low: Path | None
+
+
+def pairs(ground_truth: Path, low_resolution: Path | None, scale: int) -> list[Pair]:
+    """Return the images of a folder, each with its low-resolution file.
+
+    That is the file of the same name, or of the same name with the scale: `babyx2.png` for
+    `baby.png` at scale 2.
+
+    Raises:
+        NotFoundError: a folder, or a low-resolution file, is not there.
+        InvalidInputError: there are no images.
+    """
+    truths = _images(ground_truth)
+    if low_resolution is None:
+        return [Pair(truth, None) for truth in truths]
+    by_stem = {path.stem: path for path in _images(low_resolution)}
+    found = []
+    for truth in truths:
+        names = (truth.stem, f"{truth.stem}x{scale}")
+        low = next((by_stem[name] for name in names if name in by_stem), None)
+        if low is None:
+            raise NotFoundError(
+                f"{low_resolution}: no low-resolution file for {truth.name}; "
+                f"it must be called {names[0]} or {names[1]}, with any image suffix"
+            )
+        found.append(Pair(truth, low))
+    return found
+
+
+def measure(
+    upscale: Upscale, chosen: list[Pair], scale: int, name: str, step: Callable[[str], None]
+) -> tuple[Method, ...]:
+    """Score the usual filters and a network.
+
+    Args:
+        upscale: H,W,3 uint8 to the same, `scale` times as large.
+        chosen: the images, from `pairs`.
+        scale: of the network.
+        name: what the network's row is called.
+        step: called with an image's name when it is done.
+
+    Raises:
+        InvalidInputError: an image is not 8-bit gray or RGB, too small, or of the wrong size.
+    """
+    methods: dict[str, dict[str, Score]] = {each: {} for each in (*FILTERS, name)}
+    for pair in chosen:
+        low, truth = _load(pair, scale)
+        size = (truth.shape[1], truth.shape[0])
+        for each, kernel in FILTERS.items():
+            methods[each][pair.truth.name] = _score(truth, resize(low, size, kernel), scale)
+        methods[name][pair.truth.name] = _score(truth, upscale(low), scale)
+        step(pair.truth.name)
+    return tuple(Method(each, scores) for each, scores in methods.items())
+
+
+def resize(image: Pixels, size: tuple[int, int], kernel: Image.Resampling) -> Pixels:
+    """Resize H,W,C to (width, height); when it shrinks, antialiased, as MATLAB's imresize.
+
+    Pillow rounds 8-bit images after each direction; float planes are rounded once, at the end.
+    """
+    planes = [Image.fromarray(image[..., i].astype(np.float32)) for i in range(image.shape[2])]
+    resized = np.stack([np.asarray(plane.resize(size, kernel)) for plane in planes], axis=2)
+    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: no such folder")
+    found = sorted(path for path in folder.iterdir() if images.could_be_image(path))
+    if not found:
+        raise InvalidInputError(f"{folder}: holds no images")
+    return found
+
+
+def _load(pair: Pair, scale: int) -> tuple[Pixels, Pixels]:
+    """Return the low-resolution image and the ground truth, cropped to a multiple of the scale."""
+    truth = _rgb(pair.truth)
+    height, width = (side // scale for side in truth.shape[:2])
+    if scale * (min(height, width) - 2) < _SSIM_WINDOW:
+        raise InvalidInputError(
+            f"{pair.truth}: {_size(truth)} is too small for SSIM, which needs "
+            f"{_SSIM_WINDOW + 2 * scale} pixels a side at scale {scale}"
+        )
+    truth = truth[: height * scale, : width * scale]
+    if pair.low is None:
+        return resize(truth, (width, height), FILTERS["bicubic"]), truth
+    low = _rgb(pair.low)
+    if low.shape[:2] != (height, width):
+        raise InvalidInputError(
+            f"{pair.low}: {_size(low)}, but {width}x{height} is {pair.truth.name} "
+            f"at 1/{scale} of its size; is this the folder for scale {scale}?"
+        )
+    return low, truth
+
+
+def _rgb(path: Path) -> Pixels:
+    pixels: NDArray[Any] = images.read(path).pixels
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if pixels.dtype != np.uint8 or channels not in (1, 3):
+        raise InvalidInputError(
+            f"{path}: {channels} channels of {pixels.dtype}; the protocol is for 8-bit gray or RGB"
+        )
+    rgb = pixels if pixels.ndim == 3 else pixels[..., None]
+    return np.ascontiguousarray(np.broadcast_to(rgb, (*rgb.shape[:2], 3)))
+
+
+def _size(image: Pixels) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def _score(truth: Pixels, candidate: NDArray[Any], scale: int) -> Score:
+    psnr = y_psnr(truth, candidate, scale)
+    return Score(psnr if math.isfinite(psnr) else None, y_ssim(truth, candidate, scale))

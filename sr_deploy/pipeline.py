@@ -1,0 +1,215 @@
+"""Many images one after the other: the next is read and the last written while one is upscaled.
+
+Every step of an image may fail without harm to the others. Pictures in flight are counted: where
+the memory for them does not suffice for several, there is one at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from sr_deploy import images
+from sr_deploy.errors import (
+    BackendError,
+    BackendMissingError,
+    BundleError,
+    OutOfMemoryError,
+    SrDeployError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from sr_deploy.images import Picture
+    from sr_deploy.images.picture import AnyPixels
+    from sr_deploy.worklist import Job
+
+# A disk in this state fails every image that follows.
+_HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class Upscaler(Protocol):
+    """What the pipeline needs of an Engine."""
+
+    def upscale(self, image: AnyPixels, /) -> AnyPixels:
+        """Return the image `scale` times as large, of the same kind."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image."""
+
+    job: Job
+    size: tuple[int, int]
+    """Height and width of what was written; zeros where nothing was."""
+    seconds: float
+    """Time spent on this image; while it waited for others does not count."""
+    error: Exception | None
+
+
+@dataclass
+class _Work:
+    """One image on its way; `picture` is there between reading and writing."""
+
+    job: Job
+    picture: Picture | None = None
+    size: tuple[int, int] = (0, 0)
+    seconds: float = 0.0
+    error: Exception | None = None
+    held: int = 0
+    """Bytes taken from the room."""
+
+
+class Pipeline:
+    """Upscales image files.
+
+    Args:
+        upscaler: does the network's part; called from the caller's thread only.
+        scale: how many times larger it makes an image.
+        memory: bytes that one image's pixels may take, before and after.
+        room: bytes that the pixels of several images in flight may take together; an image that
+            needs more goes alone.
+        quality: of JPEG and WebP.
+    """
+
+    def __init__(
+        self, upscaler: Upscaler, *, scale: int, memory: int, room: int, quality: int
+    ) -> None:
+        self._upscaler = upscaler
+        self._scale = scale
+        self._memory = memory
+        self._room = _Room(room)
+        self._quality = quality
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Yield what became of each job, in order.
+
+        Raises:
+            BackendError, BackendMissingError, BundleError: the network cannot run at all.
+            ImageError: the disk is full or read-only.
+        """
+        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+            try:
+                reading = reader.submit(self._read, jobs[0])
+                writing: Future[Outcome] | None = None
+                for following in [*jobs[1:], None]:
+                    work = reading.result()
+                    if following is not None:
+                        reading = reader.submit(self._read, following)
+                    self._attempt(work, self._upscale)
+                    if writing is not None:
+                        yield writing.result()
+                    writing = writer.submit(self._write, work)
+                    del work  # the picture is the writer's now
+                assert writing is not None
+                yield writing.result()
+            finally:
+                self._room.close()
+
+    def _attempt(self, work: _Work, step: Callable[[_Work], None]) -> None:
+        """Take a step unless an earlier one has failed; keep its error for the end."""
+        if work.error is not None:
+            return
+        start = time.monotonic()
+        try:
+            step(work)
+        except (BackendError, BackendMissingError, BundleError):
+            raise
+        except (SrDeployError, OSError, MemoryError) as error:
+            if getattr(error.__cause__, "errno", None) in _HOPELESS:
+                raise
+            work.error = error
+            work.picture = None
+        work.seconds += time.monotonic() - start
+
+    def _read(self, job: Job) -> _Work:
+        work = _Work(job)
+        self._attempt(work, self._measure)
+        self._room.take(work.held)
+        self._attempt(work, self._load)
+        return work
+
+    def _measure(self, work: _Work) -> None:
+        header = images.inspect(work.job.source)
+        height, width = header.height * self._scale, header.width * self._scale
+        images.check_fits(work.job.target, height, width)
+        before, after = header.bytes, header.bytes * self._scale**2
+        needed = before + after + images.writing_memory(work.job.target, height * width)
+        if needed > self._memory:
+            raise OutOfMemoryError(
+                f"{work.job.source}: {header.width}x{header.height} pixels become {width}x{height}, "
+                f"which take {needed / 2**30:.2f} GiB without the network's share; "
+                f"{self._memory / 2**30:.2f} GiB may be used (--memory)"
+            )
+        work.held = needed
+
+    def _load(self, work: _Work) -> None:
+        work.picture = images.read(work.job.source)
+
+    def _upscale(self, work: _Work) -> None:
+        assert work.picture is not None
+        work.picture = replace(work.picture, pixels=self._upscaler.upscale(work.picture.pixels))
+
+    def _write(self, work: _Work) -> Outcome:
+        try:
+            self._attempt(work, self._save)
+        finally:
+            work.picture = None
+            self._room.give_back(work.held)
+        return Outcome(work.job, work.size, work.seconds, work.error)
+
+    def _save(self, work: _Work) -> None:
+        assert work.picture is not None
+        work.job.target.parent.mkdir(parents=True, exist_ok=True)
+        images.write(work.job.target, work.picture, quality=self._quality)
+        height, width = work.picture.pixels.shape[:2]
+        work.size = (height, width)
+
+
+class _StoppedError(Exception):
+    """The pipeline ends before this image had its turn."""
+
+
+class _Room:
+    """Counts the bytes in flight; who asks for too much waits, unless nobody else is there."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._guests = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, wanted: int) -> None:
+        """Wait until there is room, and take it.
+
+        Raises:
+            _StoppedError: the room was closed meanwhile.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or wanted <= self._free or self._guests == 0
+            )
+            if self._closed:
+                raise _StoppedError
+            self._free -= wanted
+            self._guests += 1
+
+    def give_back(self, taken: int) -> None:
+        """Return what was taken."""
+        with self._changed:
+            self._free += taken
+            self._guests -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Turn away whoever waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
