@@ -13,17 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from sr_deploy import images
-from sr_deploy.errors import (
-    BackendError,
-    BackendMissingError,
-    BundleError,
-    OutOfMemoryError,
-    SrDeployError,
-)
+from sr_deploy import images, memory
+from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from concurrent.futures import Future
 
     from sr_deploy.images import Picture
@@ -37,9 +31,13 @@ _HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class Upscaler(Protocol):
     """What the pipeline needs of an Engine."""
 
-    def upscale(self, image: AnyPixels, /) -> AnyPixels:
-        """Return the image `scale` times as large, of the same kind."""
-        ...
+    def upscale(self, image: AnyPixels, /, *, reserve: int) -> AnyPixels:
+        """Return the image `scale` times as large, of the same kind.
+
+        Args:
+            image: as a Picture has it.
+            reserve: bytes of the memory that may be used which others take meanwhile.
+        """
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,8 @@ class _Work:
     error: Exception | None = None
     held: int = 0
     """Bytes taken from the room."""
+    encoding: int = 0
+    """Bytes of these that writing takes."""
 
 
 class Pipeline:
@@ -73,26 +73,26 @@ class Pipeline:
     Args:
         upscaler: does the network's part; called from the caller's thread only.
         scale: how many times larger it makes an image.
-        memory: bytes that one image's pixels may take, before and after.
+        available: bytes that one image's pixels may take, before and after.
         room: bytes that the pixels of several images in flight may take together; an image that
             needs more goes alone.
         quality: of JPEG and WebP.
     """
 
     def __init__(
-        self, upscaler: Upscaler, *, scale: int, memory: int, room: int, quality: int
+        self, upscaler: Upscaler, *, scale: int, available: int, room: int, quality: int
     ) -> None:
         self._upscaler = upscaler
         self._scale = scale
-        self._memory = memory
+        self._available = available
         self._room = _Room(room)
         self._quality = quality
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """Yield what became of each job, in order.
 
         Raises:
-            BackendError, BackendMissingError, BundleError: the network cannot run at all.
+            BackendError: the network failed, as it would again.
             ImageError: the disk is full or read-only.
         """
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
@@ -120,12 +120,12 @@ class Pipeline:
         start = time.monotonic()
         try:
             step(work)
-        except (BackendError, BackendMissingError, BundleError):
+        except BackendError:
             raise
         except (SrDeployError, OSError, MemoryError) as error:
             if getattr(error.__cause__, "errno", None) in _HOPELESS:
                 raise
-            work.error = error
+            work.error = _bare(error)
             work.picture = None
         work.seconds += time.monotonic() - start
 
@@ -141,12 +141,13 @@ class Pipeline:
         height, width = header.height * self._scale, header.width * self._scale
         images.check_fits(work.job.target, height, width)
         before, after = header.bytes, header.bytes * self._scale**2
-        needed = before + after + images.writing_memory(work.job.target, height * width)
-        if needed > self._memory:
+        work.encoding = images.writing_memory(work.job.target, height * width)
+        needed = before + after + work.encoding
+        if needed > self._available:
             raise OutOfMemoryError(
-                f"{work.job.source}: {header.width}x{header.height} pixels become {width}x{height}, "
-                f"which take {needed / 2**30:.2f} GiB without the network's share; "
-                f"{self._memory / 2**30:.2f} GiB may be used (--memory)"
+                f"{work.job.source}: {header.width}x{header.height} pixels and the "
+                f"{width}x{height} that they become take {memory.words(needed)} without the "
+                f"network's share; only {memory.words(self._available)} are left of --memory"
             )
         work.held = needed
 
@@ -155,7 +156,9 @@ class Pipeline:
 
     def _upscale(self, work: _Work) -> None:
         assert work.picture is not None
-        work.picture = replace(work.picture, pixels=self._upscaler.upscale(work.picture.pixels))
+        others = max(0, self._room.size - work.held)
+        pixels = self._upscaler.upscale(work.picture.pixels, reserve=work.encoding + others)
+        work.picture = replace(work.picture, pixels=pixels)
 
     def _write(self, work: _Work) -> Outcome:
         try:
@@ -173,6 +176,12 @@ class Pipeline:
         work.size = (height, width)
 
 
+def _bare(error: Exception) -> Exception:
+    """Return an error without its traceback, which would keep the pixels alive."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 class _StoppedError(Exception):
     """The pipeline ends before this image had its turn."""
 
@@ -181,6 +190,7 @@ class _Room:
     """Counts the bytes in flight; who asks for too much waits, unless nobody else is there."""
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self._free = size
         self._guests = 0
         self._closed = False

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .wmv .flv .mpg .mpeg .ts .m2ts .mts .3gp .ogv .y4m".split()
+    f".{each}"
+    for each in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "wmv", "flv"),
+        *("mpg", "mpeg", "ts", "m2ts", "mts", "3gp", "ogv", "y4m"),
+    )
 )
 
 

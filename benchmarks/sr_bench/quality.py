@@ -19,7 +19,7 @@ from sr_deploy.errors import InvalidInputError, NotFoundError
 from sr_export.quality import y_psnr, y_ssim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -143,8 +143,7 @@ def _rgb(path: Path) -> Pixels:
         raise InvalidInputError(
             f"{path}: {channels} channels of {pixels.dtype}; the protocol is for 8-bit gray or RGB"
         )
-    rgb = pixels if pixels.ndim == 3 else pixels[..., None]
-    return np.ascontiguousarray(np.broadcast_to(rgb, (*rgb.shape[:2], 3)))
+    return pixels if channels == 3 else np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
 
 
 def _size(image: Pixels) -> str:

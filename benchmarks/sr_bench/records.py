@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
+_SHOWN = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "contiguous": "eager"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Device:
     """Instruction sets that inference uses."""
     cores: int
     """How many the process may use, by affinity and quota."""
-    memory: int
-    """Bytes that the process may use."""
+    free_memory: int
+    """Bytes, before the measurement."""
     system: str
 
 
@@ -62,6 +63,21 @@ class Subject:
     checkpoint: str
     sha256: str
     """Of the checkpoint's file."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to run the network."""
+
+    runtime: Literal["sr-deploy", "torch"]
+    backend: str
+    """Of sr-deploy: its backend; of torch: the memory format of its tensors."""
+    precision: str
+
+    def __str__(self) -> str:
+        runtime = "PyTorch" if self.runtime == "torch" else "sr-deploy"
+        backend = _SHOWN.get(self.backend, self.backend)
+        return f"{runtime} {backend} {self.precision.upper()}"
 
 
 @dataclass(frozen=True)
@@ -98,28 +114,13 @@ class QualityRecord:
     kind: Literal["quality"]
     setting: Setting
     subject: Subject
-    ground_truth: str
+    images: str
+    """What they are called."""
     low_resolution: str | None
-    """The folder that they came from; None: made from the ground truth."""
-    backend: str
-    precision: str
+    """The folder that the small images came from; None: made from the ground truth."""
+    contender: Contender
     methods: tuple[Method, ...]
     """Rows to beat first, the bundle last."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One way to run the network."""
-
-    runtime: Literal["sr-deploy", "torch"]
-    backend: str
-    """Of sr-deploy: its backend; of torch: the memory format of its tensors."""
-    precision: str
-
-    def __str__(self) -> str:
-        names = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "contiguous": "eager"}
-        runtime = "PyTorch" if self.runtime == "torch" else "sr-deploy"
-        return f"{runtime}, {names.get(self.backend, self.backend)} {self.precision.upper()}"
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,8 @@ class SpeedOptions:
     """How it was measured."""
 
     threads: int
+    warm_up_seconds: float
+    """At the least; then until frames get no faster."""
     rounds: int
     turn_seconds: float
     """How long each contender measures in each round."""

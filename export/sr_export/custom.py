@@ -87,7 +87,7 @@ def from_program(program: torch.export.ExportedProgram) -> Network:
     """Return the network of an exported program; its example may have fixed the size."""
     module = program.module()
     # A program is exported for training or for inference once and for all, and refuses to switch.
-    module.train = module.eval = lambda *_: module  # type: ignore[method-assign]
+    module.train = module.eval = lambda *_: module  # type: ignore[assignment, method-assign]
     inputs = program.graph_signature.user_inputs
     shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4:

@@ -11,7 +11,7 @@ a uint8 output must come out of one; float to uint8 truncates, so rounding and c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -19,6 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from sr_deploy.manifest import PixelFormat
 
@@ -86,12 +88,12 @@ class _Chain:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def add(self, operator: str, *constants: np.ndarray, **attributes: object) -> str:
+    def add(self, operator: str, *constants: NDArray[Any], **attributes: Any) -> str:
         """Append a node whose further inputs are constants."""
         self.value = self.join(operator, [self.value, *map(self.constant, constants)], **attributes)
         return self.value
 
-    def join(self, operator: str, inputs: Sequence[str], **attributes: object) -> str:
+    def join(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Append a node with any inputs; return its output."""
         output = f"{self._stem}{len(self.nodes)}_{operator.lower()}"
         self.nodes.append(
@@ -99,7 +101,7 @@ class _Chain:
         )
         return output
 
-    def constant(self, value: np.ndarray) -> str:
+    def constant(self, value: object) -> str:
         """Add a constant; return its name."""
         name = f"{self._stem}constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))

@@ -130,7 +130,7 @@ def _affine(
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Return nodes and constants for `source * scale + shift`, with the channels turned round."""
     stem = f"{target}_affine"
-    steps = [("Mul", "scale", scale), ("Add", "shift", shift)]
+    steps: list[tuple[str, str, NDArray[Any]]] = [("Mul", "scale", scale), ("Add", "shift", shift)]
     if bgr:
         flip = ("Gather", "order", np.array([2, 1, 0], np.int64))
         steps.insert(0 if flip_first else len(steps), flip)

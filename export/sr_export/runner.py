@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
-from sr_deploy.machine import cpu_quota
 
 from sr_deploy.errors import ExportError
+from sr_deploy.machine import cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ class OnnxRunner:
     def __init__(self, model: onnx.ModelProto | Path) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong comes as an exception
-        options.intra_op_num_threads = cpu_quota()
+        options.intra_op_num_threads = cores()
         source = model.SerializeToString() if hasattr(model, "SerializeToString") else str(model)
         try:
             self._session = ort.InferenceSession(source, options, ["CPUExecutionProvider"])

@@ -139,7 +139,7 @@ def _export_scripted(network: Network, strategy: Strategy) -> onnx.ModelProto:
     torch.onnx.export(
         network.module,
         (example,),
-        buffer,
+        buffer,  # type: ignore[arg-type]  # this exporter takes files, too
         dynamo=False,
         opset_version=OPSET,
         dynamic_axes={INPUT: axes, OUTPUT: axes},
@@ -187,4 +187,4 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return f"torch.onnx gives up: {type(error).__name__}: {' '.join(lines[:1])}"[:300]

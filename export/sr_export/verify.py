@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy.errors import ExportError
+from sr_deploy.errors import CheckpointError, ExportError
 from sr_deploy.manifest import Check
 from sr_export import samples
 
@@ -45,7 +45,7 @@ def shapes(limits: Limits) -> list[tuple[int, int, int]]:
     else:
         odd = (max(low, 33) | 1, max(low + grid, 46) + 1)
         even = -(-max(low, 64) // grid) * grid
-        sizes = [(low, low), odd, odd[::-1], (even, even), (max(low, 160), max(low, 235))]
+        sizes = [(low, low), odd, odd[::-1], (even, even), (max(low, 208), max(low, 301))]
     found = [(batch, *size) for size in sizes]
     if limits.fixed_batch is None:
         found.insert(1, (3, *sizes[0]) if limits.fixed_size else (3, *sizes[1]))
@@ -57,13 +57,14 @@ def compare(run: Run, reference: Run, shape: tuple[int, int, int], channels: int
 
     Raises:
         ExportError: the graph does not run, its output has another shape, or differs too much.
+        CheckpointError: the network itself does not give an image.
     """
     batch, height, width = shape
     images = samples.as_float(samples.batch(batch, height, width, channels))
     expected, found = reference(images), run(images)
     where = f"at {batch}x{channels}x{height}x{width}"
     if not np.isfinite(expected).all():
-        raise ExportError(f"the network itself gives NaN or infinity on a photo {where}")
+        raise CheckpointError(f"the network itself gives NaN or infinity on a photo {where}")
     if found.shape != expected.shape:
         raise ExportError(f"the graph gives {found.shape} {where}, the network {expected.shape}")
     # Untrained networks leave [0, 1] far behind; rounding then grows with the values.

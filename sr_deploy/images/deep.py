@@ -41,6 +41,13 @@ def is_deep(image: ImageFile) -> bool:
     return ";16" in raw_mode(image)
 
 
+def is_gray_alpha(image: ImageFile) -> bool:
+    """Return whether it has 16-bit gray and alpha, which Pillow shows as RGBA."""
+    if isinstance(image, TiffFile):
+        return image.deep_gray_alpha
+    return raw_mode(image).startswith("LA;16")
+
+
 def pixels_of(path: Path, image: ImageFile) -> Words:
     """Return all bits of a file for which `is_deep` holds, as H,W or H,W,C.
 

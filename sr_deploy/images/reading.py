@@ -66,10 +66,7 @@ def inspect(path: str | os.PathLike[str]) -> Header:
     """
     path = Path(path)
     with translated(path), path.open("rb") as file, opened(path, file) as image:
-        is_deep = deep.is_deep(image)
-        kind = "RGBA" if "transparency" in image.info else image.mode
-        channels = 1 if kind.startswith("I;16") else _CHANNELS.get(kind, 4)
-        return Header(image.height, image.width, channels, 16 if is_deep else 8)
+        return Header(image.height, image.width, _channels(image), 16 if deep.is_deep(image) else 8)
 
 
 def read(path: str | os.PathLike[str]) -> Picture:
@@ -96,6 +93,16 @@ def read(path: str | os.PathLike[str]) -> Picture:
         pixels = _pixels(path, image)
         turn = metadata.orientation(metadata.exif_of(image, path))
         return Picture(_upright(pixels, turn), _metadata(path, file, image, turned=turn > 4))
+
+
+def _channels(image: ImageFile) -> int:
+    if deep.is_gray_alpha(image):
+        return 2
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        channels = 1
+    else:
+        channels = _CHANNELS.get(image.mode, 4)
+    return channels + ("transparency" in image.info)
 
 
 def _metadata(path: Path, file: IO[bytes], image: ImageFile, *, turned: bool = False) -> Metadata:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
+
+from sr_deploy import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _STRIP_BYTES = 1 << 20
 _MOST_WORKERS = 8
+_MEMORY_PER_STRIP = 16 << 20
+"""What a strip takes while it is filtered and compressed: 12 MB were measured."""
 _SAMPLE_BYTES = 1 << 16
 _RUNS = (1, zlib.Z_RLE)
 _REPETITIONS = (6, zlib.Z_DEFAULT_STRATEGY)
@@ -34,9 +37,14 @@ def strips(pixels: AnyPixels, multiple_of: int = 1) -> list[slice]:
     return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
+def memory() -> int:
+    """Return about how many bytes the strips of `in_order` take at once."""
+    return (_workers() + 1) * _MEMORY_PER_STRIP
+
+
 def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Yield `function(item)` of each item in order, computed by a few threads just ahead."""
-    workers = min(_MOST_WORKERS, os.cpu_count() or 1)
+    workers = _workers()
     with ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool:
         ahead: deque[Callable[[], R]] = deque()
         for item in items:
@@ -45,6 +53,10 @@ def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
                 yield ahead.popleft()()
         while ahead:
             yield ahead.popleft()()
+
+
+def _workers() -> int:
+    return min(_MOST_WORKERS, machine.cores())
 
 
 def deflated(content: bytes, window_bits: int, flush: int = zlib.Z_FINISH) -> bytes:

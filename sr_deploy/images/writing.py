@@ -13,9 +13,8 @@ from PIL import Image
 
 from sr_deploy.errors import ImageError, InvalidInputError, NotFoundError, OutOfMemoryError
 from sr_deploy.files import atomic_file
-from sr_deploy.images import jpeg, png, tiff
+from sr_deploy.images import jpeg, png, strips, tiff
 from sr_deploy.images.metadata import exif_for
-from sr_deploy.images.strips import strips
 
 if TYPE_CHECKING:
     import os
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from sr_deploy.images.picture import AnyPixels, Bytes, Metadata, Picture
 
 _log = logging.getLogger(__name__)
-
-# What the threads that filter and compress strips hold at once: 12 MB each on two cores.
-_STRIPS_MEMORY = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def check_fits(path: str | os.PathLike[str], height: int, width: int) -> None:
 
 def writing_memory(path: str | os.PathLike[str], pixels: int) -> int:
     """Return about how many bytes `write` takes for so many pixels, beside the picture itself."""
-    return _STRIPS_MEMORY + pixels * _format_of(Path(path)).memory_per_pixel
+    return strips.memory() + pixels * _format_of(Path(path)).memory_per_pixel
 
 
 def write(path: str | os.PathLike[str], picture: Picture, *, quality: int = 95) -> None:
@@ -162,7 +158,7 @@ def _write_through_pillow(file: IO[bytes], form: _Format, picture: Picture, qual
     height, width = pixels.shape[:2]
     prepared = _bytes if form.alpha else _opaque_bytes
     image = Image.new(Image.fromarray(prepared(pixels[:1])).mode, (width, height))
-    for rows in strips(pixels):
+    for rows in strips.strips(pixels):
         image.paste(Image.fromarray(prepared(pixels[rows])), (0, rows.start))
     options: dict[str, Any] = {}
     if form is _WEBP:

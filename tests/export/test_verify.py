@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sr_deploy.errors import ExportError
+from sr_deploy.errors import CheckpointError, ExportError
 from sr_export import verify
 from sr_export.verify import Limits
 
@@ -49,7 +49,7 @@ def test_another_shape_is_named() -> None:
 
 
 def test_nan_is_the_networks_fault() -> None:
-    with pytest.raises(ExportError, match="the network itself gives NaN"):
+    with pytest.raises(CheckpointError, match="the network itself gives NaN"):
         verify.compare(_same, lambda image: image * np.float32(np.nan), (1, 5, 7), 3)
 
 

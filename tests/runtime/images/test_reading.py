@@ -236,9 +236,8 @@ def test_the_header_tells_the_size(tmp_path: Path, pixels: Pixels, kind: str, bi
         images.write(tmp_path / f"a{suffix}", Picture(original))
         header = images.inspect(tmp_path / f"a{suffix}")
         assert (header.height, header.width, header.bits) == (100, 103, bits)
-        # 16-bit gray with alpha is announced as RGBA: too much is safe to plan with.
-        announced = 2 * original.nbytes if (kind, bits) == ("LA", 16) else original.nbytes
-        assert header.bytes == announced
+        assert header.channels == (original.shape[2] if original.ndim == 3 else 1)
+        assert header.bytes == original.nbytes
 
 
 def _broken(kind: str, path: Path) -> Path:
@@ -291,9 +290,11 @@ def test_large_photographs_are_no_bombs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     """Pillow's own limit, which is for the whole process, stays out of the way."""
-    images.write(tmp_path / f"a{suffix}", Picture(np.zeros((40, 50), np.uint8)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000 if suffix == ".webp" else 800)
-    assert images.read(tmp_path / f"a{suffix}").pixels.shape[:2] == (40, 50)
+    images.write(tmp_path / f"a{suffix}", Picture(np.zeros((1500, 2000), np.uint8)))
+    # Pillow refuses above twice its limit; only for WebP that cannot be helped.
+    limit = 1_600_000 if suffix == ".webp" else 1_400_000
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert images.read(tmp_path / f"a{suffix}").pixels.shape[:2] == (1500, 2000)
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -1,0 +1,93 @@
+"""The backends by name. A backend's package is imported when the backend is chosen."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sr_deploy.errors import BackendError, BackendMissingError, InvalidInputError
+
+if TYPE_CHECKING:
+    from sr_deploy.backends.base import Backend
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a backend lives, and what it needs.
+
+    Attributes:
+        module: Of this package; it has a function `create()`.
+        package: That it imports.
+        install: What installs that.
+    """
+
+    module: str
+    package: str
+    install: str
+
+
+REGISTRY = {  # best first
+    "openvino": Entry("sr_deploy.backends.openvino", "openvino", "pip install sr-deploy[cpu]"),
+    "onnxruntime": Entry(
+        "sr_deploy.backends.onnxruntime", "onnxruntime", "pip install sr-deploy[cpu]"
+    ),
+}
+
+
+def available() -> tuple[str, ...]:
+    """Return the backends whose packages are installed, best first; nothing is imported."""
+    return tuple(name for name, entry in REGISTRY.items() if _installed(entry.package))
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # something odd of that name is imported already
+        return False
+
+
+def create(name: str, device: str | None = None) -> Backend:
+    """Return a backend by its name; "auto" is the best that is installed and has the device.
+
+    Raises:
+        InvalidInputError: there is no backend of that name.
+        BackendMissingError: its package, or for "auto" every package, is not installed.
+        BackendError: its package is installed but broken.
+    """
+    if name == "auto":
+        return _best(device)
+    entry = REGISTRY.get(name)
+    if entry is None:
+        known = ", ".join(REGISTRY)
+        raise InvalidInputError(f"there is no backend {name!r}; choose auto or one of {known}")
+    if not _installed(entry.package):
+        raise BackendMissingError(
+            f"the backend {name} needs the package {entry.package}: {entry.install}"
+        )
+    try:
+        module = importlib.import_module(entry.module)
+    except Exception as error:
+        raise BackendError(
+            f"the package {entry.package} is installed but does not import "
+            f"({type(error).__name__}: {error}); sr-doctor tells more"
+        ) from error
+    backend: Backend = module.create()
+    return backend
+
+
+def _best(device: str | None) -> Backend:
+    """Return the best backend that works here and has the device; else say why the last did not."""
+    failure: Exception = BackendMissingError(
+        f"no backend is installed (looked for {', '.join(REGISTRY)}): pip install sr-deploy[cpu]"
+    )
+    for name in available():
+        try:
+            backend = create(name)
+            backend.precisions(device)
+        except BackendError as error:
+            failure = error
+        else:
+            return backend
+    raise failure

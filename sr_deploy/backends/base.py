@@ -1,0 +1,126 @@
+"""What the engine expects of a backend, and what backends share.
+
+A backend loads a network; a network opens lanes; a lane is everything that one frame in flight
+needs. The engine knows no more of any of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from sr_deploy.errors import BackendError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sr_deploy.manifest import Model, PixelFormat, Precision
+    from sr_deploy.memory import Footprint
+    from sr_deploy.tiling import Plan
+
+_NO_MEMORY = ("bad_alloc", "bad alloc", "allocate", "out of memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a backend is asked to load.
+
+    Attributes:
+        file: The ONNX file, already verified.
+        model: What the manifest says of the network.
+        pixel_format: Of the frames, in and out.
+        precision: To compute in.
+        device: As the user named it; None: the backend's own choice.
+        threads: Of computation, on a CPU.
+    """
+
+    file: Path
+    model: Model
+    pixel_format: PixelFormat
+    precision: Precision
+    device: str | None
+    threads: int
+
+
+class Lane(Protocol):
+    """Everything that one frame in flight needs. Used by one thread at a time."""
+
+    def run(self, frame: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> None:
+        """Upscale one frame; on an error, `out` holds anything, and the lane can go on.
+
+        Args:
+            frame: (H, W, bytes) uint8, contiguous; the caller's.
+            plan: How it is cut.
+            out: (scale*H, scale*W, bytes) uint8, contiguous; the caller's.
+
+        Raises:
+            OutOfMemoryError: the tiles of the plan are too large.
+            BackendError: anything else that the backend reports.
+        """
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Network(Protocol):
+    """A network that a backend has loaded."""
+
+    @property
+    def device(self) -> str:
+        """What it runs on, by the backend's name for it."""
+
+    @property
+    def footprint(self) -> Footprint:
+        """What one lane takes of the host's memory while it runs."""
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes are worth having."""
+
+    def open_lane(self) -> Lane:
+        """Open another lane.
+
+        Raises:
+            BackendError: the backend cannot.
+        """
+
+    def close(self) -> None:
+        """Give everything back; the lanes are closed already."""
+
+
+class Backend(Protocol):
+    """A way to run networks."""
+
+    @property
+    def name(self) -> str:
+        """As `Engine(backend=...)` takes it."""
+
+    def precisions(self, device: str | None) -> tuple[Precision, ...]:
+        """Return the precisions that a device computes in.
+
+        Raises:
+            BackendError: there is no such device.
+        """
+
+    def load(self, job: Job) -> Network:
+        """Load a network.
+
+        Raises:
+            OutOfMemoryError: it does not fit.
+            BackendError: the backend does not take the file, or lacks the device.
+        """
+
+
+def translated(error: BaseException, what: str) -> OutOfMemoryError | BackendError:
+    """Return a backend's exception as one of ours, telling a lack of memory from the rest."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    short = text if len(text) <= 500 else text[:497] + "..."
+    lacks_memory = isinstance(error, MemoryError) or any(
+        each in text.lower() for each in _NO_MEMORY
+    )
+    if lacks_memory:
+        return OutOfMemoryError(f"{what}: out of memory ({short})")
+    return BackendError(f"{what}: {short}")

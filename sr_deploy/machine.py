@@ -1,0 +1,170 @@
+"""What this machine really offers: processors and memory as the container's limits leave them.
+
+Linux says it in files (all read below `root`, so that tests can bring their own); other systems
+say less, and what they do not say is estimated low.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path("/")
+_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "bf16",
+    "i8mm",
+)
+UNKNOWN_MEMORY = 4 << 30
+"""What is taken to be free where the system does not say."""
+
+
+def cores(root: Path = ROOT) -> int:
+    """Return how many threads of computation this process can really run at once.
+
+    It is the least of the processors that the process may use, the physical cores among them (two
+    threads of one core share its arithmetic units), and the container's quota, at least 1.
+    """
+    allowed = _allowed()
+    counts = [len(allowed), _physical(allowed, root), _cpu_quota(root)]
+    return max(1, min(count for count in counts if count is not None))
+
+
+def _allowed() -> set[int]:
+    """Return the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _physical(allowed: set[int], root: Path) -> int | None:
+    """Return how many physical cores the given processors belong to."""
+    found = set()
+    for entry in _cpuinfo(root):
+        if "core id" in entry and int(entry.get("processor", -1)) in allowed:
+            found.add((entry.get("physical id"), entry["core id"]))
+    return len(found) or None
+
+
+def _cpu_quota(root: Path) -> int | None:
+    """Return the processors that the container's quota is worth, rounded down.
+
+    Rounded up, the last thread would be throttled and the others would wait for it.
+    """
+    quotas = []
+    for folder in _groups(root, ""):
+        quota, _, period = _text(folder / "cpu.max").partition(" ")
+        if quota.isdigit() and period.isdigit():
+            quotas.append(int(quota) / int(period))
+    for folder in _groups(root, "cpu"):
+        quota, period = (_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+        if quota.isdigit() and period.isdigit():  # no limit is written as -1
+            quotas.append(int(quota) / int(period))
+    return max(1, int(min(quotas))) if quotas else None
+
+
+def processor(root: Path = ROOT) -> str:
+    """Return the processor's name."""
+    for entry in _cpuinfo(root):
+        if "model name" in entry:
+            return entry["model name"]
+    return platform.processor() or platform.machine()
+
+
+def features(root: Path = ROOT) -> tuple[str, ...]:
+    """Return those instruction sets of the processor that make networks faster."""
+    for entry in _cpuinfo(root):
+        flags = entry.get("flags", entry.get("Features", "")).split()
+        return tuple(name for name in _FEATURES if name in flags)
+    return ()
+
+
+def free_memory(root: Path = ROOT) -> int:
+    """Return the bytes that this process can still take before the machine or container is full."""
+    limits = [available] if (available := _meminfo(root).get("MemAvailable")) else []
+    limits += _group_memory(root)
+    if limits:
+        return max(0, min(limits))
+    try:  # macOS says how much there is, not how much is free: count on half of it
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return UNKNOWN_MEMORY
+
+
+def _group_memory(root: Path) -> Iterator[int]:
+    """Yield what each enclosing control group leaves; its file cache can be taken back."""
+    for folder in _groups(root, ""):
+        limit, used = _text(folder / "memory.max"), _text(folder / "memory.current")
+        if limit.isdigit() and used.isdigit():
+            cache = _stat(folder, "inactive_file", "active_file")
+            yield int(limit) - int(used) + cache
+    for folder in _groups(root, "memory"):
+        limit = _text(folder / "memory.limit_in_bytes")
+        used = _text(folder / "memory.usage_in_bytes")
+        # No limit is written as a number near 2**63.
+        if limit.isdigit() and used.isdigit() and int(limit) < 1 << 60:
+            cache = _stat(folder, "total_inactive_file", "total_active_file")
+            yield int(limit) - int(used) + cache
+
+
+def _stat(folder: Path, *names: str) -> int:
+    """Return the sum of some entries of a group's `memory.stat`."""
+    entries = (line.split() for line in _text(folder / "memory.stat").splitlines())
+    return sum(int(entry[1]) for entry in entries if len(entry) == 2 and entry[0] in names)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Yield this process's control group and those around it; any of them may set the limit.
+
+    Args:
+        root: The root of the file system.
+        controller: "" for version 2, else the name of a version 1 controller.
+    """
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller not in controllers.split(","):
+            continue
+        for mount in {controller, controllers} if controller else ("", "unified"):
+            top = root / "sys/fs/cgroup" / mount
+            # Inside a container, the path may be the host's: then only the top is there.
+            inner = top / path.lstrip("/")
+            yield from (
+                folder
+                for folder in (inner, *inner.parents)
+                if folder.is_relative_to(top) and folder.is_dir()
+            )
+
+
+def _cpuinfo(root: Path) -> Iterator[dict[str, str]]:
+    """Yield each processor's entries of /proc/cpuinfo."""
+    for block in _text(root / "proc/cpuinfo").split("\n\n"):
+        pairs = (line.partition(":") for line in block.splitlines())
+        if entry := {key.strip(): value.strip() for key, _, value in pairs}:
+            yield entry
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    """Return /proc/meminfo in bytes."""
+    entries = (line.split() for line in _text(root / "proc/meminfo").splitlines())
+    return {entry[0].rstrip(":"): int(entry[1]) << 10 for entry in entries if len(entry) == 3}
+
+
+def _text(path: Path) -> str:
+    """Return a system file's text; empty if it is not there or not for us."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,143 @@
+"""The memory that a frame may take: sizes in words, the budget, and what a network needs."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sr_deploy import machine
+from sr_deploy.errors import InvalidInputError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from sr_deploy.manifest import Model
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?B)?|B)?", re.IGNORECASE)
+_UNITS = "KMGT"
+_SHARE = 4
+_STATM = Path("/proc/self/statm")
+_UNKNOWN_RESIDENT = 256 << 20
+"""What this process is taken to hold where the system does not say: Python with a backend and a
+network of a few megabytes loaded."""
+
+
+def parse(size: str | int) -> int:
+    """Return a size in bytes.
+
+    Args:
+        size: Bytes, or text like "512MiB", "2G" (both powers of 1024) or "1.5GB" (powers of 1000).
+
+    Raises:
+        InvalidInputError: it is no size, or not positive.
+    """
+    match = _SIZE.fullmatch(str(size).strip())
+    if match is None or isinstance(size, bool):
+        raise InvalidInputError(
+            f"{size!r} is not a memory size; write bytes, or a number with K, M, G or T "
+            '(powers of 1024; also KiB, MiB, ...) or KB, MB, GB, TB (powers of 1000): "2GiB"'
+        )
+    number, unit, ending = match.groups()
+    base = 1000 if ending and len(ending) == 1 else 1024
+    value = int(float(number) * (base ** (1 + _UNITS.index(unit.upper())) if unit else 1))
+    if value < 1:
+        raise InvalidInputError(f"a memory size must be at least 1 byte, found {size!r}")
+    return value
+
+
+def words(size: int) -> str:
+    """Return a size as people read it, and as `parse` takes it: 1.2 GiB."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def resident() -> int:
+    """Return the bytes that this process holds in memory."""
+    try:
+        pages = int(_STATM.read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return _UNKNOWN_RESIDENT
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a loaded network takes in memory while it runs, beside what it took when it was loaded.
+
+    Attributes:
+        fixed: Bytes that do not depend on the tile.
+        per_pixel: Bytes per low-resolution pixel that goes through at once.
+    """
+
+    fixed: int
+    per_pixel: float
+
+    @classmethod
+    def of(cls, model: Model, *, factor: float, fixed: int, copies: float) -> Footprint:
+        """Scale what the exporter computed by what was measured of a backend.
+
+        Args:
+            model: Of the bundle.
+            factor: Peak bytes per pixel over the manifest's `bytes_per_pixel`.
+            fixed: Bytes that the backend takes with any network.
+            copies: How many copies of the FP32 weights it makes when it first runs.
+        """
+        weights = round(4 * copies * model.parameters)
+        return cls(fixed + weights, factor * model.bytes_per_pixel)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much this process may hold in memory while a frame is upscaled.
+
+    Attributes:
+        total: Bytes in all.
+        held: Bytes that were held when the networks were loaded, before any frame.
+    """
+
+    total: int
+    held: int
+
+    @classmethod
+    def given(cls, size: str | int | None) -> Budget:
+        """Return the budget that the user gives, or by default a quarter of what is free.
+
+        Raises:
+            InvalidInputError: the text is no size.
+        """
+        held = resident()
+        total = parse(size) if size is not None else held + machine.free_memory() // _SHARE
+        return cls(total, held)
+
+    def pixels(self, footprint: Footprint, frames: int, tile_bytes: int) -> int:
+        """Return how many pixels may go through the network at once; not positive if none.
+
+        Args:
+            footprint: Of the network.
+            frames: Bytes of the frame, its result, and what else is held meanwhile.
+            tile_bytes: Bytes per pixel of a tile's own input and output.
+        """
+        left = self.total - self.held - footprint.fixed - frames
+        return int(left / (footprint.per_pixel + tile_bytes))
+
+    def require(
+        self, pixels: int, footprint: Footprint, frames: int, tile_bytes: int, frame: str
+    ) -> None:
+        """Check that tiles of so many pixels fit.
+
+        Raises:
+            OutOfMemoryError: they do not; the text says what would be needed.
+        """
+        needed = self.held + footprint.fixed + frames
+        needed += round(pixels * (footprint.per_pixel + tile_bytes))
+        if needed > self.total:
+            raise OutOfMemoryError(
+                f"{frame} needs at least {words(needed)} of memory, {words(frames)} of it for the "
+                f"frame and its result, but may take {words(self.total)}; allow more with "
+                "--memory (memory= in Python)"
+            )
