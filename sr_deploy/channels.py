@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy.errors import InvalidInputError
+from sr_deploy.errors import InvalidInputError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,11 +102,15 @@ def checked_out(out: NDArray[Any] | None, image: NDArray[Any], scale: int) -> ND
 
     Raises:
         InvalidInputError: `out` is not writable, or not of the shape and dtype of the result.
+        OutOfMemoryError: the system refuses a new array of that size.
     """
     shape = (scale * image.shape[0], scale * image.shape[1], *image.shape[2:])
     dtype = image.dtype.newbyteorder("=")
     if out is None:
-        return np.empty(shape, dtype)
+        try:
+            return np.empty(shape, dtype)
+        except MemoryError as error:
+            raise OutOfMemoryError(f"no memory for a result of {shape}: {error}") from error
     if not isinstance(out, np.ndarray) or (out.shape, out.dtype) != (shape, dtype):
         found = (
             f"shape {out.shape} and dtype {out.dtype}"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _REDRAW_SECONDS = 0.1
+_WIPE = "\r\x1b[K"
 
 
 def run(
@@ -46,8 +47,9 @@ def describe(error: BaseException) -> str:
 
 
 def complain(program: str, message: str) -> None:
-    """Print an error or a warning to stderr."""
-    print(f"{program}: {message}", file=sys.stderr)  # noqa: T201
+    """Print an error or a warning to stderr, in the place of a progress line if there is one."""
+    wiped = _WIPE if sys.stderr.isatty() else ""
+    print(f"{wiped}{program}: {message}", file=sys.stderr)  # noqa: T201
 
 
 def say(text: str = "") -> None:
@@ -74,7 +76,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._visible:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write(_WIPE)
             sys.stderr.flush()
 
     def stage(self, text: str) -> None:
@@ -97,7 +99,7 @@ class Progress:
 
     def _draw(self, text: str) -> None:
         if self._visible:
-            sys.stderr.write(f"\r\x1b[K{text[:100]}")
+            sys.stderr.write(f"{_WIPE}{text[:100]}")
             sys.stderr.flush()
 
 

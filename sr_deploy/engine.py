@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -260,12 +261,16 @@ def _checked_tile(tile: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """
     if tile is None:
         return None
-    sides = (tile, tile) if isinstance(tile, int) else tuple(tile)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+    try:
+        height, width = tile if isinstance(tile, tuple) else (tile, tile)
+        sides = operator.index(height), operator.index(width)
+    except (TypeError, ValueError):
+        sides = (0, 0)
+    if min(sides) < 1:
         raise InvalidInputError(
             f"tile must be a side of at least 1 pixel, or a pair (height, width), found {tile!r}"
         )
-    return (sides[0], sides[1])
+    return sides
 
 
 def _checked_threads(threads: int | None) -> int:

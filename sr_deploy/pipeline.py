@@ -7,6 +7,7 @@ the memory for them does not suffice for several, there is one at a time.
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from sr_deploy.images import Picture
     from sr_deploy.images.picture import AnyPixels
     from sr_deploy.worklist import Job
+
+_log = logging.getLogger(__name__)
 
 # A disk in this state fails every image that follows.
 _HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -125,6 +128,7 @@ class Pipeline:
         except (SrDeployError, OSError, MemoryError) as error:
             if getattr(error.__cause__, "errno", None) in _HOPELESS:
                 raise
+            _log.debug("%s failed", work.job.source, exc_info=True)
             work.error = _bare(error)
             work.picture = None
         work.seconds += time.monotonic() - start
@@ -141,7 +145,9 @@ class Pipeline:
         height, width = header.height * self._scale, header.width * self._scale
         images.check_fits(work.job.target, height, width)
         before, after = header.bytes, header.bytes * self._scale**2
-        work.encoding = images.writing_memory(work.job.target, height * width)
+        work.encoding = images.writing_memory(
+            work.job.target, height * width, alpha=header.alpha, quality=self._quality
+        )
         needed = before + after + work.encoding
         if needed > self._available:
             raise OutOfMemoryError(

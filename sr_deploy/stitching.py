@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
     from sr_deploy.tiling import Plan
 
-# uint8, or uint16 samples as the network reads them: little-endian byte pairs.
-Samples = np.uint8 | np.uint16
-
 
 def reflected(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Return a frame (H, W, bytes), continued downwards and rightwards by reflection.

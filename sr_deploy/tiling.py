@@ -195,9 +195,11 @@ def _cheapest(height: int, width: int, model: Model, overlap: int, max_pixels: i
         )
         rows = min(fitting + 1, most_rows)
         tile = across * _side(height, rows, overlap, model)
-        found = (tile > max_pixels, rows * columns * tile, columns, rows)
+        # Where nothing fits, the smallest tile comes closest.
+        fits = tile <= max_pixels
+        found = (not fits, rows * columns * tile if fits else tile, columns, rows)
         best = found if best is None else min(best, found)
-        if rows == 1 and tile <= max_pixels:
+        if rows == 1 and fits:
             break  # more columns of the full height only cost more
     assert best is not None
     _, _, columns, rows = best

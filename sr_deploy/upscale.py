@@ -118,22 +118,25 @@ def _command(arguments: argparse.Namespace) -> int:
         raise InvalidInputError(f"--quality must be from 1 to 100, found {arguments.quality}")
     start = time.monotonic()
     suffix = f".{arguments.format}" if arguments.format else None
-    with _warnings_shown():
+    with _log_shown(debug=arguments.debug):
         jobs = worklist.plan(arguments.inputs, arguments.output, suffix)
         todo = worklist.remaining(jobs, overwrite=arguments.overwrite, resume=arguments.resume)
         report = _Report(len(jobs), len(jobs) - len(todo), as_json=arguments.json)
         if todo:
             with console.Progress(len(todo), "images") as progress:
-                progress.stage("loading the network")
-                for outcome in _outcomes(arguments, todo, report):
+                for outcome in _outcomes(arguments, todo, report, progress):
                     progress.step(outcome.job.source.name)
                     report.add(outcome)
     return report.finish(time.monotonic() - start)
 
 
 def _outcomes(
-    arguments: argparse.Namespace, todo: Sequence[Job], report: _Report
+    arguments: argparse.Namespace,
+    todo: Sequence[Job],
+    report: _Report,
+    progress: console.Progress,
 ) -> Iterator[Outcome]:
+    progress.stage("loading the network")
     with Engine(
         arguments.bundle,
         backend=arguments.backend,
@@ -144,6 +147,7 @@ def _outcomes(
         tile=arguments.tile,
     ) as engine:
         report.run_by(engine.spec)
+        progress.stage(f"upscaling {todo[0].source.name}")
         yield from Pipeline(
             engine,
             scale=engine.spec.scale,
@@ -217,19 +221,24 @@ def _print_json(line: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _warnings_shown() -> Iterator[None]:
+def _log_shown(*, debug: bool) -> Iterator[None]:
     """Print the library's warnings; keep quiet about Pillow's, which name no file."""
-    handler = _Complaints(logging.WARNING)
+    handler = _Complaints()
     logger = logging.getLogger("sr_deploy")
+    before = logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
     finally:
+        logger.setLevel(before)
         logger.removeHandler(handler)
 
 
 class _Complaints(logging.Handler):
+    """Prints log records as the command's own words, with the traceback where there is one."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        console.complain("sr-upscale", f"warning: {record.getMessage()}")
+        console.complain("sr-upscale", f"{record.levelname.lower()}: {self.format(record)}")

@@ -119,7 +119,7 @@ def _speed_options(add: Callable[..., object]) -> None:
     add("--warm-up", **seconds, default=5.0, help="at each size, at least (default: %(default)s)")
     add("--rounds", type=_count, default=10, help="turns of each contender (default: %(default)s)")
     add("--turn", **seconds, default=1.0, help="seconds of a turn (default: %(default)s)")
-    add("--rest", **seconds, default=0.3, help="seconds between turns (default: %(default)s)")
+    add("--rest", **seconds, default=0.1, help="seconds between turns (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the record")
 
 
@@ -206,6 +206,10 @@ def _speed(arguments: argparse.Namespace) -> int:
         options=options,
         timings=timings,
     )
+    if not record.steady():
+        console.complain(
+            "sr-bench", "warning: the rounds disagree; measure again when nothing else is running"
+        )
     return _finish(record, arguments.json)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
+# Rounds on an idle machine agree within a few per cent; beside other work they do not.
+_STEADY_SPREAD = 0.1
 _SHOWN = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "contiguous": "eager"}
 
 
@@ -131,6 +133,11 @@ class Ratio:
     low: float
     high: float
 
+    @property
+    def steady(self) -> bool:
+        """Whether the rounds agree well enough to be quoted."""
+        return self.high - self.low <= _STEADY_SPREAD * self.median
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -196,6 +203,11 @@ class SpeedRecord:
         counts = {len(each.rounds) for each in self.timings}
         if counts != {self.options.rounds}:
             raise BundleError(f"timings: each needs {self.options.rounds} rounds, found {counts}")
+
+    def steady(self) -> bool:
+        """Whether every row's rounds agree well enough to be quoted."""
+        rows = self.by_size().values()
+        return all(each.against(timings[0]).steady for timings in rows for each in timings)
 
     def by_size(self) -> dict[tuple[int, int], list[Timing]]:
         """Return the timings of each size, the baseline first."""

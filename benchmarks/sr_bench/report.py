@@ -96,7 +96,8 @@ def markdown(record: Record) -> str:
         about = _about_quality(record)
     else:
         table, about = ratio_table(record), _about_speed(record)
-    return f"{table.markdown()}\n\n{about} {_about_setting(record.setting)}"
+    about = textwrap.fill(f"{about} {_about_setting(record.setting)}", _WIDTH)
+    return f"{table.markdown()}\n\n{about}"
 
 
 def text(record: Record) -> str:

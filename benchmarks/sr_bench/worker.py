@@ -86,13 +86,12 @@ class Runner:
         self._next = 0
         np.save(output, self._upscale(self._frames[0]))
         start = time.monotonic()
+        least, most = start + seconds, start + _LONGEST_FACTOR * seconds
         fastest, steady = self._frame(), 0
-        while (spent := time.monotonic() - start) < seconds or steady < _STEADY_FRAMES:
+        while (now := time.monotonic()) < least or (steady < _STEADY_FRAMES and now < most):
             last = self._frame()
             steady = 0 if last < fastest * (1 - _STEADY_GAIN) else steady + 1
             fastest = min(fastest, last)
-            if spent > _LONGEST_FACTOR * seconds:
-                break
 
     def measure(self, seconds: float) -> list[float]:
         """Return the milliseconds of as many frames as fit, one at least.

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from sr_deploy.errors import CheckpointError, NotFoundError
-from sr_export.network import Network, fuse_reparametrised, window_sizes
+from sr_export.network import Network, window_sizes
+from sr_export.rewriting import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -102,7 +103,7 @@ def from_program(program: torch.export.ExportedProgram) -> Network:
 
 def _probed(module: nn.Module, name: str, fixed: tuple[int, int] | None = None) -> Network:
     """Find out channels and scale by running the module."""
-    fuse_reparametrised(module)
+    rewrite(module)
     failure = ""
     sizes = [fixed] if fixed else [(side, side) for side in _SIDES]
     channels: Literal[1, 3]

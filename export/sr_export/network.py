@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
 from sr_deploy.errors import CheckpointError
 from sr_export.registry import registry  # first, since it sees to spandrel's import
+from sr_export.rewriting import rewrite
 
 from spandrel import ImageModelDescriptor  # isort: skip
 
@@ -118,7 +119,7 @@ def describe(descriptor: object, name: str) -> Network:
     if requirements.square:
         raise CheckpointError(f"{name} takes square images only, so it cannot run in tiles")
     module = _Called(descriptor)
-    fuse_reparametrised(module)
+    rewrite(module)
     windows = window_sizes(module)
     return Network(
         module=module.eval(),
@@ -155,23 +156,6 @@ def window_sizes(module: nn.Module) -> set[int]:
                 if type(size) is int and 1 < size <= 64:
                     sizes.add(size)
     return sizes
-
-
-def fuse_reparametrised(module: nn.Module) -> None:
-    """Replace SPAN's three-branch convolutions by the single one that they add up to.
-
-    They fuse themselves at each call by assigning to `.data`, which crashes the exporter.
-    """
-    for name, child in list(module.named_children()):
-        convolution = getattr(child, "eval_conv", None)
-        update: Any = getattr(child, "update_params", None)
-        if isinstance(convolution, nn.Module) and callable(update):
-            child.eval()
-            update()
-            relu = [nn.LeakyReLU(0.05)] if child.has_relu else []
-            setattr(module, name, nn.Sequential(convolution, *relu))
-        else:
-            fuse_reparametrised(child)
 
 
 def _not_recognised(tensors: dict[str, Tensor], architecture: str | None) -> str:

@@ -67,13 +67,12 @@ def create(name: str, device: str | None = None) -> Backend:
             f"the backend {name} needs the package {entry.package}: {entry.install}"
         )
     try:
-        module = importlib.import_module(entry.module)
+        backend: Backend = importlib.import_module(entry.module).create()
     except Exception as error:
         raise BackendError(
-            f"the package {entry.package} is installed but does not import "
+            f"the package {entry.package} is installed but does not work "
             f"({type(error).__name__}: {error}); sr-doctor tells more"
         ) from error
-    backend: Backend = module.create()
     return backend
 
 

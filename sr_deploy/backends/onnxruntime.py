@@ -94,7 +94,13 @@ class OnnxRuntimeNetwork:
     @property
     def footprint(self) -> Footprint:
         """What one lane takes of the host's memory while it runs."""
-        return Footprint.of(self._job.model, factor=_FACTOR, fixed=_FIXED, copies=_WEIGHT_COPIES)
+        return Footprint.of(
+            self._job.model,
+            self._job.pixel_format,
+            factor=_FACTOR,
+            fixed=_FIXED,
+            copies=_WEIGHT_COPIES,
+        )
 
     def open_lane(self) -> HostLane:
         """Open a lane on the session."""

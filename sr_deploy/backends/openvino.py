@@ -84,6 +84,7 @@ class OpenVinoNetwork:
         """What one lane takes of the host's memory while it runs."""
         return Footprint.of(
             self._job.model,
+            self._job.pixel_format,
             factor=_FACTORS[self._job.precision],
             fixed=_FIXED,
             copies=_WEIGHT_COPIES,

@@ -51,6 +51,11 @@ class Header:
     bits: int
 
     @property
+    def alpha(self) -> bool:
+        """Whether one of the channels is alpha."""
+        return self.channels in (2, 4)
+
+    @property
     def bytes(self) -> int:
         """How large the array will be that `read` returns."""
         return self.height * self.width * self.channels * self.bits // 8

@@ -32,15 +32,20 @@ class _Format:
     deep: bool = False
     alpha: bool = False
     profile: bool = True
-    memory_per_pixel: int = 0
-    """Bytes that the encoder takes; measured, rounded up."""
+    memory: int = 0
+    """Bytes per pixel that the encoder takes; measured on photographs, rounded up."""
+    lossless_memory: int = 0
+    """The same where there is alpha, and at quality 100."""
 
+
+_LOSSLESS = 100
+"""The quality at which WebP keeps every bit."""
 
 _PNG = _Format("PNG", (1 << 31) - 1, deep=True, alpha=True)
 _TIFF = _Format("TIFF", (1 << 31) - 1, deep=True, alpha=True)
 _JPEG = _Format("JPEG", 65500)
-_WEBP = _Format("WebP", 16383, alpha=True, memory_per_pixel=14)
-_BMP = _Format("BMP", (1 << 31) - 1, profile=False, memory_per_pixel=4)
+_WEBP = _Format("WebP", 16383, alpha=True, memory=20, lossless_memory=45)
+_BMP = _Format("BMP", (1 << 31) - 1, profile=False, memory=4, lossless_memory=4)
 
 _FORMATS = {
     ".png": _PNG,
@@ -77,9 +82,11 @@ def check_fits(path: str | os.PathLike[str], height: int, width: int) -> None:
         )
 
 
-def writing_memory(path: str | os.PathLike[str], pixels: int) -> int:
+def writing_memory(path: str | os.PathLike[str], pixels: int, *, alpha: bool, quality: int) -> int:
     """Return about how many bytes `write` takes for so many pixels, beside the picture itself."""
-    return strips.memory() + pixels * _format_of(Path(path)).memory_per_pixel
+    form = _format_of(Path(path))
+    lossless = alpha or quality == _LOSSLESS
+    return strips.memory() + pixels * (form.lossless_memory if lossless else form.memory)
 
 
 def write(path: str | os.PathLike[str], picture: Picture, *, quality: int = 95) -> None:
@@ -162,7 +169,7 @@ def _write_through_pillow(file: IO[bytes], form: _Format, picture: Picture, qual
         image.paste(Image.fromarray(prepared(pixels[rows])), (0, rows.start))
     options: dict[str, Any] = {}
     if form is _WEBP:
-        options = {"quality": quality, "lossless": quality == 100}
+        options = {"quality": quality, "lossless": quality == _LOSSLESS}
         options["exif"] = exif_for(metadata, height, width) or b""
         options["icc_profile"] = _profile_for_rgb(metadata) or b""
     elif metadata.dpi:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_deploy.errors import CheckpointError
-from sr_export.network import Network, describe, fuse_reparametrised, recognise, window_sizes
+from sr_export.network import Network, describe, recognise, window_sizes
 from sr_export.registry import registry
 from tests.export.networks import Windowed
 
@@ -74,18 +74,3 @@ def test_every_architecture_of_spandrel_and_ours_is_there() -> None:
 
 def test_windows_are_found() -> None:
     assert window_sizes(nn.Sequential(Windowed())) == {4}
-
-
-def test_reparametrised_convolutions_are_fused_without_a_change() -> None:
-    registry()
-    from spandrel.architectures.SPAN import SPAN
-
-    torch.manual_seed(0)
-    module = SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8).eval()
-    image = torch.rand(1, 3, 9, 9)
-    with torch.inference_mode():
-        before = module(image)
-        fuse_reparametrised(module)
-        after = module(image)
-    assert torch.equal(before, after)
-    assert not any(hasattr(part, "update_params") for part in module.modules())

@@ -150,7 +150,7 @@ class _Images:
 def test_the_network_is_told_what_others_may_take(jobs: list[Job]) -> None:
     alone, together = Nearest(), Nearest()
     _run(jobs, alone, room=0)
-    encoding = images.writing_memory(jobs[0].target, 60)
+    encoding = images.writing_memory(jobs[0].target, 60, alpha=False, quality=95)
     assert alone.reserves == [encoding] * 4
     _run(jobs, together, room=PLENTY)
     pixels = [(3 + i) * 5 * 3 * 5 for i in range(4)]

@@ -158,6 +158,14 @@ def test_an_error_of_the_engine_names_the_image(capsys: pytest.CaptureFixture[st
     assert len(list(Path("big").rglob("*.*"))) == 3
 
 
+def test_debug_shows_where_a_failure_was(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.png").write_bytes(b"")
+    assert upscale.main(["net.srd", "a.png", "big.png", "--debug"]) == 1
+    shown = capsys.readouterr().err
+    assert "sr-upscale: debug: a.png failed\nTraceback" in shown
+    assert shown.endswith("sr-upscale: a.png: the file is empty\n")
+
+
 def test_a_backend_that_fails_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     images.write("a.png", Picture(np.zeros((13, 2), np.uint8)))
     assert upscale.main(["net.srd", "a.png", "big.png"]) == 1

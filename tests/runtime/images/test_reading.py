@@ -297,11 +297,11 @@ def test_large_photographs_are_no_bombs(
     assert images.read(tmp_path / f"a{suffix}").pixels.shape[:2] == (1500, 2000)
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+@pytest.mark.parametrize(
+    ("suffix", "bits"),
+    [(".png", 8), (".jpg", 8), (".webp", 8), (".tif", 8), (".bmp", 8), (".png", 16), (".tif", 16)],
+)
 def test_truncated_files(tmp_path: Path, pixels: Pixels, suffix: str, bits: int) -> None:
-    if bits == 16 and suffix not in (".png", ".tif"):
-        pytest.skip("holds 8 bits only")
     path = tmp_path / f"a{suffix}"
     images.write(path, Picture(pixels("RGB", bits)))
     whole = path.read_bytes()

@@ -122,3 +122,13 @@ def test_a_thumbnail_is_dropped(tmp_path: Path, pixels: Pixels) -> None:
     assert path.read_bytes().count(b"\xff\xd8\xff") == 2
     images.write(tmp_path / "b.jpg", images.read(path))
     assert (tmp_path / "b.jpg").read_bytes().count(b"\xff\xd8\xff") == 1
+
+
+def test_formats_differ_in_the_memory_that_writing_takes() -> None:
+    def needed(name: str, *, alpha: bool = False, quality: int = 95) -> int:
+        return images.writing_memory(name, 1 << 30, alpha=alpha, quality=quality)
+
+    # PNG, JPEG and TIFF are written in strips: it does not depend on the size.
+    assert needed("a.png") == images.writing_memory("a.jpg", 1, alpha=True, quality=100)
+    assert needed("a.png") < needed("a.bmp") < needed("a.webp")
+    assert needed("a.webp") < needed("a.webp", alpha=True) == needed("a.webp", quality=100)

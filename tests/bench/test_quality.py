@@ -1,0 +1,132 @@
+"""The protocol of the field: its bicubic figures come out, and what does not fit is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_bench import quality
+from sr_bench.quality import FILTERS
+from sr_bench.records import Method
+from sr_deploy.errors import InvalidInputError, NotFoundError
+
+Pixels = NDArray[np.uint8]
+
+
+def _save(path: Path, height: int, width: int, mode: str = "RGB") -> None:
+    path.parent.mkdir(exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+
+
+def _double(image: Pixels) -> Pixels:
+    return image.repeat(2, 0).repeat(2, 1)
+
+
+def _measured(truth: Path, low: Path | None, scale: int = 2) -> dict[str, Method]:
+    done: list[str] = []
+    chosen = quality.pairs(truth, low, scale)
+    methods = quality.measure(_double, chosen, scale, "double", done.append)
+    assert done == [each.truth.name for each in chosen]
+    return {each.name: each for each in methods}
+
+
+@pytest.mark.parametrize(("scale", "psnr", "ssim"), [(2, 33.66, 0.9299), (4, 28.42, 0.8104)])
+def test_bicubic_on_set5_is_as_published(
+    scale: int, psnr: float, ssim: float, shared_data: Path
+) -> None:
+    folder = shared_data / "images/set5"
+    chosen = quality.pairs(folder / "HR", folder / f"LRx{scale}", scale)
+    bicubic = FILTERS["bicubic"]
+
+    def upscale(image: Pixels) -> Pixels:
+        return quality.resize(image, (scale * image.shape[1], scale * image.shape[0]), bicubic)
+
+    methods = quality.measure(upscale, chosen, scale, "the same", lambda _: None)
+    mean = methods[2].mean()
+    # MATLAB repeats the image's border where Pillow cuts the kernel off; the rest is equal.
+    assert mean.psnr == pytest.approx(psnr, abs=0.05)
+    assert mean.ssim == pytest.approx(ssim, abs=0.001)
+    assert methods[3].scores == methods[2].scores
+
+
+def test_making_the_low_resolution_gives_nearly_the_official_files(shared_data: Path) -> None:
+    folder = shared_data / "images/set5"
+    official = np.asarray(Image.open(folder / "LRx2/babyx2.png"))
+    truth = np.asarray(Image.open(folder / "HR/baby.png"))
+    made = quality.resize(truth, (256, 256), FILTERS["bicubic"])
+    inner = np.s_[4:-4, 4:-4]  # at the border, MATLAB and Pillow differ
+    assert np.abs(made[inner].astype(int) - official[inner]).max() <= 1  # ties may round apart
+
+
+def test_rows_to_beat_come_first(tmp_path: Path) -> None:
+    _save(tmp_path / "hr/a.png", 40, 30)
+    methods = _measured(tmp_path / "hr", None)
+    assert list(methods) == ["nearest", "bilinear", "bicubic", "double"]
+    assert methods["double"].scores == methods["nearest"].scores
+
+
+def test_an_equal_image_has_no_psnr(tmp_path: Path) -> None:
+    _save(tmp_path / "lr/a.png", 20, 20)
+    (tmp_path / "hr").mkdir()
+    low = np.asarray(Image.open(tmp_path / "lr/a.png"))
+    Image.fromarray(_double(low)).save(tmp_path / "hr/a.png")
+    score = _measured(tmp_path / "hr", tmp_path / "lr")["double"].scores["a.png"]
+    assert score.psnr is None
+    assert score.ssim == pytest.approx(1.0)
+
+
+def test_sides_that_are_no_multiple_are_cropped(tmp_path: Path) -> None:
+    _save(tmp_path / "hr/a.png", 41, 31)
+    _save(tmp_path / "lr/ax2.bmp", 20, 15)
+    assert _measured(tmp_path / "hr", tmp_path / "lr")["double"].scores.keys() == {"a.png"}
+
+
+def test_gray_is_taken_as_three_equal_channels(tmp_path: Path) -> None:
+    _save(tmp_path / "hr/a.png", 40, 30, "L")
+    assert _measured(tmp_path / "hr", None)["double"].scores["a.png"].psnr
+
+
+def test_the_same_name_goes_before_the_one_with_the_scale(tmp_path: Path) -> None:
+    _save(tmp_path / "hr/a.png", 40, 30)
+    for name in ("a.png", "ax2.png"):
+        _save(tmp_path / "lr" / name, 20, 15)
+    assert quality.pairs(tmp_path / "hr", tmp_path / "lr", 2)[0].low == tmp_path / "lr/a.png"
+
+
+@pytest.mark.parametrize(
+    ("low", "message"),
+    [("b.png", "no low-resolution file for a.png; it must be called a or ax2"), ("a.txt", "holds")],
+)
+def test_a_missing_low_resolution_file_is_named(low: str, message: str, tmp_path: Path) -> None:
+    _save(tmp_path / "hr/a.png", 40, 30)
+    _save(tmp_path / "lr/b.png", 20, 15)
+    (tmp_path / "lr/b.png").rename(tmp_path / "lr" / low)
+    with pytest.raises((NotFoundError, InvalidInputError), match=message):
+        quality.pairs(tmp_path / "hr", tmp_path / "lr", 2)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="nowhere: no such folder"):
+        quality.pairs(tmp_path / "nowhere", None, 2)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "mode", "message"),
+    [
+        (14, 40, "RGB", "40x14 is too small for SSIM, which needs 15 pixels a side at scale 2"),
+        (40, 30, "RGBA", "4 channels of uint8; the protocol is for 8-bit gray or RGB"),
+        (48, 30, "RGB", "15x20, but 15x24 is a.png at 1/2 of its size"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused(
+    height: int, width: int, mode: str, message: str, tmp_path: Path
+) -> None:
+    _save(tmp_path / "hr/a.png", height, width, mode)
+    _save(tmp_path / "lr/a.png", 20, 15)
+    with pytest.raises(InvalidInputError, match=message):
+        _measured(tmp_path / "hr", tmp_path / "lr")
