@@ -154,7 +154,7 @@ def _table(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Architectures",
         "",
-        "Made by `python benchmarks/architectures.py`, from `results/architectures.json` beside it.",
+        "Made by `python benchmarks/architectures.py`, from `results/architectures.json` there.",
         f"Of the {len(rows)} architectures that spandrel registers, built with default arguments",
         f"and random weights, {len(held)} export and equal their network at every shape that the",
         "exporter tries. The others are refused, for the reason given. SRResNet, MSRResNet and",
