@@ -142,7 +142,9 @@ class _Requests:
         """Run on a batch, reading and writing where it lies; see `Inference.infer`."""
         try:
             request = self._compiled_for(pixels.shape).create_infer_request()
-            request.set_input_tensor(openvino.Tensor(pixels, shared_memory=True))
+            # It shares writable arrays only; what Pillow gives is read-only, for example.
+            shared = pixels if pixels.flags.writeable else pixels.copy()
+            request.set_input_tensor(openvino.Tensor(shared, shared_memory=True))
             request.set_output_tensor(openvino.Tensor(into, shared_memory=True))
             start = time.perf_counter()
             request.infer()

@@ -88,6 +88,16 @@ def test_images_need_not_be_contiguous(repeating: Path) -> None:
             assert np.array_equal(engine.upscale(picture), repeated(picture))
 
 
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_images_may_be_read_only(repeating: Path, backend: str) -> None:
+    """As those that Pillow gives are."""
+    image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    with Engine(repeating, backend=backend) as engine:
+        expected = engine.upscale(image)
+        image.flags.writeable = False
+        np.testing.assert_array_equal(engine.upscale(image), expected)
+
+
 def test_the_result_goes_into_out(repeating: Path) -> None:
     picture = image(7, 9, 3)
     with Engine(repeating) as engine:
