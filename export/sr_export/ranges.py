@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 UNIT = (0.0, 1.0)
 _USUAL = (UNIT, (-1.0, 1.0), (0.0, 255.0))
-# A network in the wrong range restores worse by a decibel or by tens; less than this, in
+# A network in the wrong range restores worse, if only by a tenth of a decibel; less than this, in
 # decibels, is what two ranges that fit equally well differ by.
-_TELLING_GAIN = 0.3
+_TELLING_GAIN = 0.05
 # Below this the output does not resemble the image in any range: the weights are untrained.
 _RESEMBLANCE = 15.0
 

@@ -64,6 +64,7 @@ def test_a_half_precision_file_is_widened(convolutions: onnx.ModelProto, tmp_pat
     assert not any(each.data_type == TensorProto.FLOAT16 for each in found.model.graph.initializer)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, about itself
 def test_a_file_that_needs_multiples_is_padded_inside(tmp_path: Path) -> None:
     module = Windowed().eval()
     image = torch.rand(1, 3, 16, 24)
