@@ -13,7 +13,7 @@ from sr_deploy.errors import BundleError
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "manifest.json"
 _LARGEST_MANIFEST = 1 << 20
 
@@ -74,15 +74,59 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """How the frames of a precision compare with FP32's, on images that it was not tuned on."""
+
+    psnr: float | None
+    """Decibels between the two outputs, of the image where they differ most; None: all equal."""
+    ssim: float
+    """Of the image where they differ most."""
+    largest_difference: int
+    """In levels of 255."""
+    loss: float | None
+    """Decibels of PSNR, of all images together, against the originals that the low-resolution
+    images were made from, lost beside FP32; None: there are no originals."""
+    images: int
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One ONNX file that the runtime can run: bytes in, bytes out, NHWC."""
+    """One ONNX file and the precision to run it in: bytes in, bytes out, NHWC.
+
+    Two variants may share a file: BF16 is computed from the FP32 one where the device can.
+    """
 
     file: str
     sha256: str
     precision: Precision
     pixel_format: PixelFormat
-    psnr: float | None = None
-    """Decibels against the FP32 output on real images; None for FP32 itself."""
+    quality: Quality | None = None
+    """None for FP32, the measure of the others."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One placement of INT8 that was tried."""
+
+    restored: tuple[str, ...]
+    """The layers that were kept in half precision."""
+    share: float
+    """Of the network's multiply-adds that this leaves in INT8."""
+    psnr: float | None
+    """Decibels against FP32, of the worst image; None: equal."""
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How INT8 was calibrated, and how it was decided which layers compute in it."""
+
+    calibration: str
+    """On what, in words."""
+    method: str
+    layers: int
+    """Layers that could compute in INT8."""
+    steps: tuple[Step, ...]
+    """In the order in which they were tried; the last is the one taken, if INT8 is offered."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +164,10 @@ class Manifest:
     """The float file for other tools: NCHW RGB in [0, 1]."""
     variants: tuple[Variant, ...]
     checks: tuple[Check, ...]
+    int8: Quantisation | None
+    """None: INT8 was not asked for, or there was nothing to quantise."""
+    refused: dict[str, str]
+    """Precisions that were asked for and are not offered, each with the reason."""
     tools: dict[str, str]
     """Versions of what made this bundle."""
 

@@ -206,6 +206,8 @@ def _write(
         onnx=stored,
         variants=variants,
         checks=exported.checks,
+        int8=None,
+        refused={},
         tools=_versions(),
     )
     (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")

@@ -34,6 +34,8 @@ def make(model: Model = MODEL, **changes: Any) -> Manifest:
         onnx=Stored("model.onnx", "1" * 64),
         variants=(Variant("fp32.onnx", "2" * 64, "fp32", "rgb24"),),
         checks=(Check((1, 3, 33, 47), 1e-6),),
+        int8=None,
+        refused={},
         tools={"torch": "2.13.0"},
     )
     return dataclasses.replace(whole, **changes)

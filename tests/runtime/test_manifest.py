@@ -56,7 +56,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("tools", [], r"tools: expected an object"),
         ("tools.torch", 2, r"tools\.torch: expected a value of type str, found 2"),
         ("onnx", "model.onnx", r"onnx: expected an object, found 'model.onnx'"),
-        ("schema", 99, r"schema 99, but this version reads 1"),
+        ("schema", 99, r"schema 99, but this version reads 2"),
     ],
 )
 def test_misfits_are_named(tmp_path: Path, where: str, value: Any, message: str) -> None:
