@@ -1,0 +1,271 @@
+"""The precisions that a bundle offers beside FP32: made, measured, and kept if they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sr_deploy.errors import ExportError
+from sr_deploy.manifest import Precision, Quality, Quantisation
+from sr_export import pixels
+from sr_export.precision import gate, placement
+from sr_export.precision.cache import statistics
+from sr_export.precision.gate import Gate
+from sr_export.precision.half import LARGEST_FP16, rounded_to_bf16, to_half
+from sr_export.precision.material import Example, Material, gather
+from sr_export.precision.search import Found, Search
+from sr_export.report import Scene
+from sr_export.runner import OnnxRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from sr_export.options import Options
+    from sr_export.precision.activations import Histogram
+    from sr_export.precision.half import Half
+    from sr_export.precision.placement import Layer
+
+# What looking may cost on a heavy network, in operations: a minute or two on a laptop. Less is
+# looked at then, but never less than the smallest of each.
+_CALIBRATION_OPERATIONS = 4e12
+_EXAM_OPERATIONS = 1e12
+_FEWEST_TILES = 16
+_SMALLEST_SIDE = 64
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network to offer in other precisions."""
+
+    model: onnx.ModelProto
+    """Float32, NCHW in [0, 1]."""
+    channels: int
+    scale: int
+    minimum: int
+    fixed_size: tuple[int, int] | None
+    fixed_batch: int | None
+    operations: float
+    """Per low-resolution pixel."""
+
+
+@dataclass(frozen=True)
+class Offered:
+    """One precision that holds."""
+
+    precision: Precision
+    model: onnx.ModelProto | None
+    """Bytes in and out; None: it is computed from the FP32 file."""
+    quality: Quality
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What came of all precisions."""
+
+    variants: tuple[Offered, ...]
+    refused: dict[str, str]
+    int8: Quantisation | None
+    scenes: tuple[Scene, ...]
+
+
+def make(subject: Subject, options: Options, report: Callable[[str], None]) -> Offer:
+    """Make and measure the precisions that the user asked for.
+
+    Raises:
+        InvalidInputError, NotFoundError: there are no images to calibrate on where the user said.
+        ExportError: a graph that should run does not.
+    """
+    return _Workshop(subject, options, report).run()
+
+
+class _Workshop:
+    """Makes the precisions of one network one by one, on the same images."""
+
+    def __init__(self, subject: Subject, options: Options, report: Callable[[str], None]) -> None:
+        self._subject = subject
+        self._options = options
+        self._report = report
+        self._format = pixels.formats(3 if subject.channels == 3 else 1)[0]
+        self._material = _affordable(_gathered(subject, options, report), subject)
+        self._wrapped = pixels.wrap(subject.model, self._format)
+        report("measuring: FP32")
+        self._gate = Gate(self._material.exam, self._runner(self._wrapped))
+        self._frames: dict[Precision, list[NDArray[np.uint8]]] = {"fp32": self._gate.expected}
+        self._variants: list[Offered] = []
+        self._refused: dict[str, str] = {}
+
+    def run(self) -> Offer:
+        """Make what was asked for."""
+        wanted = self._options.precisions
+        layers = placement.layers(self._subject.model) if "int8" in wanted else ()
+        names = sorted({each.input for each in layers})
+        largest, histograms = statistics(
+            self._subject.model, names, self._material.tiles, self._report
+        )
+        reach = max(largest.values(), default=0.0)
+        half: Half = "fp16" if reach <= LARGEST_FP16 else "bf16"
+        if half == "bf16" and "fp16" in wanted:
+            self._refused["fp16"] = (
+                f"values inside the network reach {reach:.3g}, and half precision ends at "
+                f"{LARGEST_FP16:g}; bf16 is there in its place"
+            )
+        elif "fp16" in wanted:
+            self._attempt("fp16", lambda: to_half(self._wrapped, "fp16"))
+        if "bf16" in wanted or self._refused:
+            self._offer_bf16(own_file=half == "bf16")
+        int8 = self._offer_int8(layers, histograms, half) if "int8" in wanted else None
+        return Offer(tuple(self._variants), self._refused, int8, self._scenes())
+
+    def _runner(self, model: onnx.ModelProto) -> gate.Run:
+        runner = OnnxRunner(model)
+        batch = self._subject.fixed_batch or 1
+        return lambda frame: runner(np.repeat(frame, batch, axis=0))[:1]
+
+    def _attempt(
+        self,
+        precision: Precision,
+        build: Callable[[], onnx.ModelProto],
+        *,
+        as_run: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model,
+        stored: bool = True,
+    ) -> bool:
+        """Offer a precision, or note why not.
+
+        Args:
+            precision: Its name.
+            build: Makes the graph, bytes in and out.
+            as_run: Makes of it what ONNX Runtime can run in its place.
+            stored: Whether the bundle gets the graph as a file.
+        """
+        self._report(f"measuring: {precision.upper()}")
+        try:
+            model = build()
+            found = gate.outputs(self._gate.exam, self._runner(as_run(model)))
+        except ExportError as error:
+            self._refused[precision] = str(error)
+            return False
+        self._frames[precision] = found
+        quality = self._gate.compare(found)
+        reason = gate.misses(quality, self._budget(precision))
+        if reason is None:
+            self._variants.append(Offered(precision, model if stored else None, quality))
+        else:
+            self._refused[precision] = reason
+        return reason is None
+
+    def _offer_bf16(self, *, own_file: bool) -> None:
+        def build() -> onnx.ModelProto:
+            return to_half(self._wrapped, "bf16") if own_file else self._wrapped
+
+        # ONNX Runtime has no bfloat16 on a CPU.
+        self._attempt(
+            "bf16", build, as_run=lambda _: rounded_to_bf16(self._wrapped), stored=own_file
+        )
+
+    def _offer_int8(
+        self, layers: Sequence[Layer], histograms: Mapping[str, Histogram], half: Half
+    ) -> Quantisation | None:
+        method = self._options.method
+        thresholds = {name: each.threshold(method) for name, each in histograms.items()}
+
+        def wrapped(chosen: Sequence[Layer]) -> onnx.ModelProto:
+            model = placement.quantised(self._subject.model, chosen, thresholds)
+            return pixels.wrap(model, self._format)
+
+        shares = self._shares(layers, histograms)
+        found = Search(
+            layers,
+            shares,
+            lambda chosen: self._gate.measure(self._runner(wrapped(chosen))),
+            self._budget("int8"),
+            self._report,
+        ).run()
+        if found.chosen:
+            self._attempt(
+                "int8",
+                lambda: to_half(wrapped(found.chosen), half),
+                as_run=lambda model: (
+                    model if half == "fp16" else rounded_to_bf16(wrapped(found.chosen))
+                ),
+            )
+        else:
+            self._refused["int8"] = found.reason
+        return self._record(layers, found)
+
+    def _record(self, layers: Sequence[Layer], found: Found) -> Quantisation | None:
+        if not found.steps:
+            return None
+        return Quantisation(self._material.text, self._options.method, len(layers), found.steps)
+
+    def _shares(
+        self, layers: Sequence[Layer], histograms: Mapping[str, Histogram]
+    ) -> dict[str, float]:
+        """Return what part of all multiply-adds each layer has."""
+        spent = {
+            each.name: each.multiply_adds_per_value * float(histograms[each.input].counts.sum())
+            for each in layers
+        }
+        seen = sum(each.shape[0] * each.shape[1] for each in self._material.tiles)
+        # What is padded inside the graph is counted above, but not below.
+        total = max(self._subject.operations / 2 * seen, sum(spent.values()))
+        return {name: each / total for name, each in spent.items()}
+
+    def _budget(self, precision: Precision) -> float:
+        return self._options.budgets.get(precision, gate.BUDGETS[precision])
+
+    def _scenes(self) -> tuple[Scene, ...]:
+        return tuple(
+            Scene(
+                example.name,
+                example.low,
+                {precision: frames[i] for precision, frames in self._frames.items()},
+                example.truth,
+            )
+            for i, example in enumerate(self._gate.exam)
+        )
+
+
+def _gathered(subject: Subject, options: Options, report: Callable[[str], None]) -> Material:
+    from pathlib import Path
+
+    return gather(
+        None if options.calibration is None else Path(options.calibration),
+        channels=subject.channels,
+        scale=subject.scale,
+        minimum=subject.minimum,
+        fixed_size=subject.fixed_size,
+        low_resolution=options.low_resolution,
+        seed=options.seed,
+        report=report,
+    )
+
+
+def _affordable(material: Material, subject: Subject) -> Material:
+    """Return less of the images where the network is heavy."""
+    tiles, exam = material.tiles, material.exam
+    pixels_per_tile = max(1, tiles[0].shape[0] * tiles[0].shape[1])
+    most = int(_CALIBRATION_OPERATIONS / (max(1.0, subject.operations) * pixels_per_tile))
+    most = max(_FEWEST_TILES, most)
+    step = -(-len(tiles) // most)
+    if subject.fixed_size is None:
+        per_image = _EXAM_OPERATIONS / max(1.0, subject.operations) / len(exam)
+        side = max(_SMALLEST_SIDE, subject.minimum, int(per_image**0.5))
+        exam = tuple(_cropped(each, side, subject.scale) for each in exam)
+    return replace(material, tiles=tiles[::step], exam=exam)
+
+
+def _cropped(example: Example, side: int, scale: int) -> Example:
+    """Return the middle of an image."""
+    height, width = example.low.shape[:2]
+    top, left = max(0, height - side) // 2, max(0, width - side) // 2
+    low = example.low[top : top + side, left : left + side]
+    truth = example.truth
+    if truth is not None:
+        rows, columns = (slice(scale * at, scale * (at + side)) for at in (top, left))
+        truth = truth[rows, columns]
+    return replace(example, low=low, truth=truth)

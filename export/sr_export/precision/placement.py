@@ -1,0 +1,159 @@
+"""Where INT8 goes: quantise and dequantise at the inputs and the weights of convolutions.
+
+This is the placement that TensorRT asks for. All scales are symmetric, those of weights are per
+output channel. Nothing follows a convolution, so that what comes after (bias, activation, an
+addition) fuses with it in full precision.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sr_export import graphs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+_LEVELS = 127  # symmetric: -128 is not used
+# The first opset in which scales may be half; it changed nothing else of what we write.
+_OPSET = 19
+# Which axis of the weights is that of the output channels.
+_OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
+# Half precision's smallest normal number; below it, runtimes take a scale for zero.
+_SMALLEST_SCALE = 2.0**-14
+# A grouped convolution with fewer channels a group has too few products for INT8 to pay.
+_LEAST_GROUP = 4
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution that can compute in INT8."""
+
+    name: str
+    """Of its node."""
+    input: str
+    """The value that it reads."""
+    multiply_adds_per_value: float
+    """Multiply-adds for each value of its input."""
+
+
+def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
+    """Return the layers that can compute in INT8, in the order in which they run.
+
+    Depthwise convolutions stay as they are: they wait for memory, not for products, and suffer most
+    from quantisation. So do grouped transposed convolutions, whose weights have no axis of output
+    channels, and matrix products, whose operands in attention differ with every image.
+    """
+    graph = graphs.copied(model).graph
+    weights = {
+        each.name: tuple(each.dims)
+        for each in graph.initializer
+        if each.data_type == TensorProto.FLOAT
+    }
+    found = []
+    for node in graph.node:
+        if node.op_type in _OUTPUT_AXIS and node.input[1] in weights:
+            shape = weights[node.input[1]]
+            if _worthwhile(node, shape):
+                cost = _multiply_adds_per_value(node, shape)
+                found.append(Layer(node.name, node.input[0], cost))
+    return tuple(found)
+
+
+def _worthwhile(node: onnx.NodeProto, weights: tuple[int, ...]) -> bool:
+    groups = _attribute(node, "group", 1)
+    if groups == 1:
+        return True
+    return node.op_type == "Conv" and weights[1] >= _LEAST_GROUP
+
+
+def _multiply_adds_per_value(node: onnx.NodeProto, weights: tuple[int, ...]) -> float:
+    """Return the cost of a layer over the size of its input; padding aside."""
+    groups = _attribute(node, "group", 1)
+    if node.op_type == "ConvTranspose":
+        return math.prod(weights) / weights[0]
+    strides = next((list(each.ints) for each in node.attribute if each.name == "strides"), [1])
+    return math.prod(weights) / (weights[1] * groups) / math.prod(strides)
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((each.i for each in node.attribute if each.name == name), default)
+
+
+def quantised(
+    model: onnx.ModelProto, chosen: Iterable[Layer], thresholds: Mapping[str, float]
+) -> onnx.ModelProto:
+    """Return a copy of a float32 graph in which some layers compute in INT8.
+
+    Args:
+        model: The graph that the layers are of.
+        chosen: Which layers.
+        thresholds: The absolute value at which the input of each is clipped.
+    """
+    copy = graphs.copied(model)
+    graph = copy.graph
+    graphs.raise_opset(copy, _OPSET)
+    names = {each.name for each in chosen}
+    weights = {each.name: each for each in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    pairs: dict[str, str] = {}
+    for node in graph.node:
+        if node.name in names:
+            values = numpy_helper.to_array(weights[node.input[1]])
+            axis = _OUTPUT_AXIS[node.op_type]
+            for i, scale, along in (
+                (0, _scale(np.float32(thresholds[node.input[0]])), None),
+                (1, _weight_scales(values, axis), axis),
+            ):
+                name = node.input[i]
+                if name not in pairs:
+                    pairs[name] = _add_pair(graph, nodes, name, scale, along)
+                node.input[i] = pairs[name]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(copy)
+    return copy
+
+
+def _weight_scales(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    return _scale(np.abs(weights).max(axis=others))
+
+
+def _scale(threshold: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
+    """Return the size of a level, as half precision holds it."""
+    scale = np.maximum(np.asarray(threshold, np.float32) / _LEVELS, _SMALLEST_SCALE)
+    half = scale.astype(np.float16)
+    # Rounded up, so that the largest value is not clipped.
+    return np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
+
+
+def _add_pair(
+    graph: onnx.GraphProto,
+    nodes: list[onnx.NodeProto],
+    name: str,
+    scale: NDArray[np.float32],
+    axis: int | None,
+) -> str:
+    """Add a Q/DQ pair after a value or constant; return its output."""
+    parameters = [f"{name}_scale", f"{name}_zero"]
+    for parameter, values in zip(parameters, (scale, np.zeros(scale.shape, np.int8)), strict=True):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(values), parameter))
+    for operator, source, target in (
+        ("QuantizeLinear", name, f"{name}_int8"),
+        ("DequantizeLinear", f"{name}_int8", f"{name}_dequantised"),
+    ):
+        node = helper.make_node(operator, [source, *parameters], [target], target)
+        if axis is not None:
+            node.attribute.append(helper.make_attribute("axis", axis))
+        nodes.append(node)
+    return f"{name}_dequantised"

@@ -1,0 +1,124 @@
+"""Which layers compute in INT8: all that can, or the most that keep the picture.
+
+Where all of them together miss the budget, the first and the last convolution go back to half
+precision, which is where it helps most for least. Where that does not suffice, each layer is
+quantised alone to see what it costs, and the worst go back, one after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sr_deploy.manifest import Quality, Step
+from sr_export.precision import gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sr_export.precision.placement import Layer
+
+    Measure = Callable[[Sequence[Layer]], Quality]
+
+LEAST_SHARE = 0.5
+# Networks with more layers are analysed and restored in groups of neighbours.
+_MOST_GROUPS = 24
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a search."""
+
+    chosen: tuple[Layer, ...]
+    """Those to quantise; empty when nothing holds."""
+    steps: tuple[Step, ...]
+    """What was tried; the last step is the chosen one, if one is."""
+    reason: str
+    """Why INT8 is not offered, in words; empty when it is."""
+
+
+class Search:
+    """Finds the placement of one network.
+
+    Args:
+        layers: Those that can be quantised, in the order in which they run.
+        shares: Of the network's multiply-adds, of each layer by its name.
+        measure: Tells the quality when some layers are quantised.
+        budget: Decibels against FP32.
+        report: Called with what is being done.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        shares: dict[str, float],
+        measure: Measure,
+        budget: float,
+        report: Callable[[str], None],
+    ) -> None:
+        self._layers = tuple(layers)
+        self._shares = shares
+        self._measure = measure
+        self._budget = budget
+        self._report = report
+        self._steps: list[Step] = []
+
+    def run(self) -> Found:
+        """Return the placement with the most INT8 that holds the budget."""
+        best, misses = -math.inf, ""
+        for restored in self._candidates():
+            chosen = [each for each in self._layers if each.name not in restored]
+            share = self._share(chosen)
+            if share < LEAST_SHARE:
+                continue
+            self._report(f"quantising: {share:.0%} of the multiply-adds in INT8")
+            quality = self._measure(chosen)
+            self._steps.append(Step(tuple(sorted(restored)), round(share, 4), quality.psnr))
+            reason = gate.misses(quality, self._budget)
+            if reason is None:
+                return Found(tuple(chosen), tuple(self._steps), "")
+            if gate.decibels(quality) > best:
+                best, misses = gate.decibels(quality), reason
+        return Found((), tuple(self._steps), self._refusal(misses))
+
+    def _refusal(self, misses: str) -> str:
+        if not self._steps:
+            share = self._share(self._layers)
+            return (
+                f"only {share:.0%} of the multiply-adds are of convolutions that INT8 suits, "
+                f"and under {LEAST_SHARE:.0%} it is not worth its loss"
+            )
+        return (
+            f"with {LEAST_SHARE:.0%} of the multiply-adds or more in INT8, the best that was found "
+            f"is {misses}"
+        )
+
+    def _share(self, layers: Sequence[Layer]) -> float:
+        return sum(self._shares[each.name] for each in layers)
+
+    def _candidates(self) -> Iterator[frozenset[str]]:
+        """Yield the names of the layers to restore, the fewest first."""
+        names = [each.name for each in self._layers]
+        ends = frozenset({names[0], names[-1]}) if names else frozenset()
+        yield frozenset()
+        if len(names) > 1:
+            yield frozenset(names[:1])
+            yield frozenset(names[-1:])
+            yield ends
+        restored = ends
+        for group in self._by_harm(ends) if len(names) > len(ends) else ():
+            restored |= group
+            yield restored
+
+    def _by_harm(self, ends: frozenset[str]) -> list[frozenset[str]]:
+        """Return groups of the layers between the ends, the one that costs most quality first."""
+        inner = [each for each in self._layers if each.name not in ends]
+        size = math.ceil(len(inner) / _MOST_GROUPS)
+        groups = [inner[i : i + size] for i in range(0, len(inner), size)]
+        harm = []
+        for i, group in enumerate(groups):
+            self._report(f"quantising: layer group {i + 1} of {len(groups)} alone")
+            harm.append(gate.decibels(self._measure(group)))
+        order = sorted(range(len(groups)), key=lambda i: harm[i])
+        return [frozenset(each.name for each in groups[i]) for i in order]
