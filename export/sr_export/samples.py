@@ -15,13 +15,15 @@ from PIL import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_FOLDER = Path(__file__).parent / "photos"
+FOLDER = Path(__file__).parent / "photos"
+CALIBRATION_FOLDER = FOLDER / "calibration"
+"""Other pictures, to calibrate INT8 on."""
 
 
 @functools.cache
 def photos() -> tuple[NDArray[np.uint8], ...]:
     """Return the photos, 256 x 320 x 3, RGB."""
-    return tuple(np.asarray(Image.open(path)) for path in sorted(_FOLDER.glob("*.jpg")))
+    return tuple(np.asarray(Image.open(path)) for path in sorted(FOLDER.glob("*.jpg")))
 
 
 def batch(

@@ -30,6 +30,8 @@ _PERCENTILE = 99.999
 _LEVELS = 127
 # Where mse looks for the best clipping: every 16th bin, from where a level is as wide as a bin.
 _CLIPPINGS = range(128, BINS + 1, 16)
+# Below this a tensor is taken as 0: the reciprocal of what is smaller is no float32.
+_NOTHING = 1e-30
 # What may leave the runtime at a time; of networks with more activations, some are looked at first.
 _GROUP_BYTES = 256 << 20
 
@@ -138,7 +140,7 @@ def collect(
 def _count(values: NDArray[np.float32], largest: float) -> NDArray[np.int64]:
     # Whole numbers in a vector are counted many times faster than np.histogram sorts floats.
     scaled = np.abs(values.ravel())
-    scaled *= BINS / largest if largest else 0.0
+    scaled *= BINS / largest if largest > _NOTHING else 0.0
     np.minimum(scaled, BINS - 1, out=scaled)
     return np.bincount(scaled.astype(np.uint16), minlength=BINS)
 
@@ -147,6 +149,8 @@ def _groups(
     model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
 ) -> Iterator[list[str]]:
     """Divide tensors into groups that fit into memory together; each has at least one."""
+    if not names:
+        return
     sizes = _watching(model, names, "Size")(next(_batches(model, tiles)))
     group: list[str] = []
     room = _GROUP_BYTES
@@ -182,7 +186,7 @@ def _watching(
     for i, name in enumerate(names):
         for operator in operators:
             result = f"watched_{i}_{operator}"
-            attributes = {"keepdims": 0} if operator.startswith("Reduce") else {}
+            attributes: dict[str, Any] = {"keepdims": 0} if operator.startswith("Reduce") else {}
             graph.node.append(helper.make_node(operator, [name], [result], result, **attributes))
             name = result
         kind = TensorProto.INT64 if operators[-1] == "Size" else TensorProto.FLOAT

@@ -80,7 +80,8 @@ def _key(model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[n
 def _load(path: Path, names: Sequence[str]) -> Statistics | None:
     """Return what is kept, or None where nothing is, or nothing that can be used."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        # Opened here, because numpy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             largest_values = dict(
                 zip(kept["names"].tolist(), kept["largest"].tolist(), strict=True)
             )

@@ -90,9 +90,7 @@ class Picture:
         right = min(self.width, columns.stop + _REACH)
         around = _times(slice(top, bottom), self.scale), _times(slice(left, right), self.scale)
         reduced = _resized(self.truth[around], bottom - top, right - left)
-        return reduced[rows.start - top : rows.stop - top, columns.start - left :][
-            :, : columns.stop - columns.start
-        ]
+        return reduced[_moved(rows, -top), _moved(columns, -left)]
 
 
 def find(folder: Path, scale: int, *, low_resolution: bool) -> list[Entry]:
@@ -231,3 +229,7 @@ def _span(start: int, length: int, limit: int) -> slice:
 
 def _times(span: slice, factor: int) -> slice:
     return slice(span.start * factor, span.stop * factor)
+
+
+def _moved(span: slice, by: int) -> slice:
+    return slice(span.start + by, span.stop + by)

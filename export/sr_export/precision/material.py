@@ -31,6 +31,8 @@ _MOST_PIXELS = 4 * _TILES * _TILE_SIDE**2
 _LEAST_TILES = 16
 _EXAM_SIDE = 192
 _MOST_HELD_OUT = 8
+# Of images that cannot be read.
+_MOST_NAMED = 10
 # As many random places are looked at for each tile that is taken.
 _PLACES_PER_TILE = 16
 # INT8 hurts smooth pictures most, so that this one is always looked at.
@@ -53,7 +55,7 @@ class Material:
     """What to calibrate on and what to judge by, which have no image in common."""
 
     tiles: tuple[Pixels, ...]
-    """H,W,C of low resolution, all of one size."""
+    """H,W,C of low resolution, all of one size, in random order."""
     exam: tuple[Example, ...]
     text: str
     """Where the tiles are from, in words."""
@@ -147,7 +149,9 @@ class _Reader:
                 f"{self._errors[0]}"
             )
         if self._errors:
-            _log.warning("%d images left out: %s", len(self._errors), "; ".join(self._errors))
+            shown = "; ".join(self._errors[:_MOST_NAMED])
+            more = "; ..." if len(self._errors) > _MOST_NAMED else ""
+            _log.warning("%d images left out: %s%s", len(self._errors), shown, more)
 
 
 class _Cutter:
@@ -177,12 +181,13 @@ class _Cutter:
             # The first is calibrated on, since it may turn out to be the only one.
             if tiles and len(exam) < held_out:
                 exam.append(self.example(name, picture))
-                continue
-            sharing = 1 + reader.left - (held_out - len(exam))
-            tiles += self._tiles(picture, math.ceil((wanted - len(tiles)) / max(1, sharing)))
-            if len(tiles) == wanted:
+            else:
+                sharing = 1 + reader.left - (held_out - len(exam))
+                tiles += self._tiles(picture, math.ceil((wanted - len(tiles)) / max(1, sharing)))
+            if len(tiles) == wanted and len(exam) == held_out:
                 break
-        return tiles, exam
+        # So that the first few are as varied as all.
+        return [tiles[i] for i in self._rng.permutation(len(tiles))], exam
 
     def example(self, name: str, picture: Picture) -> Example:
         """Return the middle of a picture, with its original if there is one."""
@@ -208,11 +213,10 @@ class _Cutter:
         ]
         places = places[np.argsort(spread, kind="stable")]
         # One from each of as many equal parts of that order.
-        ranks = (np.arange(count) + self._rng.random(count)) * (len(places) / count)
-        return [
-            picture.piece(int(top), int(left), self._tile)
-            for top, left in places[np.unique(ranks.astype(int))]
-        ]
+        count = min(count, len(places))
+        borders = np.arange(count + 1) * len(places) // count
+        chosen = places[self._rng.integers(borders[:-1], borders[1:])]
+        return [picture.piece(int(top), int(left), self._tile) for top, left in chosen]
 
 
 def _own(folder: Path, scale: int) -> list[Entry]:
