@@ -18,6 +18,8 @@ NAME = "manifest.json"
 _LARGEST_MANIFEST = 1 << 20
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Method = Literal["percentile", "minmax", "mse"]
+"""How the range of activations that INT8 covers is chosen."""
 PixelFormat = Literal["rgb24", "rgb48", "gray8", "gray16"]
 
 
@@ -110,6 +112,8 @@ class Step:
 
     restored: tuple[str, ...]
     """The layers that were kept in half precision."""
+    fitted: bool
+    """Whether weights were fitted to the inputs that they meet, or rounded to the nearest."""
     share: float
     """Of the network's multiply-adds that this leaves in INT8."""
     psnr: float | None
@@ -122,7 +126,7 @@ class Quantisation:
 
     calibration: str
     """On what, in words."""
-    method: str
+    method: Method
     layers: int
     """Layers that could compute in INT8."""
     steps: tuple[Step, ...]

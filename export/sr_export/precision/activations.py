@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Method = Literal["percentile", "minmax", "mse"]
+    from sr_deploy.manifest import Method
 
 BINS = 4096
 _PERCENTILE = 99.999
@@ -135,6 +135,36 @@ def collect(
             done = min(done + len(batch), len(tiles))
             report(f"calibrating: {done} of {len(tiles)} tiles{suffix}")
     return {name: Histogram(counts[name], largest[name]) for name in names}
+
+
+def channel_ranges(
+    model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the largest absolute value of each channel of some tensors, NCHW.
+
+    Raises:
+        ExportError: ONNX Runtime cannot run the model.
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    for group in _groups(model, names, tiles):
+        for values in watched(model, group, tiles):
+            for name, value in zip(group, values, strict=True):
+                largest = np.abs(value).max(axis=(0, 2, 3))
+                found[name] = np.maximum(found.get(name, largest), largest)
+    return found
+
+
+def watched(
+    model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Yield the values of some tensors, for one batch of tiles after the other.
+
+    Raises:
+        ExportError: ONNX Runtime cannot run the model.
+    """
+    run = _watching(model, names, "Identity")
+    for batch in _batches(model, tiles):
+        yield run(batch)
 
 
 def _count(values: NDArray[np.float32], largest: float) -> NDArray[np.int64]:

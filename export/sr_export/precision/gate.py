@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-    from sr_export.precision.material import Example
 
     from sr_deploy.manifest import Precision
+    from sr_export.precision.material import Example
 
     Run = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,23 +11,23 @@ import numpy as np
 from sr_deploy.errors import ExportError
 from sr_deploy.manifest import Precision, Quality, Quantisation
 from sr_export import pixels
-from sr_export.precision import gate, placement
+from sr_export.precision import gate
 from sr_export.precision.cache import statistics
 from sr_export.precision.gate import Gate
 from sr_export.precision.half import LARGEST_FP16, rounded_to_bf16, to_half
 from sr_export.precision.material import Example, Material, gather
-from sr_export.precision.search import Found, Search
+from sr_export.precision.quantiser import Quantiser
+from sr_export.precision.search import Search
 from sr_export.report import Scene
 from sr_export.runner import OnnxRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import onnx
     from numpy.typing import NDArray
 
     from sr_export.options import Options
-    from sr_export.precision.activations import Histogram
     from sr_export.precision.half import Half
     from sr_export.precision.placement import Layer
 
@@ -83,6 +84,10 @@ def make(subject: Subject, options: Options, report: Callable[[str], None]) -> O
     return _Workshop(subject, options, report).run()
 
 
+def _itself(model: onnx.ModelProto) -> onnx.ModelProto:
+    return model
+
+
 class _Workshop:
     """Makes the precisions of one network one by one, on the same images."""
 
@@ -102,24 +107,25 @@ class _Workshop:
     def run(self) -> Offer:
         """Make what was asked for."""
         wanted = self._options.precisions
-        layers = placement.layers(self._subject.model) if "int8" in wanted else ()
-        names = sorted({each.input for each in layers})
-        largest, histograms = statistics(
-            self._subject.model, names, self._material.tiles, self._report
-        )
-        reach = max(largest.values(), default=0.0)
-        half: Half = "fp16" if reach <= LARGEST_FP16 else "bf16"
-        if half == "bf16" and "fp16" in wanted:
-            self._refused["fp16"] = (
-                f"values inside the network reach {reach:.3g}, and half precision ends at "
-                f"{LARGEST_FP16:g}; bf16 is there in its place"
-            )
-        elif "fp16" in wanted:
+        half = self._half() if {"fp16", "int8"}.intersection(wanted) else "fp16"
+        if "fp16" in wanted and half == "fp16":
             self._attempt("fp16", lambda: to_half(self._wrapped, "fp16"))
         if "bf16" in wanted or self._refused:
             self._offer_bf16(own_file=half == "bf16")
-        int8 = self._offer_int8(layers, histograms, half) if "int8" in wanted else None
+        int8 = self._offer_int8(half) if "int8" in wanted else None
         return Offer(tuple(self._variants), self._refused, int8, self._scenes())
+
+    def _half(self) -> Half:
+        """Return the half type that the network's values fit into, by looking at them."""
+        largest, _ = statistics(self._subject.model, (), self._material.tiles, self._report)
+        reach = max(largest.values(), default=0.0)
+        if reach <= LARGEST_FP16:
+            return "fp16"
+        self._refused["fp16"] = (
+            f"values inside the network reach {reach:.3g}, and half precision ends at "
+            f"{LARGEST_FP16:g}; bf16 is made in its place"
+        )
+        return "bf16"
 
     def _runner(self, model: onnx.ModelProto) -> gate.Run:
         runner = OnnxRunner(model)
@@ -131,7 +137,7 @@ class _Workshop:
         precision: Precision,
         build: Callable[[], onnx.ModelProto],
         *,
-        as_run: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model,
+        as_run: Callable[[onnx.ModelProto], onnx.ModelProto] = _itself,
         stored: bool = True,
     ) -> bool:
         """Offer a precision, or note why not.
@@ -167,53 +173,35 @@ class _Workshop:
             "bf16", build, as_run=lambda _: rounded_to_bf16(self._wrapped), stored=own_file
         )
 
-    def _offer_int8(
-        self, layers: Sequence[Layer], histograms: Mapping[str, Histogram], half: Half
-    ) -> Quantisation | None:
-        method = self._options.method
-        thresholds = {name: each.threshold(method) for name, each in histograms.items()}
+    def _offer_int8(self, half: Half) -> Quantisation | None:
+        workpiece = Quantiser(
+            self._subject.model, self._material.tiles, self._options.method, self._report
+        )
 
-        def wrapped(chosen: Sequence[Layer]) -> onnx.ModelProto:
-            model = placement.quantised(self._subject.model, chosen, thresholds)
-            return pixels.wrap(model, self._format)
+        def build(chosen: Sequence[Layer], fitted: bool) -> onnx.ModelProto:
+            model = pixels.wrap(workpiece.quantised(chosen, fitted=fitted), self._format)
+            return to_half(model, "fp16") if half == "fp16" else model
 
-        shares = self._shares(layers, histograms)
+        # ONNX Runtime has no bfloat16 on a CPU, so that this is rounded in float32.
+        as_run = rounded_to_bf16 if half == "bf16" else _itself
+        seen = sum(each.shape[0] * each.shape[1] for each in self._material.tiles)
         found = Search(
-            layers,
-            shares,
-            lambda chosen: self._gate.measure(self._runner(wrapped(chosen))),
+            workpiece.layers,
+            workpiece.shares(self._subject.operations / 2 * seen),
+            lambda *choice: self._gate.measure(self._runner(as_run(build(*choice)))),
             self._budget("int8"),
             self._report,
         ).run()
         if found.chosen:
-            self._attempt(
-                "int8",
-                lambda: to_half(wrapped(found.chosen), half),
-                as_run=lambda model: (
-                    model if half == "fp16" else rounded_to_bf16(wrapped(found.chosen))
-                ),
-            )
+            model = build(found.chosen, found.fitted)
+            stored = to_half(model, "bf16") if half == "bf16" else model
+            self._attempt("int8", lambda: stored, as_run=lambda _: as_run(model))
         else:
             self._refused["int8"] = found.reason
-        return self._record(layers, found)
-
-    def _record(self, layers: Sequence[Layer], found: Found) -> Quantisation | None:
         if not found.steps:
             return None
-        return Quantisation(self._material.text, self._options.method, len(layers), found.steps)
-
-    def _shares(
-        self, layers: Sequence[Layer], histograms: Mapping[str, Histogram]
-    ) -> dict[str, float]:
-        """Return what part of all multiply-adds each layer has."""
-        spent = {
-            each.name: each.multiply_adds_per_value * float(histograms[each.input].counts.sum())
-            for each in layers
-        }
-        seen = sum(each.shape[0] * each.shape[1] for each in self._material.tiles)
-        # What is padded inside the graph is counted above, but not below.
-        total = max(self._subject.operations / 2 * seen, sum(spent.values()))
-        return {name: each / total for name, each in spent.items()}
+        layers = len(workpiece.layers)
+        return Quantisation(self._material.text, self._options.method, layers, found.steps)
 
     def _budget(self, precision: Precision) -> float:
         return self._options.budgets.get(precision, gate.BUDGETS[precision])
@@ -231,8 +219,6 @@ class _Workshop:
 
 
 def _gathered(subject: Subject, options: Options, report: Callable[[str], None]) -> Material:
-    from pathlib import Path
-
     return gather(
         None if options.calibration is None else Path(options.calibration),
         channels=subject.channels,

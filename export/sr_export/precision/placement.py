@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_LEVELS = 127  # symmetric: -128 is not used
+LEVELS = 127  # symmetric: -128 is not used
 # The first opset in which scales may be half; it changed nothing else of what we write.
 _OPSET = 19
 # Which axis of the weights is that of the output channels.
@@ -43,6 +43,15 @@ class Layer:
     """The value that it reads."""
     multiply_adds_per_value: float
     """Multiply-adds for each value of its input."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The weights of one layer on the levels of INT8, and the bias that goes with them."""
+
+    weights: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    bias: NDArray[np.float32]
 
 
 def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
@@ -89,7 +98,10 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def quantised(
-    model: onnx.ModelProto, chosen: Iterable[Layer], thresholds: Mapping[str, float]
+    model: onnx.ModelProto,
+    chosen: Iterable[Layer],
+    thresholds: Mapping[str, float],
+    fitted: Mapping[str, Fitted] | None = None,
 ) -> onnx.ModelProto:
     """Return a copy of a float32 graph in which some layers compute in INT8.
 
@@ -97,22 +109,26 @@ def quantised(
         model: The graph that the layers are of.
         chosen: Which layers.
         thresholds: The absolute value at which the input of each is clipped.
+        fitted: Weights that are on their levels already, by the names of their layers; those of
+            others are rounded to the nearest.
     """
     copy = graphs.copied(model)
     graph = copy.graph
     graphs.raise_opset(copy, _OPSET)
     names = {each.name for each in chosen}
-    weights = {each.name: each for each in graph.initializer}
+    constants = {each.name: each for each in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     pairs: dict[str, str] = {}
     for node in graph.node:
         if node.name in names:
-            values = numpy_helper.to_array(weights[node.input[1]])
             axis = _OUTPUT_AXIS[node.op_type]
-            for i, scale, along in (
-                (0, _scale(np.float32(thresholds[node.input[0]])), None),
-                (1, _weight_scales(values, axis), axis),
-            ):
+            if fitted and node.name in fitted:
+                _store(graph, constants, node, fitted[node.name])
+                scales = fitted[node.name].scales
+            else:
+                scales = weight_scales(numpy_helper.to_array(constants[node.input[1]]), axis)
+            threshold = scale_of(np.float32(thresholds[node.input[0]]))
+            for i, scale, along in ((0, threshold, None), (1, scales, axis)):
                 name = node.input[i]
                 if name not in pairs:
                     pairs[name] = _add_pair(graph, nodes, name, scale, along)
@@ -120,18 +136,35 @@ def quantised(
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+    graphs.drop_unused(graph)
     onnx.checker.check_model(copy)
     return copy
 
 
-def _weight_scales(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+def _store(
+    graph: onnx.GraphProto,
+    constants: Mapping[str, onnx.TensorProto],
+    node: onnx.NodeProto,
+    fitted: Fitted,
+) -> None:
+    """Put fitted weights in the place of a layer's own; its bias may be another's, too."""
+    name = node.input[1]
+    constants[name].CopyFrom(numpy_helper.from_array(fitted.weights, name))
+    bias = f"{node.name}_fitted_bias"
+    graph.initializer.append(numpy_helper.from_array(fitted.bias, bias))
+    del node.input[2:]
+    node.input.append(bias)
+
+
+def weight_scales(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return the size of a level for each output channel."""
     others = tuple(i for i in range(weights.ndim) if i != axis)
-    return _scale(np.abs(weights).max(axis=others))
+    return scale_of(np.abs(weights).max(axis=others))
 
 
-def _scale(threshold: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
+def scale_of(threshold: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
     """Return the size of a level, as half precision holds it."""
-    scale = np.maximum(np.asarray(threshold, np.float32) / _LEVELS, _SMALLEST_SCALE)
+    scale = np.maximum(np.asarray(threshold, np.float32) / LEVELS, _SMALLEST_SCALE)
     half = scale.astype(np.float16)
     # Rounded up, so that the largest value is not clipped.
     return np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)

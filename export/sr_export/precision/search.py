@@ -1,8 +1,9 @@
 """Which layers compute in INT8: all that can, or the most that keep the picture.
 
 Where all of them together miss the budget, the first and the last convolution go back to half
-precision, which is where it helps most for least. Where that does not suffice, each layer is
-quantised alone to see what it costs, and the worst go back, one after the other.
+precision, which is where it helps most for least. Where that does not suffice, weights are fitted
+to the inputs that they meet, instead of rounded to the nearest level, which takes longer. And then
+each layer is quantised alone to see what it costs, and the worst go back, one after the other.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from sr_export.precision.placement import Layer
 
-    Measure = Callable[[Sequence[Layer]], Quality]
+    Measure = Callable[[Sequence[Layer], bool], Quality]
 
 LEAST_SHARE = 0.5
 # Networks with more layers are analysed and restored in groups of neighbours.
@@ -32,6 +33,8 @@ class Found:
 
     chosen: tuple[Layer, ...]
     """Those to quantise; empty when nothing holds."""
+    fitted: bool
+    """Whether their weights are fitted."""
     steps: tuple[Step, ...]
     """What was tried; the last step is the chosen one, if one is."""
     reason: str
@@ -44,7 +47,7 @@ class Search:
     Args:
         layers: Those that can be quantised, in the order in which they run.
         shares: Of the network's multiply-adds, of each layer by its name.
-        measure: Tells the quality when some layers are quantised.
+        measure: Tells the quality when some layers are quantised, their weights fitted or not.
         budget: Decibels against FP32.
         report: Called with what is being done.
     """
@@ -67,20 +70,21 @@ class Search:
     def run(self) -> Found:
         """Return the placement with the most INT8 that holds the budget."""
         best, misses = -math.inf, ""
-        for restored in self._candidates():
+        for restored, fitted in self._candidates():
             chosen = [each for each in self._layers if each.name not in restored]
             share = self._share(chosen)
             if share < LEAST_SHARE:
                 continue
             self._report(f"quantising: {share:.0%} of the multiply-adds in INT8")
-            quality = self._measure(chosen)
-            self._steps.append(Step(tuple(sorted(restored)), round(share, 4), quality.psnr))
+            quality = self._measure(chosen, fitted)
+            step = Step(tuple(sorted(restored)), fitted, round(share, 4), quality.psnr)
+            self._steps.append(step)
             reason = gate.misses(quality, self._budget)
             if reason is None:
-                return Found(tuple(chosen), tuple(self._steps), "")
+                return Found(tuple(chosen), fitted, tuple(self._steps), "")
             if gate.decibels(quality) > best:
                 best, misses = gate.decibels(quality), reason
-        return Found((), tuple(self._steps), self._refusal(misses))
+        return Found((), False, tuple(self._steps), self._refusal(misses))
 
     def _refusal(self, misses: str) -> str:
         if not self._steps:
@@ -97,28 +101,31 @@ class Search:
     def _share(self, layers: Sequence[Layer]) -> float:
         return sum(self._shares[each.name] for each in layers)
 
-    def _candidates(self) -> Iterator[frozenset[str]]:
-        """Yield the names of the layers to restore, the fewest first."""
+    def _candidates(self) -> Iterator[tuple[frozenset[str], bool]]:
+        """Yield the names of the layers to restore, the fewest first, and whether to fit."""
         names = [each.name for each in self._layers]
-        ends = frozenset({names[0], names[-1]}) if names else frozenset()
-        yield frozenset()
-        if len(names) > 1:
-            yield frozenset(names[:1])
-            yield frozenset(names[-1:])
-            yield ends
+        ends = frozenset({*names[:1], *names[-1:]})
+        for fitted in (False, True):
+            yield frozenset(), fitted
+            if len(names) > 1:
+                yield frozenset(names[:1]), fitted
+                yield frozenset(names[-1:]), fitted
+                yield ends, fitted
         restored = ends
-        for group in self._by_harm(ends) if len(names) > len(ends) else ():
+        for group in self._by_harm(ends):
             restored |= group
-            yield restored
+            yield restored, True
 
     def _by_harm(self, ends: frozenset[str]) -> list[frozenset[str]]:
         """Return groups of the layers between the ends, the one that costs most quality first."""
         inner = [each for each in self._layers if each.name not in ends]
+        if self._share(inner) < LEAST_SHARE:
+            return []
         size = math.ceil(len(inner) / _MOST_GROUPS)
         groups = [inner[i : i + size] for i in range(0, len(inner), size)]
         harm = []
         for i, group in enumerate(groups):
             self._report(f"quantising: layer group {i + 1} of {len(groups)} alone")
-            harm.append(gate.decibels(self._measure(group)))
+            harm.append(gate.decibels(self._measure(group, True)))
         order = sorted(range(len(groups)), key=lambda i: harm[i])
         return [frozenset(each.name for each in groups[i]) for i in order]

@@ -40,6 +40,11 @@ class Net:
         self.value = name
         return self
 
+    def back_to(self, value: str, width: int) -> Net:
+        """Go on from an earlier value of so many channels."""
+        self.value, self._width = value, width
+        return self
+
     def conv(self, outputs: int, *, side: int = 3, group: int = 1, gain: float = 1.0) -> Net:
         """Append a convolution with random weights that keeps the size of values."""
         shape = (outputs, self._width // group, side, side)

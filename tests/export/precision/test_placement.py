@@ -49,10 +49,7 @@ def test_convolutions_of_two_images_are_no_layers() -> None:
 
 @pytest.mark.parametrize(("stride", "expected"), [(1, 8 * 9), (2, 8 * 9 / 4)])
 def test_cost_is_counted_per_value_of_the_input(stride: int, expected: float) -> None:
-    net = Net()
-    weights = np.ones((8, 3, 3, 3), np.float32)
-    net.add("Conv", weights, pads=[1] * 4, strides=[stride] * 2)
-    net._width = 8
+    net = Net().add("Conv", np.ones((8, 3, 3, 3), np.float32), pads=[1] * 4, strides=[stride] * 2)
     (layer,) = layers(net.model())
     assert layer.multiply_adds_per_value == expected
 
@@ -109,9 +106,7 @@ def test_scales_are_symmetric_per_output_channel_and_fit_half() -> None:
 
 def test_a_value_read_twice_is_quantised_once() -> None:
     net = Net().conv(8, side=1)
-    net.conv(8)
-    net.value = "conv_0"
-    net.conv(8).join("Add", "conv_1")
+    net.conv(8).back_to("conv_0", 8).conv(8).join("Add", "conv_1")
     model = net.model()
     found = layers(model)
     assert [each.input for each in found] == ["input", "conv_0", "conv_0"]
