@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 NAME = "manifest.json"
+REPORT = "report.html"
+"""The exporter's pictures and figures, for people."""
 _LARGEST_MANIFEST = 1 << 20
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]

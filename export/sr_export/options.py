@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-# Not for type checking only: sr_deploy.strict reads the annotation when a job is decoded.
+# Not for type checking only: sr_deploy.strict reads the annotations when a job is decoded.
+from sr_deploy.manifest import Method, Precision  # noqa: TC001
 from sr_export.ranges import Ranges  # noqa: TC001
 
 
@@ -23,8 +24,21 @@ class Options:
     trust: bool = False
     """Whether a torch.export program may be opened, which can run code."""
     architecture: str | None = None
-    """None: recognised by the weights."""
-    network: str | None = None
-    """A file and a function that makes the module, `FILE.py:FUNCTION`."""
+    """Its name and what its weights do not tell, `FSRCNN scale=3`; None: recognised by them."""
+    arch_file: tuple[str, ...] = ()
+    """A file and what in it makes the module, `FILE.py:CLASS`, and what to call that with,
+    `KEY=VALUE`; empty: the architecture is one that is known."""
     ranges: Ranges | None = None
     """None: found out by looking at the output."""
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+    """Those to offer if they hold; FP32 is always there."""
+    calibration: str | None = None
+    """A folder of images to calibrate INT8 on; None: the project's own."""
+    low_resolution: bool = False
+    """Whether the images of that folder are what the network will see, not to be made smaller."""
+    method: Method = "percentile"
+    """How the clipping of activations is chosen."""
+    seed: int = 0
+    """Of the choice of images and tiles."""
+    budgets: dict[str, float] = field(default_factory=dict)
+    """Decibels against FP32 that a precision must hold, where the usual ones do not do."""

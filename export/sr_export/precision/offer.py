@@ -112,7 +112,12 @@ class _Workshop:
             self._attempt("fp16", lambda: to_half(self._wrapped, "fp16"))
         if "bf16" in wanted or self._refused:
             self._offer_bf16(own_file=half == "bf16")
-        int8 = self._offer_int8(half) if "int8" in wanted else None
+        int8 = None
+        if "int8" in wanted:
+            try:
+                int8 = self._offer_int8(half)
+            except ExportError as error:
+                self._refused["int8"] = str(error)
         return Offer(tuple(self._variants), self._refused, int8, self._scenes())
 
     def _half(self) -> Half:
@@ -238,11 +243,12 @@ def _affordable(material: Material, subject: Subject) -> Material:
     most = int(_CALIBRATION_OPERATIONS / (max(1.0, subject.operations) * pixels_per_tile))
     most = max(_FEWEST_TILES, most)
     step = -(-len(tiles) // most)
+    text = material.text if step == 1 else f"{len(tiles[::step])} of {material.text}"
     if subject.fixed_size is None:
         per_image = _EXAM_OPERATIONS / max(1.0, subject.operations) / len(exam)
         side = max(_SMALLEST_SIDE, subject.minimum, int(per_image**0.5))
         exam = tuple(_cropped(each, side, subject.scale) for each in exam)
-    return replace(material, tiles=tiles[::step], exam=exam)
+    return Material(tiles[::step], exam, text)
 
 
 def _cropped(example: Example, side: int, scale: int) -> Example:
