@@ -28,5 +28,5 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     torch.manual_seed(0)
     network = Compact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=1, upscale=2)
     torch.save({"params": network.state_dict()}, found.checkpoint)
-    assert sr_export([str(found.checkpoint)]) == 0
+    assert sr_export([str(found.checkpoint), "--precision", "bf16"]) == 0
     return found

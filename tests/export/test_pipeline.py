@@ -22,7 +22,7 @@ def _build(found: Network, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Man
     monkeypatch.setattr(checkpoint, "read", lambda *_, **__: None)
     monkeypatch.setattr(pipeline, "_network", lambda *_: ("weights", found))
     torch.manual_seed(0)
-    options = Options(checkpoint=str(folder / "x.pth"), name="x")
+    options = Options(checkpoint=str(folder / "x.pth"), name="x", precisions=("fp32",))
     return pipeline.build(options, folder, lambda _: None)
 
 
