@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -42,7 +43,8 @@ examples:
       the low-resolution images are made: antialiased bicubic, as in MATLAB
   sr-bench quality x2.srd --ground-truth set5/HR --low-resolution set5/LRx2
       baby.png is compared with what becomes of baby.png or babyx2.png
-  sr-bench quality x2.srd --ground-truth photos --backend onnxruntime --precision fp32
+  sr-bench quality x2.srd --ground-truth photos --precision fp32 fp16 int8
+      what each precision costs, against FP32 and against the ground truth
 """
 
 _SPEED = """\
@@ -104,7 +106,13 @@ def _quality_options(add: Callable[..., object]) -> None:
     add("--low-resolution", type=Path, metavar="FOLDER", help="their small versions, by name")
     add("--name", help="of the images, for the record (default: the folder's name)")
     add("--backend", default="auto", help="default: the best one here")
-    add("--precision", default="auto", help="default: the best one here")
+    add(
+        "--precision",
+        nargs="+",
+        default=["auto"],
+        choices=["auto", *get_args(Precision)],
+        help="several are compared with FP32, too (default: the best one here)",
+    )
     add("--json", type=Path, metavar="FILE", help="write the record")
 
 
@@ -161,13 +169,15 @@ def _quality(arguments: argparse.Namespace) -> int:
     scale = bundle.manifest.model.scale
     chosen = quality.pairs(arguments.ground_truth, arguments.low_resolution, scale)
     made_by = setting.current()
-    with (
-        Engine(bundle.folder, backend=arguments.backend, precision=arguments.precision) as engine,
-        console.Progress(len(chosen), "images") as progress,
-    ):
-        name = bundle.manifest.name
-        methods = quality.measure(engine.upscale, chosen, scale, name, progress.step)
-        spec = engine.spec
+    with contextlib.ExitStack() as stack, console.Progress(len(chosen), "images") as progress:
+        networks = {}
+        for precision in dict.fromkeys(arguments.precision):
+            engine = stack.enter_context(
+                Engine(bundle.folder, backend=arguments.backend, precision=precision)
+            )
+            spec = engine.spec
+            networks[records.Contender("sr-deploy", spec.backend, spec.precision)] = engine.upscale
+        methods = quality.measure(networks, chosen, scale, bundle.manifest.name, progress.step)
     record = records.QualityRecord(
         schema=records.SCHEMA,
         kind="quality",
@@ -175,7 +185,6 @@ def _quality(arguments: argparse.Namespace) -> int:
         subject=setting.subject(bundle),
         images=arguments.name or arguments.ground_truth.name,
         low_resolution=arguments.low_resolution and arguments.low_resolution.name,
-        contender=records.Contender("sr-deploy", spec.backend, spec.precision),
         methods=methods,
     )
     return _finish(record, arguments.json)

@@ -122,6 +122,7 @@ def _torch(job: Job) -> Upscale:
 
 def _module(job: Job) -> torch.nn.Module:
     from sr_export import checkpoint, layout, network, to_onnx
+    from sr_export.ranged import ranged
 
     model = Bundle.open(job.bundle).manifest.model
     if job.checkpoint is None:
@@ -130,4 +131,5 @@ def _module(job: Job) -> torch.nn.Module:
     if not isinstance(content, checkpoint.Weights):
         raise CheckpointError(f"{job.checkpoint}: PyTorch's rows need a checkpoint of weights")
     found = network.recognise(layout.strippings(content.tensors), model.architecture)
-    return to_onnx.Padded(found, model.multiple_of).eval()
+    module = to_onnx.Padded(found, model.multiple_of)
+    return ranged(module, found.ranges).eval()

@@ -16,13 +16,15 @@ from PIL import Image
 from sr_bench.records import Method, Score
 from sr_deploy import images
 from sr_deploy.errors import InvalidInputError, NotFoundError
-from sr_export.quality import y_psnr, y_ssim
+from sr_export.quality import psnr, y_psnr, y_ssim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from sr_bench.records import Contender
 
     Pixels = NDArray[np.uint8]
     Upscale = Callable[[Pixels], NDArray[Any]]
@@ -71,29 +73,53 @@ def pairs(ground_truth: Path, low_resolution: Path | None, scale: int) -> list[P
 
 
 def measure(
-    upscale: Upscale, chosen: list[Pair], scale: int, name: str, step: Callable[[str], None]
+    networks: Mapping[Contender, Upscale],
+    chosen: list[Pair],
+    scale: int,
+    name: str,
+    step: Callable[[str], None],
 ) -> tuple[Method, ...]:
-    """Score the usual filters and a network.
+    """Score the usual filters and a network in one precision or several.
 
     Args:
-        upscale: H,W,3 uint8 to the same, `scale` times as large.
+        networks: each takes H,W,3 uint8 and gives the same, `scale` times as large.
         chosen: the images, from `pairs`.
         scale: of the network.
-        name: what the network's row is called.
+        name: what the network is called.
         step: called with an image's name when it is done.
 
     Raises:
         InvalidInputError: an image is not 8-bit gray or RGB, too small, or of the wrong size.
     """
-    methods: dict[str, dict[str, Score]] = {each: {} for each in (*FILTERS, name)}
+    filters: dict[str, dict[str, Score]] = {each: {} for each in FILTERS}
+    scores: dict[Contender, dict[str, Score]] = {each: {} for each in networks}
+    distances: dict[Contender, dict[str, float | None]] = {each: {} for each in networks}
+    exact = next((each for each in networks if each.precision == "fp32"), None)
     for pair in chosen:
+        image = pair.truth.name
         low, truth = _load(pair, scale)
         size = (truth.shape[1], truth.shape[0])
         for each, kernel in FILTERS.items():
-            methods[each][pair.truth.name] = _score(truth, resize(low, size, kernel), scale)
-        methods[name][pair.truth.name] = _score(truth, upscale(low), scale)
-        step(pair.truth.name)
-    return tuple(Method(each, scores) for each, scores in methods.items())
+            filters[each][image] = _score(truth, resize(low, size, kernel), scale)
+        outputs = {each: upscale(low) for each, upscale in networks.items()}
+        for contender, output in outputs.items():
+            scores[contender][image] = _score(truth, output, scale)
+            if exact is not None:
+                distances[contender][image] = _finite(psnr(outputs[exact], output))
+        step(image)
+    single = len(networks) == 1
+    return (
+        *(Method(each, found) for each, found in filters.items()),
+        *(
+            Method(
+                name if single else f"{name} {contender.precision.upper()}",
+                found,
+                contender,
+                None if exact in (None, contender) else distances[contender],
+            )
+            for contender, found in scores.items()
+        ),
+    )
 
 
 def resize(image: Pixels, size: tuple[int, int], kernel: Image.Resampling) -> Pixels:
@@ -151,5 +177,9 @@ def _size(image: Pixels) -> str:
 
 
 def _score(truth: Pixels, candidate: NDArray[Any], scale: int) -> Score:
-    psnr = y_psnr(truth, candidate, scale)
-    return Score(psnr if math.isfinite(psnr) else None, y_ssim(truth, candidate, scale))
+    decibels = _finite(y_psnr(truth, candidate, scale))
+    return Score(decibels, y_ssim(truth, candidate, scale))
+
+
+def _finite(decibels: float) -> float | None:
+    return decibels if math.isfinite(decibels) else None

@@ -22,7 +22,7 @@ from sr_deploy.files import atomic_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 # Rounds on an idle machine agree within a few per cent; beside other work they do not.
 _STEADY_SPREAD = 0.1
 _SHOWN = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "contiguous": "eager"}
@@ -97,6 +97,15 @@ class Method:
 
     name: str
     scores: dict[str, Score]
+    contender: Contender | None = None
+    """What ran the network; None: no network but a filter."""
+    against_fp32: dict[str, float | None] | None = None
+    """Decibels between its frames and those of FP32, all channels and pixels; None: equal."""
+
+    def worst_against_fp32(self) -> float | None:
+        """Return the decibels of the image that differs most; None: all are equal."""
+        known = [each for each in (self.against_fp32 or {}).values() if each is not None]
+        return min(known, default=None)
 
     def mean(self) -> Score:
         """Return the mean over the images."""
@@ -120,9 +129,16 @@ class QualityRecord:
     """What they are called."""
     low_resolution: str | None
     """The folder that the small images came from; None: made from the ground truth."""
-    contender: Contender
     methods: tuple[Method, ...]
-    """Rows to beat first, the bundle last."""
+    """Rows to beat first, then the bundle in one precision or several."""
+
+    def __post_init__(self) -> None:
+        if not self.networks():
+            raise BundleError("methods: none of them is a network's")
+
+    def networks(self) -> tuple[Method, ...]:
+        """Return the bundle's rows."""
+        return tuple(each for each in self.methods if each.contender is not None)
 
 
 @dataclass(frozen=True)

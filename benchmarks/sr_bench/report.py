@@ -91,8 +91,12 @@ def update(changed: dict[Path, str]) -> None:
 def markdown(record: Record) -> str:
     """Return a record's table for documents, and below it what it was measured on."""
     if isinstance(record, QualityRecord):
-        shown = [each for each in record.methods[:-1] if each.name == "bicubic"]
-        table = quality_table([*shown, record.methods[-1]])
+        networks = record.networks()
+        if len(networks) > 1:
+            table = precision_table(record)
+        else:
+            bicubic = [each for each in record.methods if each.name == "bicubic"]
+            table = quality_table([*bicubic, *networks])
         about = _about_quality(record)
     else:
         table, about = ratio_table(record), _about_speed(record)
@@ -104,6 +108,8 @@ def text(record: Record) -> str:
     """Return a record for the terminal."""
     if isinstance(record, QualityRecord):
         tables, about = [quality_table(record.methods)], _about_quality(record)
+        if len(record.networks()) > 1:
+            tables.append(precision_table(record))
     else:
         tables = [timing_table(size, timings) for size, timings in record.by_size().items()]
         about = _about_speed(record)
@@ -119,6 +125,20 @@ def quality_table(methods: Iterable[Method]) -> Table:
         for name in methods[0].scores
     ]
     return Table(("image", *(each.name for each in methods)), (*rows, means))
+
+
+def precision_table(record: QualityRecord) -> Table:
+    """Return what each precision of a bundle costs."""
+    networks = record.networks()
+    exact = networks[0].mean().psnr
+    rows = []
+    for each in networks:
+        mean, worst = each.mean(), each.worst_against_fp32()
+        change = "" if each is networks[0] else _change(mean.psnr, exact)
+        distance = "equal" if worst is None else f"{worst:.1f} dB"
+        is_exact = each.against_fp32 is None
+        rows.append((each.name, _score(mean), change, "" if is_exact else distance))
+    return Table(("", "PSNR / SSIM", "change", "against FP32"), tuple(rows))
 
 
 def timing_table(size: tuple[int, int], timings: list[Timing]) -> Table:
@@ -151,11 +171,19 @@ def ratio_table(record: SpeedRecord) -> Table:
 
 
 def _about_quality(record: QualityRecord) -> str:
+    networks = record.networks()
+    runners = ", ".join(str(each.contender) for each in networks)
+    against = (
+        " The last column is the PSNR between the frames of a precision and those of FP32, RGB, "
+        "of the image where they differ most."
+        if len(networks) > 1
+        else ""
+    )
     low = f"from {record.low_resolution}" if record.low_resolution else "by antialiased bicubic"
     return (
         f"PSNR in dB / SSIM of the Y channel on {record.images}, {record.subject.scale} border "
         f"pixels left out; low resolution {low}. {record.subject.name} is "
-        f"{_about_subject(record)}, run by {record.contender}."
+        f"{_about_subject(record)}, run by {runners}.{against}"
     )
 
 
@@ -190,6 +218,10 @@ def _about_setting(setting: Setting) -> str:
 def _score(score: Score) -> str:
     psnr = "equal" if score.psnr is None else f"{score.psnr:.2f}"
     return f"{psnr} / {score.ssim:.4f}"
+
+
+def _change(decibels: float | None, exact: float | None) -> str:
+    return "" if decibels is None or exact is None else f"{decibels - exact:+.2f} dB"
 
 
 def _levels(difference: int) -> str:

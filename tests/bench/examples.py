@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from sr_bench import records
 from sr_bench.records import (
     Contender,
@@ -34,11 +36,27 @@ QUALITY = QualityRecord(
     subject=SUBJECT,
     images="Two",
     low_resolution="LRx2",
-    contender=OPENVINO,
     methods=(
         Method("nearest", {"a.png": Score(28.0, 0.8), "b.png": Score(29.0, 0.9)}),
         Method("bicubic", {"a.png": Score(30.0, 0.9), "b.png": Score(32.0, 0.92)}),
-        Method("tiny", {"a.png": Score(31.0, 0.91), "b.png": Score(34.0, 0.95)}),
+        Method("tiny", {"a.png": Score(31.0, 0.91), "b.png": Score(34.0, 0.95)}, OPENVINO),
+    ),
+)
+PRECISIONS = dataclasses.replace(
+    QUALITY,
+    methods=(
+        *QUALITY.methods[:2],
+        Method(
+            "tiny FP32",
+            {"a.png": Score(31.0, 0.91), "b.png": Score(34.0, 0.95)},
+            Contender("sr-deploy", "openvino", "fp32"),
+        ),
+        Method(
+            "tiny INT8",
+            {"a.png": Score(30.9, 0.91), "b.png": Score(33.9, 0.95)},
+            Contender("sr-deploy", "openvino", "int8"),
+            {"a.png": 51.25, "b.png": None},
+        ),
     ),
 )
 SPEED = SpeedRecord(

@@ -12,6 +12,7 @@ from PIL import Image
 from sr_bench import records, report
 from sr_bench.cli import main
 from sr_bench.records import QualityRecord, SpeedRecord
+from sr_deploy import backends
 from sr_deploy.files import sha256_of
 from tests.bench.conftest import Tiny
 from tests.bench.examples import QUALITY
@@ -42,7 +43,18 @@ def test_quality_prints_a_table_and_writes_a_record(
     assert isinstance(record, QualityRecord)
     assert record.subject.sha256 == sha256_of(tiny.checkpoint)
     assert (record.images, record.low_resolution) == ("photos", None)
-    assert str(record.contender) == "sr-deploy ONNX Runtime FP32"
+    assert str(record.networks()[0].contender) == "sr-deploy ONNX Runtime FP32"
+
+
+def test_quality_compares_precisions(tiny: Tiny, photos: Path, capsys: Output) -> None:
+    options = ["--ground-truth", str(photos), "--backend", "openvino"]
+    options += ["--precision", "fp32", "bf16"]
+    if "bf16" not in backends.create("openvino").precisions(None):
+        pytest.skip("this CPU does not compute in BF16")
+    assert main(["quality", str(tiny.bundle), *options]) == 0
+    out = capsys.readouterr().out
+    assert "tiny BF16" in out
+    assert "against FP32" in out
 
 
 def test_speed_compares_with_torch(tiny: Tiny, tmp_path: Path, capsys: Output) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ from PIL import Image
 
 from sr_bench import quality
 from sr_bench.quality import FILTERS
-from sr_bench.records import Method
+from sr_bench.records import Contender, Method
 from sr_deploy.errors import InvalidInputError, NotFoundError
 
 Pixels = NDArray[np.uint8]
+
+
+FP32 = Contender("sr-deploy", "openvino", "fp32")
+INT8 = Contender("sr-deploy", "openvino", "int8")
 
 
 def _save(path: Path, height: int, width: int, mode: str = "RGB") -> None:
@@ -30,7 +35,7 @@ def _double(image: Pixels) -> Pixels:
 def _measured(truth: Path, low: Path | None, scale: int = 2) -> dict[str, Method]:
     done: list[str] = []
     chosen = quality.pairs(truth, low, scale)
-    methods = quality.measure(_double, chosen, scale, "double", done.append)
+    methods = quality.measure({FP32: _double}, chosen, scale, "double", done.append)
     assert done == [each.truth.name for each in chosen]
     return {each.name: each for each in methods}
 
@@ -46,7 +51,7 @@ def test_bicubic_on_set5_is_as_published(
     def upscale(image: Pixels) -> Pixels:
         return quality.resize(image, (scale * image.shape[1], scale * image.shape[0]), bicubic)
 
-    methods = quality.measure(upscale, chosen, scale, "the same", lambda _: None)
+    methods = quality.measure({FP32: upscale}, chosen, scale, "the same", lambda _: None)
     mean = methods[2].mean()
     # MATLAB repeats the image's border where Pillow cuts the kernel off; the rest is equal.
     assert mean.psnr == pytest.approx(psnr, abs=0.05)
@@ -130,3 +135,15 @@ def test_an_image_that_does_not_fit_is_refused(
     _save(tmp_path / "lr/a.png", 20, 15)
     with pytest.raises(InvalidInputError, match=message):
         _measured(tmp_path / "hr", tmp_path / "lr")
+
+
+def test_precisions_are_compared_with_fp32(tmp_path: Path) -> None:
+    _save(tmp_path / "hr" / "a.png", 40, 30)
+    chosen = quality.pairs(tmp_path / "hr", None, 2)
+    networks = {FP32: _double, INT8: lambda image: _double(image) ^ 1}
+    *_, exact, other = quality.measure(networks, chosen, 2, "double", lambda _: None)
+    assert (exact.name, other.name) == ("double FP32", "double INT8")
+    assert exact.against_fp32 is None
+    # Every value is one level off.
+    assert set(other.against_fp32 or {}) == {"a.png"}
+    assert other.worst_against_fp32() == pytest.approx(20 * math.log10(255))

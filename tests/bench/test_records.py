@@ -31,7 +31,7 @@ def test_samples_do_not_take_a_line_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 99}, "schema 99 and kind 'speed', but this version reads schema 1"),
+        ({"schema": 99}, "schema 99 and kind 'speed', but this version reads schema 2"),
         ({"kind": "taste"}, "kind 'taste', but .* quality, speed"),
         ({"extra": 1}, "unknown field 'extra'"),
         ({"subject": {}}, "subject: the field 'name' is missing"),

@@ -10,7 +10,7 @@ from sr_bench import records, report
 from sr_bench.records import QualityRecord, SpeedRecord
 from sr_deploy.errors import InvalidInputError, NotFoundError
 from sr_deploy.files import sha256_of
-from tests.bench.examples import QUALITY, SPEED
+from tests.bench.examples import PRECISIONS, QUALITY, SPEED
 from tests.conftest import ROOT
 
 EMPTY = "before\n\n<!-- table:{} -->\n<!-- /table -->\n\nafter\n"
@@ -98,6 +98,30 @@ def test_the_terminal_shows_all_methods() -> None:
     lines = report.text(QUALITY).splitlines()
     assert lines[0].split() == ["image", "nearest", "bicubic", "tiny"]
     assert lines[1].split()[0] == "a"
+
+
+def test_several_precisions_are_a_table_of_what_each_costs() -> None:
+    lines = report.markdown(PRECISIONS).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:4]]
+    assert cells[0] == ["", "PSNR / SSIM", "change", "against FP32"]
+    assert cells[2] == ["tiny FP32", "32.50 / 0.9300", "", ""]
+    assert cells[3] == ["tiny INT8", "32.40 / 0.9300", "-0.10 dB", "51.2 dB"]
+    assert "those of FP32, RGB, of the image where they differ most" in " ".join(lines)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / report.RESULTS).glob("precisions-*.json")))
+def test_committed_precisions_hold_their_promises(path: Path) -> None:
+    """FP16 from 58 dB and INT8 from 45 dB against FP32; at most 0.1 dB lost on Set5."""
+    record = records.read(path)
+    assert isinstance(record, QualityRecord)
+    exact, *others = record.networks()
+    budgets = {"fp16": 58.0, "bf16": 45.0, "int8": 45.0}
+    assert {each.contender.precision for each in others} >= {"fp16", "int8"}
+    for each in others:
+        worst = each.worst_against_fp32()
+        assert worst is not None
+        assert worst >= budgets[each.contender.precision]
+        assert exact.mean().psnr - each.mean().psnr <= 0.1
 
 
 def test_committed_tables_are_those_of_the_records() -> None:
