@@ -103,16 +103,19 @@ def _backend(name: str) -> Package:
 
 def _ask_openvino(openvino: Any) -> dict[str, str]:
     """Return what OpenVINO runs on, and in which precisions."""
-    core = openvino.Core()
-    return {
-        device: ", ".join(core.get_property(device, "OPTIMIZATION_CAPABILITIES"))
-        for device in core.available_devices
-    }
+    return {device: _precisions("openvino", device) for device in openvino.Core().available_devices}
 
 
 def _ask_onnxruntime(onnxruntime: Any) -> dict[str, str]:
-    """Return what ONNX Runtime runs on."""
-    return {"providers": ", ".join(onnxruntime.get_available_providers())}
+    """Return what ONNX Runtime runs on, and in which precisions."""
+    providers = onnxruntime.get_available_providers()
+    devices = ("cpu", "cuda") if "CUDAExecutionProvider" in providers else ("cpu",)
+    found = {device: _precisions("onnxruntime", device) for device in devices}
+    return {"providers": ", ".join(providers)} | found
+
+
+def _precisions(backend: str, device: str) -> str:
+    return ", ".join(backends.create(backend).precisions(device)) + " (fastest first)"
 
 
 _ASKED = {"openvino": _ask_openvino, "onnxruntime": _ask_onnxruntime}

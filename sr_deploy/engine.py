@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import operator
-import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy import backends, channels, machine, selection, tiling
-from sr_deploy.backends.base import Job
+from sr_deploy import channels, machine, tiling
 from sr_deploy.bundle import Bundle
 from sr_deploy.errors import InvalidInputError
-from sr_deploy.memory import Budget, resident
-from sr_deploy.pool import Pool, closed
+from sr_deploy.memory import Budget
+from sr_deploy.networks import Networks, Wish
+from sr_deploy.pool import closed
+from sr_deploy.selection import pixel_format
 
 if TYPE_CHECKING:
     import os
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sr_deploy.channels import Pass
-    from sr_deploy.manifest import PixelFormat, Precision
+    from sr_deploy.manifest import Precision
+    from sr_deploy.pool import Pool
     from sr_deploy.tiling import Plan
 
 _log = logging.getLogger(__name__)
@@ -59,8 +60,11 @@ class Engine:
 
     Args:
         path: The bundle's folder, `NAME.srd`.
-        backend: "auto" for the best that is installed, or "openvino" or "onnxruntime".
-        precision: "auto", "fp32", "bf16", "fp16" or "int8".
+        backend: "auto" for the best that is installed and takes the network, or "openvino" or
+            "onnxruntime".
+        precision: "auto" for the fastest on the backend; every precision of a bundle was measured
+            and holds its budget. Or "fp32", "bf16", "fp16" or "int8", which is for 8-bit frames:
+            those of 16 bits are computed in it where the bundle has it for them, else in FP32.
         device: The backend's name for a device; None for its default.
         threads: Of computation on a CPU; None for as many as this process has real cores.
         memory: The most that this process may hold while a frame is upscaled, in bytes or as text
@@ -85,30 +89,22 @@ class Engine:
         memory: str | int | None = None,
         tile: int | tuple[int, int] | None = None,
     ) -> None:
-        self._closed = False
-        self._pools: dict[PixelFormat, Pool] = {}
-        self._loading = threading.Lock()
         self._most_pixels: int | None = None
         self._tile = _checked_tile(tile)
-        self._threads = _checked_threads(threads)
+        wish = Wish(backend, precision, device, _checked_threads(threads))
         self._budget = Budget.given(memory)
-        self._bundle = Bundle.open(path)
-        self._model = self._bundle.manifest.model
-        self._backend = backends.create(backend, device)
-        self._device = device
-        self._precision = precision
-        first = selection.pixel_format(self._model.channels, itemsize=1)
-        running = self._pool(first).network
-        # Now the backend's own libraries are there, too.
-        self._budget = replace(self._budget, held=resident())
+        bundle = Bundle.open(path)
+        self._model = bundle.manifest.model
+        first = pixel_format(self._model.channels, itemsize=1)
+        self._networks = Networks(bundle, first, wish)
         self._spec = Spec(
             architecture=self._model.architecture,
             scale=self._model.scale,
             channels=self._model.channels,
-            backend=self._backend.name,
-            precision=self._choice(first).precision,
-            device=running.device,
-            threads=self._threads,
+            backend=self._networks.backend.name,
+            precision=self._networks.precision(first),
+            device=self._networks.pool(first).network.device,
+            threads=wish.threads,
             memory=self._budget.total,
         )
 
@@ -138,7 +134,7 @@ class Engine:
             OutOfMemoryError: the frame does not fit into the memory budget.
             BackendError: the backend failed.
         """
-        if self._closed:
+        if self._networks.closed:
             raise closed()
         frame = channels.checked(image)
         result = channels.checked_out(out, image, self._model.scale)
@@ -155,11 +151,7 @@ class Engine:
 
     def close(self) -> None:
         """Wait for the frames in flight, then give everything back; again does nothing."""
-        with self._loading:
-            self._closed = True
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.close()
+        self._networks.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -168,7 +160,7 @@ class Engine:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{'closed ' if self._closed else ''}Engine {self._spec}>"
+        return f"<{'closed ' if self._networks.closed else ''}Engine {self._spec}>"
 
     def _run_pass(self, each: Pass, frame: NDArray[Any], out: NDArray[Any], reserve: int) -> None:
         """Run some channels of a frame (H, W, C) into the same channels of `out`."""
@@ -180,7 +172,7 @@ class Engine:
         held = reserve + frame.nbytes + out.nbytes
         held += 0 if np.may_share_memory(taken, frame) else taken.nbytes
         held += 0 if direct else scale**2 * taken.nbytes
-        pool = self._pool(selection.pixel_format(self._model.channels, taken.itemsize))
+        pool = self._networks.pool(pixel_format(self._model.channels, taken.itemsize))
         plan = self._plan(pool, height, width, held, taken.itemsize * depth)
         result = out if direct else np.empty(shape, taken.dtype)
         self._run_plan(pool, taken.view(np.uint8), plan, result.view(np.uint8))
@@ -194,20 +186,22 @@ class Engine:
             OutOfMemoryError: not even the smallest fit.
         """
         footprint = pool.network.footprint
+        budget = replace(self._budget, held=self._networks.held)
         tile_bytes = pixel_bytes * (1 + self._model.scale**2)
-        allowed = max(self._budget.pixels(footprint, held, tile_bytes), 1)
+        allowed = max(budget.pixels(footprint, held, tile_bytes), 1)
         if self._most_pixels is not None:
             allowed = min(allowed, self._most_pixels)
         plan = tiling.plan(height, width, self._model, allowed, self._tile)
         if self._tile is None:
             frame = f"a frame of {width}x{height} pixels"
-            self._budget.require(plan.tile_pixels, footprint, held, tile_bytes, frame)
+            budget.require(plan.tile_pixels, footprint, held, tile_bytes, frame)
         return plan
 
     def _run_plan(
         self, pool: Pool, frame: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]
     ) -> None:
         """Run a plan, with smaller and smaller tiles where the backend lacks memory."""
+        self._networks.release_all_but(pool)  # the budget is for one network at a time
         with pool.lane() as lane:
             while True:
                 try:
@@ -225,32 +219,6 @@ class Engine:
                     # For the frames to come, and even if the user had asked for larger tiles.
                     self._most_pixels = plan.tile_pixels
                     self._tile = None
-
-    def _choice(self, frames: PixelFormat) -> selection.Choice:
-        """Return which file runs frames of a pixel format."""
-        computed = self._backend.precisions(self._device)
-        return selection.choose(self._bundle, frames, self._precision, computed)
-
-    def _pool(self, frames: PixelFormat) -> Pool:
-        """Return the network for a pixel format, loading it when it is first needed."""
-        with self._loading:
-            if self._closed:
-                raise closed()
-            if frames not in self._pools:
-                choice = self._choice(frames)
-                job = Job(
-                    self._bundle.verified(choice.variant),
-                    self._model,
-                    frames,
-                    choice.precision,
-                    self._device,
-                    self._threads,
-                )
-                before = resident()
-                self._pools[frames] = Pool(self._backend.load(job))
-                taken = max(0, resident() - before)
-                self._budget = replace(self._budget, held=self._budget.held + taken)
-            return self._pools[frames]
 
 
 def _checked_tile(tile: int | tuple[int, int] | None) -> tuple[int, int] | None:

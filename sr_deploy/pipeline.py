@@ -138,6 +138,7 @@ class Pipeline:
         self._attempt(work, self._measure)
         self._room.take(work.held)
         self._attempt(work, self._load)
+        memory.give_back()
         return work
 
     def _measure(self, work: _Work) -> None:
@@ -148,12 +149,15 @@ class Pipeline:
         work.encoding = images.writing_memory(
             work.job.target, height * width, alpha=header.alpha, quality=self._quality
         )
-        needed = before + after + work.encoding
+        needed = max(before + after + work.encoding, before + header.decoding)
         if needed > self._available:
+            dear = work.encoding > before + after
             raise OutOfMemoryError(
                 f"{work.job.source}: {header.width}x{header.height} pixels and the "
                 f"{width}x{height} that they become take {memory.words(needed)} without the "
                 f"network's share; only {memory.words(self._available)} are left of --memory"
+                + f" ({memory.words(work.encoding)} are for encoding it; PNG takes less)"
+                * dear
             )
         work.held = needed
 
@@ -171,6 +175,7 @@ class Pipeline:
             self._attempt(work, self._save)
         finally:
             work.picture = None
+            memory.give_back()
             self._room.give_back(work.held)
         return Outcome(work.job, work.size, work.seconds, work.error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 from typing import TYPE_CHECKING
 
 from sr_deploy.errors import InvalidInputError
@@ -21,6 +22,7 @@ class Pool:
         self.network = network
         self._idle: queue.LifoQueue[Lane | None] = queue.LifoQueue()
         self._count = 0
+        self._releasing = threading.Lock()
         try:
             while self._count < network.lanes:
                 self._idle.put(network.open_lane())
@@ -44,6 +46,17 @@ class Pool:
             yield lane
         finally:
             self._idle.put(lane)
+
+    def release(self) -> None:
+        """Have every lane give back what it keeps, waiting for those that are out.
+
+        Raises:
+            InvalidInputError: the pool is closed.
+        """
+        # One thread at a time: two would each hold lanes that the other waits for.
+        with self._releasing, contextlib.ExitStack() as borrowed:
+            for _ in range(self._count):
+                borrowed.enter_context(self.lane()).release()
 
     def close(self) -> None:
         """Close all lanes, waiting for those that are out; then the network."""

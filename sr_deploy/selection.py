@@ -1,8 +1,7 @@
-"""Which of a bundle's files runs, and in which precision."""
+"""Which of a bundle's variants runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from sr_deploy.errors import BundleError, InvalidInputError
@@ -14,13 +13,8 @@ if TYPE_CHECKING:
     from sr_deploy.bundle import Bundle
     from sr_deploy.manifest import PixelFormat, Variant
 
-
-@dataclass(frozen=True)
-class Choice:
-    """A file of the bundle, and the precision to compute it in."""
-
-    variant: Variant
-    precision: Precision
+_DEEP = ("rgb48", "gray16")
+_EXACT_FIRST: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
 def pixel_format(channels: int, itemsize: int) -> PixelFormat:
@@ -32,14 +26,19 @@ def pixel_format(channels: int, itemsize: int) -> PixelFormat:
 
 def choose(
     bundle: Bundle, frames: PixelFormat, wanted: str, computed: Sequence[Precision]
-) -> Choice:
-    """Choose the file for frames of a pixel format.
+) -> Variant:
+    """Choose the variant for frames of a pixel format.
+
+    Every variant of a bundle was measured and holds its budget, so "auto" is the fastest. A
+    precision that the user names is one for 8-bit frames: it trades exactness that 8 bits do not
+    show. Frames of 16 bits are computed in it where the bundle has it for them, else in the most
+    exact precision, so that a folder of both can be upscaled with one setting.
 
     Args:
         bundle: Where to choose from.
         frames: The pixel format.
         wanted: A precision, or "auto".
-        computed: The precisions that the device computes in.
+        computed: The precisions that the device computes in, fastest first.
 
     Raises:
         InvalidInputError: the precision that was asked for cannot be had; the text says which can.
@@ -50,39 +49,26 @@ def choose(
         raise InvalidInputError(
             f"there is no precision {wanted!r}; choose auto or one of {allowed}"
         )
-    choices = _choices(bundle, frames, computed)
+    found = (bundle.variant(precision, frames) for precision in computed)
+    choices = {variant.precision: variant for variant in found if variant is not None}
     if not choices:
         held = ", ".join(sorted({each.pixel_format for each in bundle.manifest.variants}))
         raise BundleError(
             f"{bundle.folder}: has nothing that runs here for frames of format {frames} "
             f"(it has {held or 'no variants'}); export the checkpoint again"
         )
-    name = _best(choices) if wanted == "auto" else wanted
-    for choice in choices:
-        if choice.precision == name:
-            return choice
-    available = ", ".join(choice.precision for choice in choices)
+    if wanted == "auto":
+        return next(iter(choices.values()))
+    for precision in (wanted, *_EXACT_FIRST) if frames in _DEEP else (wanted,):
+        if precision in choices:
+            return choices[precision]
     raise InvalidInputError(
         f"{bundle.folder}: {wanted} cannot be had for frames of format {frames} on this device; "
-        f"there is {available}"
+        f"there is {', '.join(choices)}{_reason(bundle, wanted)}"
     )
 
 
-def _choices(
-    bundle: Bundle, frames: PixelFormat, computed: Sequence[Precision]
-) -> tuple[Choice, ...]:
-    """Return all that can be had; BF16 is computed from the FP32 file where there is no other."""
-    choices = []
-    for precision in get_args(Precision):
-        variant = bundle.variant(precision, frames)
-        if variant is None and precision == "bf16":
-            variant = bundle.variant("fp32", frames)
-        if variant is not None and precision in computed:
-            choices.append(Choice(variant, precision))
-    return tuple(choices)
-
-
-def _best(choices: Sequence[Choice]) -> Precision:
-    """Return what "auto" means: FP32, unless there is none."""
-    precisions = [choice.precision for choice in choices]
-    return "fp32" if "fp32" in precisions else precisions[0]
+def _reason(bundle: Bundle, wanted: str) -> str:
+    """Return why the exporter does not offer a precision, if it says so."""
+    refused = bundle.manifest.refused.get(wanted)
+    return f"; when it was exported: {refused}" if refused else ""

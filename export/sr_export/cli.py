@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from sr_deploy import bundle, console
 from sr_deploy.errors import CheckpointError, InvalidInputError, NotFoundError
+from sr_deploy.manifest import REPORT, Method, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +22,7 @@ _DESCRIPTION = """\
 Turn a super-resolution training checkpoint into a bundle: a folder of ONNX files, verified against
 the PyTorch network on real images, that sr-upscale and sr_deploy.Engine run.
 
-Reads state dicts of some forty-five architectures in any of the usual containers (the generator
+Reads state dicts of some fifty architectures in any of the usual containers (the generator
 of a GAN checkpoint is found, EMA weights are preferred), safetensors, TorchScript, torch.export
 programs and ONNX files. Nothing in a checkpoint is executed."""
 
@@ -29,7 +31,8 @@ examples:
   sr-export net_g_latest.pth                  write net_g_latest.srd beside it
   sr-export gan.ckpt -o x4.srd --no-ema       the raw weights instead of their average
   sr-export gan.ckpt --key netG_A             where several generators are in one file
-  sr-export mine.pt --network mine.py:build   a network of your own; build() returns the module
+  sr-export mine.pt --arch-file mine.py:Net features=32      a network of your own: Net(features=32)
+  sr-export fsrcnn.pth --arch FSRCNN scale=3  where the weights do not tell it
   sr-export other.onnx --input-range 0 255    a network that takes and gives other ranges
 """
 
@@ -58,11 +61,18 @@ def _parser() -> argparse.ArgumentParser:
     choice.add_argument(
         "--no-ema", dest="ema", action="store_false", help="take the raw weights, not their average"
     )
-    choice.add_argument("--arch", help="architecture, where it is not recognised rightly")
     choice.add_argument(
-        "--network",
-        metavar="FILE.py:FUNCTION",
-        help="a function or class of your own that makes the module; runs that file",
+        "--arch",
+        nargs="+",
+        metavar=("NAME", "KEY=VALUE"),
+        help="architecture, where it is not recognised rightly, and what its weights do not tell",
+    )
+    choice.add_argument(
+        "--arch-file",
+        nargs="+",
+        metavar=("FILE.py:CLASS", "KEY=VALUE"),
+        help="a class or function of your own that makes the module, and what to call it with; "
+        "runs that file",
     )
     choice.add_argument(
         "--trust",
@@ -78,10 +88,61 @@ def _parser() -> argparse.ArgumentParser:
     pixels.add_argument("--mean", nargs="+", type=float, help="subtracted from the input")
     pixels.add_argument("--std", nargs="+", type=float, help="what the input is divided by")
     pixels.add_argument("--bgr", action="store_true", help="channels in the order of OpenCV")
+    _add_precisions(parser.add_argument_group("precisions"))
     parser.add_argument(
         "--json", action="store_true", help="print the manifest instead of a summary"
     )
     return parser
+
+
+def _add_precisions(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--precision",
+        nargs="+",
+        choices=get_args(Precision),
+        default=get_args(Precision),
+        help="which to offer beside FP32 if their frames hold (default: all)",
+    )
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FOLDER",
+        help="photos to calibrate INT8 on, like those that will be upscaled; they are made small "
+        "as the network expects, or pairs are taken from sub-folders HR and LR (default: a few "
+        "photos that come with sr-export)",
+    )
+    group.add_argument(
+        "--low-resolution",
+        action="store_true",
+        help="the photos of --calibration are small already",
+    )
+    group.add_argument(
+        "--method",
+        choices=get_args(Method),
+        default="percentile",
+        help="how activations are clipped (default: %(default)s)",
+    )
+    group.add_argument(
+        "--min-psnr",
+        nargs="+",
+        type=_budget,
+        default=[],
+        metavar="PRECISION=DB",
+        help="decibels against FP32 that a precision must hold to be offered (default: "
+        "fp16=58 bf16=45 int8=45)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="of the choice of tiles")
+
+
+def _budget(text: str) -> tuple[str, float]:
+    precision, _, decibels = text.partition("=")
+    try:
+        value = float(decibels)
+    except ValueError:
+        value = math.nan
+    if precision not in get_args(Precision)[1:] or not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not PRECISION=DB, such as int8=42")
+    return precision, value
 
 
 def _command(arguments: argparse.Namespace) -> int:
@@ -95,6 +156,11 @@ def _command(arguments: argparse.Namespace) -> int:
     options = _options(arguments, target)
     # Late, since these import onnx, which --help does not need.
     from sr_export import isolation
+    from sr_export.precision import folder
+
+    if arguments.calibration is not None:
+        # Before the work of minutes; the scale of the network is not known yet.
+        folder.find(arguments.calibration, 1, low_resolution=arguments.low_resolution)
 
     started = time.monotonic()
     with console.Progress() as progress:
@@ -127,17 +193,25 @@ def _options(arguments: argparse.Namespace, target: Path) -> Options:
     }
     chosen = {name: tuple(values) for name, values in given.items() if values is not None}
     ranges = Ranges(**chosen, bgr=arguments.bgr) if chosen or arguments.bgr else None
-    if arguments.network is not None and ":" not in arguments.network:
-        raise InvalidInputError(f"--network takes FILE.py:FUNCTION, found {arguments.network!r}")
+    if arguments.arch_file and ":" not in arguments.arch_file[0]:
+        raise InvalidInputError(
+            f"--arch-file takes FILE.py:CLASS, found {arguments.arch_file[0]!r}"
+        )
     return Options(
         checkpoint=str(arguments.checkpoint),
         name=target.stem,
         key=arguments.key,
         ema=arguments.ema,
         trust=arguments.trust,
-        architecture=arguments.arch,
-        network=arguments.network,
+        architecture=" ".join(arguments.arch) if arguments.arch else None,
+        arch_file=tuple(arguments.arch_file or ()),
         ranges=ranges,
+        precisions=tuple(arguments.precision),
+        calibration=None if arguments.calibration is None else str(arguments.calibration),
+        low_resolution=arguments.low_resolution,
+        method=arguments.method,
+        seed=arguments.seed,
+        budgets=dict(arguments.min_psnr),
     )
 
 
@@ -145,26 +219,53 @@ def summary(written: Manifest, target: Path, seconds: float) -> str:
     """Return what came out, for people."""
     model = written.model
     worst = max(written.checks, key=lambda check: check.max_error)
-    files = ", ".join(each.file for each in written.variants)
     limits = [f"batch {model.fixed_batch} only"] if model.fixed_batch else []
     if model.fixed_size:
         limits.append("tiles of {}x{} only".format(*model.fixed_size))
     halo = "global: tiles are blended" if model.halo is None else f"{model.halo} pixels"
     colours = "gray" if model.channels == 1 else "RGB"
-    rows = {
-        "network": f"{model.architecture} x{model.scale}, {colours}",
-        "weights": f"{written.source.name}: {written.source.taken}",
-        "values": written.source.ranges,
-        "parameters": f"{model.parameters:,}",
-        "cost": f"{model.gflop_per_megapixel:,.0f} GFLOP per megapixel of input",
-        "halo": halo,
-        **({"limits": ", ".join(limits)} if limits else {}),
-        "verified": (
-            f"{len(written.checks)} shapes on photos, largest difference from the original "
-            f"{worst.max_error:.1g} (white is 1)"
-        ),
-        "files": f"model.onnx, {files}",
-    }
-    width = max(map(len, rows))
-    lines = [f"  {name:<{width}}  {text}" for name, text in rows.items()]
+    verified = (
+        f"{len(written.checks)} shapes on photos, largest difference from the original "
+        f"{worst.max_error:.1g} (white is 1)"
+    )
+    files = dict.fromkeys(["model.onnx", *(each.file for each in written.variants)])
+    rows = [
+        ("network", f"{model.architecture} x{model.scale}, {colours}"),
+        ("weights", f"{written.source.name}: {written.source.taken}"),
+        ("values", written.source.ranges),
+        ("parameters", f"{model.parameters:,}"),
+        ("cost", f"{model.gflop_per_megapixel:,.0f} GFLOP per megapixel of input"),
+        ("halo", halo),
+        *([("limits", ", ".join(limits))] if limits else []),
+        ("verified", verified),
+        *_precision_rows(written),
+        ("files", ", ".join(files)),
+        ("report", str(target / REPORT)),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {text}" for name, text in rows]
     return "\n".join([f"{target} in {console.clock(seconds)}", *lines])
+
+
+def _precision_rows(written: Manifest) -> list[tuple[str, str]]:
+    """Return how each precision fared, and how INT8 was placed."""
+    rows: list[tuple[str, str]] = []
+    for each in written.variants:
+        if each.quality is not None:
+            text = f"{_decibels(each.quality.psnr)} against FP32 on the worst photo"
+            rows.append((each.precision, text))
+    for precision, reason in written.refused.items():
+        rows.append((precision, f"not offered: {reason}"))
+    if written.int8 is not None and len(written.int8.steps) > 1:
+        for step in written.int8.steps:
+            layers = written.int8.layers - len(step.restored)
+            fitted = ", weights fitted" if step.fitted else ""
+            text = (
+                f"{layers} of {written.int8.layers} layers, {step.share:.0%} of the multiply-adds"
+            )
+            rows.append(("", f"{_decibels(step.psnr)} with {text}{fitted}"))
+    return rows
+
+
+def _decibels(psnr: float | None) -> str:
+    return "equal" if psnr is None else f"{psnr:.1f} dB"

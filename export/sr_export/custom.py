@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import math
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +15,7 @@ from sr_export.network import Network, window_sizes
 from sr_export.rewriting import rewrite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -24,46 +25,60 @@ _SIDES = (64, 96, 128, 256)
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
 
-def from_function(path: Path, function: str, candidates: Iterable[dict[str, Tensor]]) -> Network:
-    """Build the module that a user's own function or class gives, and load the weights into it.
+def from_file(
+    path: Path,
+    name: str,
+    candidates: Iterable[dict[str, Tensor]],
+    arguments: Mapping[str, str] | None = None,
+) -> Network:
+    """Build the module that a user's own class or function gives, and load the weights into it.
 
     This runs the file: it is the user's own word, on the command line, that it may.
 
     Args:
         path: a Python file.
-        function: what to call in it, without arguments, for the module.
+        name: of what to call in it for the module.
         candidates: the weights, under differently stripped names.
+        arguments: what to call it with, as Python writes it; what is no literal is a text.
     """
-    module = _call(path, function)
+    module = _call(path, name, {key: _value(text) for key, text in (arguments or {}).items()})
     problem = ""
     for tensors in candidates:
         missing, unexpected = _misfits(module, tensors)
         if not missing and not unexpected:
             module.load_state_dict(tensors)
-            return _probed(module.eval(), function)
+            return _probed(module.eval(), name)
         problem = problem or (
             f"{len(missing)} tensors are missing {missing[:3]}, "
-            f"{len(unexpected)} are not known {unexpected[:3]}"
+            f"{len(unexpected)} are not known or of another shape {unexpected[:3]}"
         )
-    raise CheckpointError(f"the weights do not fit {function} of {path}: {problem}")
+    raise CheckpointError(f"the weights do not fit {name} of {path}: {problem}")
 
 
-def _call(path: Path, function: str) -> nn.Module:
+def _value(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _call(path: Path, name: str, arguments: dict[str, object]) -> nn.Module:
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise CheckpointError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
+    called = f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
     try:
         spec.loader.exec_module(module)
-        network = getattr(module, function)()
+        network = getattr(module, name)(**arguments)
     except Exception as error:  # the user's code may raise anything
         raise CheckpointError(
-            f"{path}: {function}() failed: {type(error).__name__}: {error}"
+            f"{path}: {called} failed: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(network, nn.Module):
-        raise CheckpointError(f"{path}: {function}() gave a {type(network).__name__}, not a module")
+        raise CheckpointError(f"{path}: {called} gave a {type(network).__name__}, not a module")
     return network
 
 

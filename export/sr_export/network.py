@@ -1,14 +1,17 @@
-"""A network ready for export: RGB (or gray) in [0, 1] in, the same out, and what is known of it."""
+"""A network ready for export: RGB (or gray) in, the same out, and what is known of it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from sr_deploy.errors import CheckpointError
+from sr_deploy.errors import CheckpointError, InvalidInputError
+from sr_export import unknown
+from sr_export.architectures import MismatchError, PlainArch, find
+from sr_export.ranges import Ranges
 from sr_export.registry import registry  # first, since it sees to spandrel's import
 from sr_export.rewriting import rewrite
 
@@ -17,7 +20,6 @@ from spandrel import ImageModelDescriptor  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    import torch
     from torch import Tensor
 
 _PROBE_SIDE = 64
@@ -41,6 +43,10 @@ class Network:
     """Whether parts of it cut images into windows."""
     fixed_size: tuple[int, int] | None = None
     """The only (height, width) that it takes."""
+    ranges: Ranges | None = None
+    """Of its images; None: not known."""
+    how: str = ""
+    """How it was decided what the weights do not tell, in words."""
 
     @property
     def parameters(self) -> int:
@@ -58,29 +64,96 @@ def known_architectures() -> set[str]:
     return {str(each.architecture.id) for each in registry()}
 
 
-def recognise(candidates: Iterable[dict[str, Tensor]], architecture: str | None = None) -> Network:
+def recognise(
+    candidates: Iterable[dict[str, Tensor]],
+    architecture: str | None = None,
+    ranges: Ranges | None = None,
+) -> Network:
     """Build the network that weights belong to.
 
     Args:
         candidates: the same weights under differently stripped names, likeliest first.
-        architecture: its identifier, where detection should not decide.
+        architecture: where detection should not decide, its identifier, and what it takes to
+            build it, such as "FSRCNN scale=3".
+        ranges: of its images, where they are known.
 
     Raises:
         CheckpointError: no architecture has these weights, or one that cannot be exported.
+        InvalidInputError: the architecture is not known, or does not take these arguments.
     """
-    first: dict[str, Tensor] = {}
-    misfit: CheckpointError | None = None
+    name, given = _asked(architecture)
+    stripped = list(candidates)
+    misfit = None
+    if name not in _plain():
+        found, misfit = _by_names(stripped, name)
+        if found and given:
+            raise InvalidInputError(f"{name} takes no arguments: its weights tell all of it")
+        if found:
+            return found
+        if name:
+            raise misfit or CheckpointError(unknown.describe(stripped, name))
+    try:
+        plain = find(stripped[-1], name, given, ranges)
+    except MismatchError as error:
+        text = unknown.describe(stripped, name, f"as a plain chain of convolutions, it {error}")
+        raise misfit or CheckpointError(text) from error
+    network = describe(
+        plain.descriptor(_plain()[plain.plan.family]), architecture or plain.plan.family
+    )
+    return replace(network, ranges=plain.settings.ranges, how=plain.how)
+
+
+def _plain() -> dict[str, PlainArch]:
+    """Return the architectures that are recognised by the order and shapes of their weights."""
+    found = [each.architecture for each in registry()]
+    return {str(each.id): each for each in found if isinstance(each, PlainArch)}
+
+
+def _asked(architecture: str | None) -> tuple[str | None, dict[str, str]]:
+    """Return the name and the arguments of "NAME key=value ..."."""
+    if architecture is None:
+        return None, {}
+    name, *pairs = architecture.split()
+    known = sorted(known_architectures(), key=str.lower)
+    if name not in known:
+        raise InvalidInputError(f"unknown architecture {name!r}; known are: {', '.join(known)}")
+    return name, arguments(name, pairs)
+
+
+def arguments(name: str, pairs: Iterable[str]) -> dict[str, str]:
+    """Return texts such as "scale=2" as names and values.
+
+    Raises:
+        InvalidInputError: one is not like that; the text says that it was given to `name`.
+    """
+    found = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if not (key.isidentifier() and value):
+            raise InvalidInputError(f"{name}: arguments are like scale=2, found {pair!r}")
+        found[key] = value
+    return found
+
+
+def _by_names(
+    candidates: list[dict[str, Tensor]], name: str | None
+) -> tuple[Network | None, _MisfitError | None]:
+    """Return the first of spandrel's networks that weights fit, or why one did not."""
+    misfit: _MisfitError | None = None
     for tensors in candidates:
-        first = first or tensors
         for support in registry().architectures("detection"):
-            name = str(support.architecture.id)
-            if architecture not in (None, name) or not support.detect(tensors):
+            found = str(support.architecture.id)
+            if isinstance(support.architecture, PlainArch) or name not in (None, found):
+                continue
+            if not support.detect(tensors):
                 continue
             try:
-                return describe(_load(support.architecture.load, name, tensors), name)
+                network = describe(_load(support.architecture.load, found, tensors), found)
             except _MisfitError as error:
                 misfit = misfit or error
-    raise misfit or CheckpointError(_not_recognised(first, architecture))
+            else:
+                return replace(network, ranges=Ranges()), None
+    return None, misfit
 
 
 class _MisfitError(CheckpointError):
@@ -109,16 +182,17 @@ def describe(descriptor: object, name: str) -> Network:
         raise CheckpointError(
             f"{name} needs a mask beside the image; only networks that take one image are exported"
         )
-    channels = descriptor.input_channels
-    if channels not in (1, 3) or descriptor.output_channels != channels:
-        raise CheckpointError(
-            f"{name} takes {channels} and gives {descriptor.output_channels} channels; "
-            "networks with 1 or 3 channels on both sides are exported"
-        )
+    channels, given = descriptor.input_channels, descriptor.output_channels
+    call = descriptor._call_fn
+    if name == "DRUNet" and channels == given - 1:
+        # Trained without the noise level map that spandrel always feeds beside the image.
+        channels, call = given, lambda model, image: model(image)
+    if channels not in (1, 3) or given != channels:
+        raise CheckpointError(_other_channels(name, channels, given))
     requirements = descriptor.size_requirements
     if requirements.square:
         raise CheckpointError(f"{name} takes square images only, so it cannot run in tiles")
-    module = _Called(descriptor)
+    module = _Called(descriptor.model, call)
     rewrite(module)
     windows = window_sizes(module)
     return Network(
@@ -132,14 +206,30 @@ def describe(descriptor: object, name: str) -> Network:
     )
 
 
+def _other_channels(name: str, taken: int, given: int) -> str:
+    beside = ""
+    if given in (1, 3) and taken > given:
+        beside = (
+            f", which is an image and {taken - given} more beside it "
+            "(such as a noise level or a condition)"
+        )
+    elif given == 1 and taken == 3:
+        beside = ", which makes a map of an image (such as depth or a mask), not an image"
+    return (
+        f"{name} takes {taken} channels{beside}, and gives {given}; networks are exported that "
+        "take one gray or RGB image and give one of the same kind. One with more inputs goes "
+        "through --arch-file, with a class that holds the rest constant"
+    )
+
+
 class _Called(nn.Module):
     """A spandrel model as a plain module: as the descriptor calls it, unpadded and unclamped."""
 
-    def __init__(self, descriptor: ImageModelDescriptor[torch.nn.Module]) -> None:
+    def __init__(self, model: nn.Module, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
-        self.model = descriptor.model
+        self.model = model
         # Only the descriptor knows how to call models that take or give more than an image.
-        self._call = descriptor._call_fn
+        self._call = call
 
     def forward(self, image: Tensor) -> Tensor:
         # Some models (RCAN) write into their input.
@@ -156,25 +246,3 @@ def window_sizes(module: nn.Module) -> set[int]:
                 if type(size) is int and 1 < size <= 64:
                     sizes.add(size)
     return sizes
-
-
-def _not_recognised(tensors: dict[str, Tensor], architecture: str | None) -> str:
-    known = sorted(known_architectures())
-    if architecture is not None and architecture not in known:
-        return f"unknown architecture {architecture!r}; known are: {', '.join(known)}"
-    names = list(tensors)
-    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    what = f"is not {architecture}" if architecture else "is of no architecture that is known"
-    hint = ""
-    if _looks_like_classifier(tensors):
-        hint = "; it looks like a classifier (it ends in a fully connected layer)"
-    return (
-        f"the network {what}{hint}. Its {len(names)} tensors begin with: {shown}. "
-        "Export your own class with --network FILE.py:FUNCTION, or save it as a TorchScript, "
-        "torch.export or ONNX file and export that"
-    )
-
-
-def _looks_like_classifier(tensors: dict[str, Tensor]) -> bool:
-    weights = [each for name, each in tensors.items() if name.endswith("weight") and each.ndim > 1]
-    return bool(weights) and weights[-1].ndim == 2

@@ -28,7 +28,9 @@ from sr_export import (
     to_onnx,
     verify,
 )
+from sr_export.precision import offer
 from sr_export.ranges import Ranges, guess
+from sr_export.report import page
 from sr_export.runner import OnnxRunner
 
 if TYPE_CHECKING:
@@ -94,12 +96,13 @@ def _network(
     """Return what was taken of a checkpoint, in words, and the network that it makes."""
     if isinstance(content, checkpoint.Weights):
         candidates = layout.strippings(content.tensors)
-        if options.network is not None:
-            path, _, function = options.network.rpartition(":")
-            found = custom.from_function(Path(path), function, candidates)
+        if options.arch_file:
+            source, *pairs = options.arch_file
+            path, _, name = source.rpartition(":")
+            found = custom.from_file(Path(path), name, candidates, network.arguments(name, pairs))
         else:
-            found = network.recognise(candidates, options.architecture)
-        return content.taken, found
+            found = network.recognise(candidates, options.architecture, options.ranges)
+        return "; ".join(each for each in (content.taken, found.how) if each), found
     if isinstance(content, checkpoint.Program):
         return "the whole file", custom.from_program(content.program)
     return "the whole file", custom.from_module(content.module, "TorchScript")
@@ -108,7 +111,11 @@ def _network(
 def _export(found: network.Network, options: Options, report: Report, skip: int) -> Exported:
     """Try one way of exporting after the other, until one holds."""
     run = _torch_runner(found.module)
-    ranges = options.ranges or _guessed(found, run)
+    ranges = (
+        options.ranges
+        or found.ranges
+        or guess(run, found.channels, found.scale, found.probe_size())
+    )
     failures: list[tuple[str, str]] = []
     for number, strategy in enumerate(to_onnx.strategies(found)):
         if number < skip:
@@ -142,13 +149,6 @@ def _listed(failures: list[tuple[str, str]]) -> str:
     reasons = dict.fromkeys(reason for _, reason in failures)
     ways = {each: [way for way, reason in failures if reason == each] for each in reasons}
     return "; ".join(f"{reason} ({' / '.join(ways[reason])})" for reason in reasons)
-
-
-def _guessed(found: network.Network, run: Run) -> Ranges:
-    """Trust the ranges of known architectures; look at what others give."""
-    if found.architecture in network.known_architectures():
-        return Ranges()
-    return guess(run, found.channels, found.scale, found.probe_size())
 
 
 def _convert_foreign(found: foreign.Foreign, options: Options, report: Report) -> Exported:
@@ -191,27 +191,50 @@ def _write(
     exported: Exported, options: Options, taken: str, folder: Path, report: Report
 ) -> Manifest:
     """Write all files of the bundle; the manifest last, so that no half bundle has one."""
-    report("writing")
     source = Path(options.checkpoint)
+    described = _describe(exported, report)
     stored = _store(exported.model, folder / "model.onnx")
-    variants = tuple(
+    variants = [
         _variant(exported, each, folder, report) for each in pixels.formats(exported.channels)
-    )
+    ]
+    offered = offer.make(_subject(exported, described), options, report)
+    for each in offered.variants:
+        # A precision without a file of its own is computed from that of FP32, the first variant.
+        kept = _store(each.model, folder / f"{each.precision}.onnx") if each.model else variants[0]
+        variants.append(
+            Variant(kept.file, kept.sha256, each.precision, variants[0].pixel_format, each.quality)
+        )
+    report("writing")
     written = Manifest(
         schema=manifest.SCHEMA,
         name=options.name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         source=Source(source.name, sha256_of(source), taken, str(exported.ranges)),
-        model=_describe(exported, report),
+        model=described,
         onnx=stored,
-        variants=variants,
+        variants=tuple(variants),
         checks=exported.checks,
-        int8=None,
-        refused={},
+        int8=offered.int8,
+        refused=offered.refused,
         tools=_versions(),
     )
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    report_page = page(written, offered.scenes, sizes)
+    (folder / manifest.REPORT).write_text(report_page, encoding="utf-8")
     (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")
     return manifest.read(folder / manifest.NAME)  # what was written is what will be read
+
+
+def _subject(exported: Exported, described: Model) -> offer.Subject:
+    return offer.Subject(
+        model=exported.model,
+        channels=exported.channels,
+        scale=exported.scale,
+        minimum=described.minimum,
+        fixed_size=described.fixed_size,
+        fixed_batch=described.fixed_batch,
+        operations=1e3 * described.gflop_per_megapixel,
+    )
 
 
 def _variant(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.manifest import PixelFormat
 
-_PREFIX = "pixels_"
+PREFIX = "pixels_"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class _Chain:
 
     def __init__(self, name: str) -> None:
         self.value = name
-        self._stem = f"{_PREFIX}{name}_"
+        self._stem = f"{PREFIX}{name}_"
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 

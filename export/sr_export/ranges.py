@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from PIL import Image
 
 from sr_export import samples
 from sr_export.quality import psnr
+from sr_export.restoration import shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +63,14 @@ class Ranges:
         """Whether nothing needs to be done."""
         return self == Ranges()
 
-    def _input_map(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def input_map(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what images are multiplied with, and what is then added, before they go in."""
         low, high = self.input
         mean, std = np.array(self.mean), np.array(self.std)
         return _plane((high - low) / std), _plane((low - mean) / std)
 
-    def _output_map(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def output_map(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the same for what comes out."""
         low, high = self.output
         return _plane(np.array([1 / (high - low)])), _plane(np.array([-low / (high - low)]))
 
@@ -79,9 +81,9 @@ class Ranges:
         order = slice(None, None, -1) if self.bgr else slice(None)
 
         def ranged(image: NDArray[np.float32]) -> NDArray[np.float32]:
-            scale, shift = self._input_map()
+            scale, shift = self.input_map()
             output = run(np.ascontiguousarray(image[:, order] * scale + shift))
-            scale, shift = self._output_map()
+            scale, shift = self.output_map()
             return np.ascontiguousarray((output * scale + shift)[:, order])
 
         return ranged
@@ -96,8 +98,8 @@ class Ranges:
         source, result = graph.input[0].name, graph.output[0].name
         _rename(graph, source, "ranged_input")
         _rename(graph, result, "ranged_output")
-        before = _affine(source, "ranged_input", *self._input_map(), self.bgr, flip_first=True)
-        after = _affine("ranged_output", result, *self._output_map(), self.bgr, flip_first=False)
+        before = _affine(source, "ranged_input", *self.input_map(), self.bgr, flip_first=True)
+        after = _affine("ranged_output", result, *self.output_map(), self.bgr, flip_first=False)
         nodes = [*before[0], *graph.node, *after[0]]
         del graph.node[:]
         graph.node.extend(nodes)
@@ -161,7 +163,7 @@ def guess(run: Run, channels: int, scale: int, size: tuple[int, int]) -> Ranges:
     """
     height, width = size
     originals = samples.batch(3, height * scale, width * scale, channels)
-    small = np.stack([_shrunk(image, height, width) for image in originals])
+    small = np.stack([shrunk(image, height, width) for image in originals])
     found = {}
     for given, taken in itertools.product(_USUAL, _USUAL):
         ranged = Ranges(input=given, output=taken).around(run)
@@ -170,12 +172,6 @@ def guess(run: Run, channels: int, scale: int, size: tuple[int, int]) -> Ranges:
     if found[best] < _RESEMBLANCE or found[best] - found[UNIT, UNIT] < _TELLING_GAIN:
         return Ranges()
     return Ranges(input=best[0], output=best[1])
-
-
-def _shrunk(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    planes = [Image.fromarray(image[..., i]) for i in range(image.shape[2])]
-    resized = [plane.resize((width, height), Image.Resampling.BICUBIC) for plane in planes]
-    return np.stack([np.asarray(plane) for plane in resized], axis=2)
 
 
 def _restoration(run: Run, small: NDArray[np.float32], originals: NDArray[np.uint8]) -> float:

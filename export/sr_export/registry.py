@@ -11,7 +11,7 @@ from spandrel import MAIN_REGISTRY, ArchRegistry, ArchSupport  # isort: skip
 
 @functools.cache
 def registry() -> ArchRegistry:
-    """Return spandrel's registry with this project's architectures added to it."""
+    """Return spandrel's registry with this project's architectures behind its own."""
     extended = MAIN_REGISTRY.copy()
-    extended.add(*(ArchSupport.from_architecture(each()) for each in ARCHITECTURES))
+    extended.add(*map(ArchSupport.from_architecture, ARCHITECTURES))
     return extended

@@ -2,7 +2,7 @@
 
 Two of spandrel's networks, for faces and for inpainting, use torchvision, so all of it imports
 torchvision; and a torchvision built for another torch does not import. Nothing that can be exported
-calls it: an empty stand-in does, for as long as the import takes.
+calls more of it than one function: an empty stand-in does, for as long as the import takes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,12 @@ import importlib
 import importlib.machinery
 import sys
 import types
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
 
 _NAMES = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 
@@ -23,6 +29,14 @@ def import_spandrel() -> None:
         _import_without_torchvision()
     else:
         importlib.import_module("spandrel")
+    # torchvision's asks its arguments whether a divisor is zero, which cannot be exported.
+    faces = importlib.import_module("spandrel.architectures.RestoreFormer")
+    vars(faces)["tv_normalize"] = normalise
+
+
+def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Compute what torchvision's `normalize` does, of an (N, C, H, W) image."""
+    return (image - image.new_tensor(mean)[:, None, None]) / image.new_tensor(std)[:, None, None]
 
 
 def _import_without_torchvision() -> None:

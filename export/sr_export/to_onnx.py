@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
 import torch.nn.functional as F  # noqa: N812
+from onnxscript import opset18
 from torch import nn
 
-from sr_deploy.errors import ExportError
+from sr_deploy.errors import CheckpointError, ExportError
 from sr_export.padding import pad_inside
 
 if TYPE_CHECKING:
@@ -33,6 +35,16 @@ OPSET = 18
 INPUT, OUTPUT = "input", "output"
 _GRIDS = (8, 16, 32, 64)
 _FIXED_SIDE = 64
+_LARGEST_FILE = 2**31  # of protobuf
+_UNTRANSLATED = "it uses {}, which torch.onnx cannot translate"
+# What torch says of networks that it cannot export, and what that means.
+_IN_WORDS = {
+    r"data-dependent": (
+        "which parts of the network run depends on the image, and ONNX cannot hold that"
+    ),
+    r"No ONNX function found for <OpOverload\(op='([\w.]+)'": _UNTRANSLATED,
+    r"Exporting the operator '([\w:]+)' to ONNX": _UNTRANSLATED,
+}
 
 
 @dataclass(frozen=True)
@@ -94,8 +106,16 @@ def export(network: Network, strategy: Strategy) -> onnx.ModelProto:
     """Export a network: `input` and `output` are NCHW float32.
 
     Raises:
-        ExportError: the exporter refused; the text is its reason.
+        ExportError: the exporter refused this way; the text says why, in plain words if it can.
+        CheckpointError: no other way would do either.
     """
+    name = network.architecture
+    size = 4 * network.parameters
+    if size >= _LARGEST_FILE:
+        raise CheckpointError(
+            f"{name} cannot be exported: its weights take {size / 2**30:.1f} GiB, "
+            "and an ONNX file holds 2 GiB at most"
+        )
     scripted = isinstance(network.module, torch.jit.ScriptModule)
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -103,6 +123,11 @@ def export(network: Network, strategy: Strategy) -> onnx.ModelProto:
             model = (_export_scripted if scripted else _export_traced)(network, strategy)
     except Exception as error:
         raise ExportError(_reason(error)) from error
+    if any(node.op_type.startswith("Random") for node in model.graph.node):
+        raise CheckpointError(
+            f"{name} cannot be exported: it draws random numbers, so the same image gives "
+            "something else each time and nothing could be verified"
+        )
     return tidy(model, strategy)
 
 
@@ -120,11 +145,19 @@ def _export_traced(network: Network, strategy: Strategy) -> onnx.ModelProto:
         dynamic_shapes=(axes,),
         input_names=[INPUT],
         output_names=[OUTPUT],
+        custom_translation_table={torch.ops.aten.sort.stable: _sort},
         verbose=False,
         optimize=True,
     )
     assert program is not None
     return program.model_proto
+
+
+def _sort(values: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+    """Translate a stable sort, which the exporter lacks: ONNX's is stable."""
+    operators: Any = opset18  # whose annotations are not those of what runs while exporting
+    count = operators.Gather(operators.Shape(values), operators.Constant(value_ints=[dim]))
+    return operators.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
 
 
 def _export_scripted(network: Network, strategy: Strategy) -> onnx.ModelProto:
@@ -183,8 +216,11 @@ def tidy(model: onnx.ModelProto, strategy: Strategy) -> onnx.ModelProto:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost cause of an exporter's error, as one line."""
+    """Return the innermost cause of an exporter's error as one line, in plain words if known."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"torch.onnx gives up: {type(error).__name__}: {' '.join(lines[:1])}"[:300]
+    for pattern, words in _IN_WORDS.items():
+        if found := re.search(pattern, str(error)):
+            return words.format(*found.groups())
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"torch.onnx could not export it: {lines[0]}"[:200]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from sr_deploy.errors import BackendError, BackendMissingError, InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sr_deploy.backends.base import Backend
 
 
@@ -48,16 +50,45 @@ def _installed(package: str) -> bool:
         return False
 
 
-def create(name: str, device: str | None = None) -> Backend:
-    """Return a backend by its name; "auto" is the best that is installed and has the device.
+def candidates(name: str, device: str | None = None) -> Iterator[Backend]:
+    """Yield the backend of a name, or for "auto" those that work here and have the device.
+
+    The best comes first; each is created when it is its turn.
 
     Raises:
         InvalidInputError: there is no backend of that name.
         BackendMissingError: its package, or for "auto" every package, is not installed.
+        BackendError: its package is installed but broken; for "auto": the last one is, or lacks
+            the device, and so does every other.
+    """
+    if name != "auto":
+        yield create(name)
+        return
+    failure: Exception = BackendMissingError(
+        f"no backend is installed (looked for {', '.join(REGISTRY)}): pip install sr-deploy[cpu]"
+    )
+    works = False
+    for each in available():
+        try:
+            backend = create(each)
+            backend.precisions(device)
+        except BackendError as error:
+            failure = error
+        else:
+            works = True
+            yield backend
+    if not works:
+        raise failure
+
+
+def create(name: str) -> Backend:
+    """Return a backend by its name.
+
+    Raises:
+        InvalidInputError: there is no backend of that name.
+        BackendMissingError: its package is not installed.
         BackendError: its package is installed but broken.
     """
-    if name == "auto":
-        return _best(device)
     entry = REGISTRY.get(name)
     if entry is None:
         known = ", ".join(REGISTRY)
@@ -74,19 +105,3 @@ def create(name: str, device: str | None = None) -> Backend:
             f"({type(error).__name__}: {error}); sr-doctor tells more"
         ) from error
     return backend
-
-
-def _best(device: str | None) -> Backend:
-    """Return the best backend that works here and has the device; else say why the last did not."""
-    failure: Exception = BackendMissingError(
-        f"no backend is installed (looked for {', '.join(REGISTRY)}): pip install sr-deploy[cpu]"
-    )
-    for name in available():
-        try:
-            backend = create(name)
-            backend.precisions(device)
-        except BackendError as error:
-            failure = error
-        else:
-            return backend
-    raise failure

@@ -6,6 +6,7 @@ needs. The engine knows no more of any of them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from sr_deploy.memory import Footprint
     from sr_deploy.tiling import Plan
 
+# Lines of OpenVINO's errors that say where in its source it was, and what follows from the rest.
+_CIRCUMSTANCES = re.compile(
+    r"^(Exception from |Check '.*' failed at |FrontEnd API failed |Model wasn't fully converted"
+    r"|Summary:|To facilitate ).*\n?|^-- ",
+    re.MULTILINE,
+)
 _NO_MEMORY = ("bad_alloc", "bad alloc", "allocate", "out of memory", "not enough memory")
 
 
@@ -61,6 +68,9 @@ class Lane(Protocol):
             BackendError: anything else that the backend reports.
         """
 
+    def release(self) -> None:
+        """Give back what is only kept to be faster the next time."""
+
     def close(self) -> None:
         """Give everything back."""
 
@@ -99,7 +109,7 @@ class Backend(Protocol):
         """As `Engine(backend=...)` takes it."""
 
     def precisions(self, device: str | None) -> tuple[Precision, ...]:
-        """Return the precisions that a device computes in.
+        """Return the precisions that a device computes in, fastest first.
 
         Raises:
             BackendError: there is no such device.
@@ -116,7 +126,8 @@ class Backend(Protocol):
 
 def translated(error: BaseException, what: str) -> OutOfMemoryError | BackendError:
     """Return a backend's exception as one of ours, telling a lack of memory from the rest."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    said = str(error)
+    text = " ".join((_CIRCUMSTANCES.sub("", said) or said).split()) or type(error).__name__
     short = text if len(text) <= 500 else text[:497] + "..."
     lacks_memory = isinstance(error, MemoryError) or any(
         each in text.lower() for each in _NO_MEMORY

@@ -64,14 +64,19 @@ class HostLane:
             else:
                 self._run_tiles(frame, plan, out)
         except MemoryError as error:
-            self._forget()
+            self.release()
             if isinstance(error, OutOfMemoryError):
                 raise
             raise OutOfMemoryError(f"no memory for tiles of {plan.tile} pixels") from error
 
+    def release(self) -> None:
+        """Give back what is only kept to be faster the next time."""
+        self._tiles = self._results = np.empty((0, 0, 0, 0), np.uint8)
+        self._inference.release()
+
     def close(self) -> None:
         """Give everything back."""
-        self._forget()
+        self.release()
         self._inference.close()
 
     def _run_tiles(self, frame: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> None:
@@ -98,10 +103,6 @@ class HostLane:
         if (self._tiles.shape, self._results.shape) != (shape, results):
             self._tiles = self._results = self._tiles[:0]  # the old ones go first
             self._tiles, self._results = np.zeros(shape, np.uint8), np.empty(results, np.uint8)
-
-    def _forget(self) -> None:
-        self._tiles = self._results = np.empty((0, 0, 0, 0), np.uint8)
-        self._inference.release()
 
 
 def _batches(plan: Plan) -> Iterator[list[tuple[int, int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,8 +20,6 @@ from sr_deploy.images.picture import Metadata, Picture
 from sr_deploy.images.strips import strips
 
 if TYPE_CHECKING:
-    import os
-
     from PIL.ImageFile import ImageFile
 
     from sr_deploy.images.picture import AnyPixels, Bytes
@@ -37,6 +36,10 @@ _REFUSED = {
     "LAB": "Lab colours",
     "HSV": "HSV colours",
 }
+# Bytes per pixel. Pillow has four, twice where it converts from CMYK; WebP's decoder is made for
+# animations and keeps several frames, even of a photo: 13.3 were measured.
+_CONVERTING = 8
+_DECODING = {"WEBP": 14}
 # Samples of fewer than 8 bits come scaled to 0..255; the key of a transparent colour does not.
 _KEY_SCALES = {"L;2": 85, "L;4": 17}
 
@@ -49,6 +52,8 @@ class Header:
     width: int
     channels: int
     bits: int
+    decoding: int
+    """About how many bytes `read` takes at most, beside the array that it returns."""
 
     @property
     def alpha(self) -> bool:
@@ -71,7 +76,10 @@ def inspect(path: str | os.PathLike[str]) -> Header:
     """
     path = Path(path)
     with translated(path), path.open("rb") as file, opened(path, file) as image:
-        return Header(image.height, image.width, _channels(image), 16 if deep.is_deep(image) else 8)
+        bits = 16 if deep.is_deep(image) else 8
+        decoding = image.height * image.width * _DECODING.get(image.format or "", _CONVERTING)
+        decoding += os.fstat(file.fileno()).st_size  # which some decoders hold whole
+        return Header(image.height, image.width, _channels(image), bits, decoding)
 
 
 def read(path: str | os.PathLike[str]) -> Picture:

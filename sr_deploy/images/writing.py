@@ -33,18 +33,22 @@ class _Format:
     alpha: bool = False
     profile: bool = True
     memory: int = 0
-    """Bytes per pixel that the encoder takes; measured on photographs, rounded up."""
+    """Bytes per pixel that the encoder takes at most: measured on noise, the worst, rounded up."""
     lossless_memory: int = 0
     """The same where there is alpha, and at quality 100."""
 
 
 _LOSSLESS = 100
 """The quality at which WebP keeps every bit."""
+_WEBP_EFFORT = 2
+"""Of 0 to 6, for lossy WebP. More of it keeps every decision in memory until the end: 37 bytes per
+pixel of noise and 15 of a photo where this takes 19 and 10, in half of the time, for files of the
+same size that are 0.05 to 0.45 dB worse (five photos, quality 95)."""
 
 _PNG = _Format("PNG", (1 << 31) - 1, deep=True, alpha=True)
 _TIFF = _Format("TIFF", (1 << 31) - 1, deep=True, alpha=True)
 _JPEG = _Format("JPEG", 65500)
-_WEBP = _Format("WebP", 16383, alpha=True, memory=20, lossless_memory=45)
+_WEBP = _Format("WebP", 16383, alpha=True, memory=20, lossless_memory=54)
 _BMP = _Format("BMP", (1 << 31) - 1, profile=False, memory=4, lossless_memory=4)
 
 _FORMATS = {
@@ -169,7 +173,8 @@ def _write_through_pillow(file: IO[bytes], form: _Format, picture: Picture, qual
         image.paste(Image.fromarray(prepared(pixels[rows])), (0, rows.start))
     options: dict[str, Any] = {}
     if form is _WEBP:
-        options = {"quality": quality, "lossless": quality == _LOSSLESS}
+        options = {"quality": quality}
+        options |= {"lossless": True} if quality == _LOSSLESS else {"method": _WEBP_EFFORT}
         options["exif"] = exif_for(metadata, height, width) or b""
         options["icc_profile"] = _profile_for_rgb(metadata) or b""
     elif metadata.dpi:

@@ -50,7 +50,8 @@ def bundle(gan: Path) -> Path:
 
 def test_bundle_is_whole(bundle: Path) -> None:
     names = sorted(path.name for path in bundle.iterdir())
-    assert names == ["fp32-rgb48.onnx", "fp32.onnx", "manifest.json", "model.onnx"]
+    graphs = ["fp16.onnx", "fp32-rgb48.onnx", "fp32.onnx", "int8.onnx", "model.onnx"]
+    assert names == sorted([*graphs, "manifest.json", "report.html"])
     opened = Bundle.open(bundle)
     for each in (opened.manifest.onnx, *opened.manifest.variants):
         opened.verified(each)
@@ -189,7 +190,7 @@ def test_real_esrgan_needs_no_option(shared_data: Path, tmp_path: Path) -> None:
     from sr_export.network import recognise
 
     path = shared_data / "checkpoints" / "realesr-animevideov3.pth"
-    assert main([str(path), "-o", str(tmp_path / "anime.srd")]) == 0
+    assert main([str(path), "-o", str(tmp_path / "anime.srd"), "--precision", "fp32"]) == 0
     run = OnnxRunner(tmp_path / "anime.srd" / "fp32.onnx")
     module = recognise([torch.load(path, weights_only=True)["params"]]).module
     for image in sorted((shared_data / "images" / "set5" / "LRx4").iterdir()):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sr_deploy.errors import CheckpointError, NotFoundError
-from sr_export.custom import from_function, from_module
+from sr_export.custom import from_file, from_module
 from tests.export.networks import Convolutions, Windowed
 
 _FILE = """
@@ -41,7 +41,7 @@ def _weights() -> dict[str, torch.Tensor]:
 def test_channels_and_scale_are_found_out(file: Path) -> None:
     weights = _weights()
     prefixed = {f"net.{name}": tensor for name, tensor in weights.items()}
-    found = from_function(file, "build", [prefixed, weights])
+    found = from_file(file, "build", [prefixed, weights])
     assert (found.architecture, found.scale, found.channels) == ("build", 3, 1)
     assert torch.equal(found.module.state_dict()["0.bias"], weights["0.bias"])
 
@@ -56,19 +56,19 @@ def test_channels_and_scale_are_found_out(file: Path) -> None:
 )
 def test_what_gives_no_module_says_so(file: Path, function: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        from_function(file, function, [_weights()])
+        from_file(file, function, [_weights()])
 
 
 def test_weights_that_do_not_fit_are_named(file: Path) -> None:
     weights = _weights() | {"1.extra": torch.rand(2)}
     del weights["0.bias"]
     with pytest.raises(CheckpointError, match=r"missing \['0\.bias'\].*not known \['1\.extra'\]"):
-        from_function(file, "build", [weights])
+        from_file(file, "build", [weights])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"none\.py: no such file"):
-        from_function(tmp_path / "none.py", "build", [_weights()])
+        from_file(tmp_path / "none.py", "build", [_weights()])
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # people still have them

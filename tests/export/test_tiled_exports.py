@@ -65,7 +65,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("bundle")
     torch.save(module.state_dict(), folder / "x.pth")
     assert isinstance(checkpoint.read(folder / "x.pth"), checkpoint.Weights)
-    options = Options(checkpoint=str(folder / "x.pth"), name="x")
+    options = Options(checkpoint=str(folder / "x.pth"), name="x", precisions=("fp32",))
     pipeline.build(options, folder, lambda _: None)
     return folder
 

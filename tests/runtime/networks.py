@@ -19,6 +19,7 @@ from tests.runtime.manifests import MODEL, make
 CHANNELS: dict[PixelFormat, int] = {"rgb24": 3, "rgb48": 3, "gray8": 1, "gray16": 1}
 DEEP = ("rgb48", "gray16")
 LAYERS = 3
+COMPACT_BYTES = 268
 
 
 class _Graph:
@@ -38,11 +39,15 @@ class _Graph:
             if isinstance(each, str):
                 names.append(each)
                 continue
-            names.append(f"constant{len(self.constants)}")
-            self.constants.append(numpy_helper.from_array(np.asarray(each), names[-1]))
+            names.append(self.constant(each))
         self.last = f"value{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, names, [self.last], **attributes))
         return self.last
+
+    def constant(self, value: np.ndarray) -> str:
+        name = f"constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
 
     def save(self, path: Path, model: Model) -> None:
         height, width = model.fixed_size or ("h", "w")
@@ -56,7 +61,7 @@ class _Graph:
             [helper.make_tensor_value_info("upscaled", TensorProto.UINT8, result)],
             self.constants,
         )
-        opset = [helper.make_opsetid("", 18)]
+        opset = [helper.make_opsetid("", 20)]
         onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
 
 
@@ -65,15 +70,7 @@ def nearest(path: Path, pixel_format: PixelFormat, model: Model) -> None:
     graph = _Graph(pixel_format)
     graph.add("Cast", to=TensorProto.FLOAT)
     graph.add("Transpose", perm=[0, 3, 1, 2])
-    scales = np.array([1, 1, model.scale, model.scale], np.float32)
-    graph.add(
-        "Resize",
-        "",
-        scales,
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
+    _repeat(graph, model, graph.last)
     graph.add("Transpose", perm=[0, 2, 3, 1])
     graph.add("Cast", to=TensorProto.UINT8)
     graph.save(path, model)
@@ -83,17 +80,8 @@ def convolutions(path: Path, pixel_format: PixelFormat, model: Model) -> None:
     """Write random convolutions with zero padding; the halo is `LAYERS`."""
     noise = np.random.default_rng(0)
     graph = _Graph(pixel_format)
-    channels, white = CHANNELS[pixel_format], 255.0
-    graph.add("Cast", to=TensorProto.FLOAT)
-    if pixel_format in DEEP:
-        white = 65535.0
-        whole = graph.last
-        low = graph.add("Slice", *(np.array([i]) for i in (0, 1 << 60, 3, 2)), of=whole)
-        graph.add("Slice", *(np.array([i]) for i in (1, 1 << 60, 3, 2)), of=whole)
-        graph.add("Mul", np.float32(256))
-        graph.add("Add", low)
-    graph.add("Transpose", perm=[0, 3, 1, 2])
-    graph.add("Mul", np.float32(1 / white))
+    _unpack(graph, pixel_format)
+    channels = CHANNELS[pixel_format]
     sizes = [channels, *[8] * (LAYERS - 1), channels * model.scale**2]
     for before, after in itertools.pairwise(sizes):
         spread = np.sqrt(2 / (9 * before))
@@ -101,6 +89,127 @@ def convolutions(path: Path, pixel_format: PixelFormat, model: Model) -> None:
         graph.add("Conv", weights, np.full(after, 0.1, np.float32), pads=[1] * 4)
         graph.add("LeakyRelu", alpha=0.2)
     graph.add("DepthToSpace", blocksize=model.scale, mode="CRD")
+    _pack(graph, pixel_format)
+    graph.save(path, model)
+
+
+def skipping(path: Path, pixel_format: PixelFormat, model: Model) -> None:
+    """Write what Compact is, shortened: PReLU, and the enlarged image added to the result.
+
+    The exporter's `bytes_per_pixel` for it is COMPACT_BYTES; the halo is `LAYERS`.
+    """
+    noise = np.random.default_rng(0)
+    graph = _Graph(pixel_format)
+    image = _unpack(graph, pixel_format)
+    channels = CHANNELS[pixel_format]
+    sizes = [channels, *[32] * (LAYERS - 1), channels * model.scale**2]
+    for before, after in itertools.pairwise(sizes):
+        weights = noise.normal(0, 0.01, (after, before, 3, 3)).astype(np.float32)
+        graph.add("Conv", weights, np.zeros(after, np.float32), pads=[1] * 4)
+        if after == 32:
+            graph.add("PRelu", np.full((32, 1, 1), 0.1, np.float32))
+    result = graph.add("DepthToSpace", blocksize=model.scale, mode="CRD")
+    _repeat(graph, model, image)
+    graph.add("Add", result)
+    _pack(graph, pixel_format)
+    graph.save(path, model)
+
+
+def unquantised(path: Path, pixel_format: PixelFormat, model: Model) -> None:
+    """Write what `quantised` is made from."""
+    _quantised(path, pixel_format, model, integers=False)
+
+
+def quantised(path: Path, pixel_format: PixelFormat, model: Model) -> None:
+    """Write an INT8 network as the exporter does, of 8 bits.
+
+    All but the first and the last of LAYERS + 2 convolutions have their inputs and weights
+    quantised; the rest is typed half. PReLU and a skip connection are in between.
+    """
+    _quantised(path, pixel_format, model, integers=True)
+
+
+def _quantised(path: Path, pixel_format: PixelFormat, model: Model, *, integers: bool) -> None:
+    noise = np.random.default_rng(0)
+    half = np.float16 if integers else np.float32
+    graph = _Graph(pixel_format)
+    channels = CHANNELS[pixel_format]
+    graph.add("Cast", to=TensorProto.FLOAT16 if integers else TensorProto.FLOAT)
+    graph.add("Transpose", perm=[0, 3, 1, 2])
+    graph.add("Mul", half(1 / 255))
+    sizes = [channels, *[32] * (LAYERS + 1), channels * model.scale**2]
+    skipped = ""
+    for number, (before, after) in enumerate(itertools.pairwise(sizes)):
+        weights = noise.normal(0, np.sqrt(1 / (9 * before)), (after, before, 3, 3))
+        inner = 0 < number < len(sizes) - 2
+        if inner and integers:
+            constants = half(4 / 127), np.int8(0)
+            graph.add("QuantizeLinear", *constants)
+            source = graph.add("DequantizeLinear", *constants)
+            scales = np.abs(weights).max((1, 2, 3)) / 127
+            whole = np.rint(weights / scales[:, None, None, None]).astype(np.int8)
+            stored = graph.constant(whole)
+            zeros = np.zeros(after, np.int8)
+            typed = graph.add("DequantizeLinear", scales.astype(half), zeros, of=stored, axis=0)
+            graph.add("Conv", typed, np.full(after, 0.1, half), of=source, pads=[1] * 4)
+        else:
+            graph.add("Conv", weights.astype(half), np.full(after, 0.1, half), pads=[1] * 4)
+        if after == 32:
+            graph.add("PRelu", np.full((32, 1, 1), 0.2, half))
+        if number == LAYERS:
+            graph.add("Add", skipped)
+        skipped = skipped or graph.last
+    graph.add("DepthToSpace", blocksize=model.scale, mode="CRD")
+    graph.add("Mul", half(255))
+    graph.add("Clip", half(0), half(255))
+    graph.add("Round")
+    graph.add("Transpose", perm=[0, 2, 3, 1])
+    graph.add("Cast", to=TensorProto.UINT8)
+    graph.save(path, model)
+
+
+def unusual(path: Path, pixel_format: PixelFormat, model: Model) -> None:
+    """Write a network that repeats pixels, with an operator that OpenVINO does not take."""
+    graph = _Graph(pixel_format)
+    one = graph.add("Det", of=graph.constant(np.ones((1, 1), np.float32)))
+    graph.add("Cast", of="pixels", to=TensorProto.FLOAT)
+    graph.add("Mul", one)
+    graph.add("Transpose", perm=[0, 3, 1, 2])
+    _repeat(graph, model, graph.last)
+    graph.add("Transpose", perm=[0, 2, 3, 1])
+    graph.add("Cast", to=TensorProto.UINT8)
+    graph.save(path, model)
+
+
+def _unpack(graph: _Graph, pixel_format: PixelFormat) -> str:
+    white = 65535.0 if pixel_format in DEEP else 255.0
+    graph.add("Cast", to=TensorProto.FLOAT)
+    if pixel_format in DEEP:
+        whole = graph.last
+        low = graph.add("Slice", *(np.array([i]) for i in (0, 1 << 60, 3, 2)), of=whole)
+        graph.add("Slice", *(np.array([i]) for i in (1, 1 << 60, 3, 2)), of=whole)
+        graph.add("Mul", np.float32(256))
+        graph.add("Add", low)
+    graph.add("Transpose", perm=[0, 3, 1, 2])
+    graph.add("Mul", np.float32(1 / white))
+    return graph.last
+
+
+def _repeat(graph: _Graph, model: Model, image: str) -> None:
+    scales = np.array([1, 1, model.scale, model.scale], np.float32)
+    graph.add(
+        "Resize",
+        "",
+        scales,
+        of=image,
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
+def _pack(graph: _Graph, pixel_format: PixelFormat) -> None:
+    white = 65535.0 if pixel_format in DEEP else 255.0
     graph.add("Mul", np.float32(white))
     graph.add("Clip", np.float32(0), np.float32(white))
     graph.add("Round")
@@ -116,7 +225,6 @@ def convolutions(path: Path, pixel_format: PixelFormat, model: Model) -> None:
         graph.add("Concat", high, of=low, axis=4)
         graph.add("Reshape", np.array([0, 0, 0, graph.depth]))
     graph.add("Cast", to=TensorProto.UINT8)
-    graph.save(path, model)
 
 
 def bundle(
@@ -127,7 +235,7 @@ def bundle(
     **changes: Any,
 ) -> Path:
     """Write a bundle of a network; `changes` are to its manifest's model."""
-    halo = LAYERS if write is convolutions else 0
+    halo = 0 if write in (nearest, unusual) else LAYERS
     model = dataclasses.replace(MODEL, **{"halo": halo, **changes})
     model = dataclasses.replace(model, channels=CHANNELS[formats[0]])
     folder.mkdir(parents=True)

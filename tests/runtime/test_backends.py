@@ -18,6 +18,7 @@ from sr_deploy.errors import (
     InvalidInputError,
     OutOfMemoryError,
 )
+from sr_deploy.manifest import Precision
 from tests.runtime import networks
 from tests.runtime.manifests import MODEL
 from tests.runtime.oracles import Convolutions, Frame, Inference, frame
@@ -44,10 +45,18 @@ def run(lane: HostLane, image: Frame, tile: tuple[int, int] | None = None) -> Fr
     return out
 
 
-def test_auto_is_the_best_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert backends.create("auto").name == "openvino"
+def names(device: str | None = None) -> list[str]:
+    return [each.name for each in backends.candidates("auto", device)]
+
+
+def test_auto_offers_what_is_installed_best_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names() == ["openvino", "onnxruntime"]
     monkeypatch.setattr(backends, "available", lambda: ("onnxruntime",))
-    assert backends.create("auto").name == "onnxruntime"
+    assert names() == ["onnxruntime"]
+
+
+def test_a_named_backend_is_the_only_one() -> None:
+    assert [each.name for each in backends.candidates("onnxruntime")] == ["onnxruntime"]
 
 
 def test_auto_passes_over_what_is_broken_or_lacks_the_device(
@@ -58,15 +67,15 @@ def test_auto_passes_over_what_is_broken_or_lacks_the_device(
     monkeypatch.setitem(sys.modules, "openvino", types.ModuleType("openvino"))
     monkeypatch.setattr(backends, "available", lambda: NAMES)
     monkeypatch.setattr(backends, "_installed", lambda _: True)
-    assert backends.create("auto").name == "onnxruntime"
+    assert names() == ["onnxruntime"]
     with pytest.raises(BackendError, match="no device 'tpu'"):
-        backends.create("auto", "tpu")
+        names("tpu")
 
 
 def test_without_any_backend_auto_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_installed", lambda _: False)
     with pytest.raises(BackendMissingError, match=r"pip install sr-deploy\[cpu\]"):
-        backends.create("auto")
+        names()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -179,22 +188,71 @@ def test_openvino_leaves_networks_of_a_fixed_shape_as_they_are(tmp_path: Path) -
     assert lane._inference._special is None
 
 
-def test_openvino_says_bf16_only_where_the_cpu_has_it() -> None:
+def has_bf16() -> bool:
     import openvino
 
-    has = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    assert ("bf16" in backends.create("openvino").precisions(None)) is has
-    assert "bf16" not in backends.create("onnxruntime").precisions(None)
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def test_openvino_computes_in_the_precision_that_was_asked_for(job: Job) -> None:
-    backend = backends.create("openvino")
-    for precision in {*backend.precisions(None)} & {"fp32", "bf16"}:
-        lane = opened("openvino", dataclasses.replace(job, precision=precision))
-        compiled = lane._inference._general
-        hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        assert hint == {"fp32": "f32", "bf16": "bf16"}[precision]
-        assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+def test_precisions_come_fastest_first() -> None:
+    half = ("bf16",) if has_bf16() else ()
+    assert backends.create("openvino").precisions(None) == ("int8", *half, "fp32", "fp16")
+    assert backends.create("onnxruntime").precisions(None) == ("fp32", "int8", "fp16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_openvino_computes_in_the_precision_that_was_asked_for(
+    job: Job, precision: Precision
+) -> None:
+    if precision == "bf16" and not has_bf16():
+        pytest.skip("this CPU has no BF16")
+    lane = opened("openvino", dataclasses.replace(job, precision=precision))
+    compiled = lane._inference._general
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    # What is float in an INT8 network is computed in BF16 where that is faster.
+    halves = precision == "bf16" or (precision == "int8" and has_bf16())
+    assert hint == ("bf16" if halves else "f32")
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_openvino_computes_the_convolutions_of_an_int8_network_in_int8(
+    tmp_path: Path, special: bool
+) -> None:
+    import openvino
+
+    if "INT8" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("OpenVINO has no INT8 on this CPU")
+    networks.quantised(tmp_path / "int8.onnx", "rgb24", MODEL)
+    lane = opened("openvino", Job(tmp_path / "int8.onnx", MODEL, "rgb24", "int8", None, 1))
+    requests = lane._inference
+    requests._price = 0.0 if special else 1e9
+    for _ in range(2):
+        run(lane, frame(40, 30))
+    assert (requests._special is not None) is special
+    compiled = requests._special or requests._general
+    kinds = []
+    for operation in compiled.get_runtime_model().get_ordered_ops():
+        told = {key: value.astype(str) for key, value in operation.get_rt_info().items()}
+        if told["layerType"] == "Convolution":
+            kinds.append(told["runtimePrecision"])
+    # The first and the last are float in the file.
+    assert len(kinds) == networks.LAYERS + 2
+    assert sum(kind in ("i8", "u8") for kind in kinds) == networks.LAYERS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_int8_network_is_near_what_it_was_quantised_from(name: str, tmp_path: Path) -> None:
+    image = frame(40, 30) // 8 + 100
+    results = []
+    for precision, write in (("fp32", networks.unquantised), ("int8", networks.quantised)):
+        path = tmp_path / f"{precision}.onnx"
+        write(path, "rgb24", MODEL)
+        lane = opened(name, Job(path, MODEL, "rgb24", precision, None, 1))
+        results.append(run(lane, image).astype(int))
+    # Five layers of random weights, scales guessed: some levels. Nonsense would differ by tens.
+    assert 0 < np.abs(results[0] - results[1]).mean() < 4
+    assert results[0].std() > 10
 
 
 @pytest.mark.parametrize(
@@ -216,6 +274,23 @@ def test_other_errors_are_one_line() -> None:
     assert "\n" not in str(found)
     assert len(str(found)) < 600
     assert "KeyError" in str(translated(KeyError(), "x"))
+
+
+def test_of_openvinos_long_errors_what_tells_remains() -> None:
+    said = (
+        "Exception from src/inference/src/cpp/core.cpp:84:\n"
+        "Check 'false' failed at src/frontends/unconverted_ops_report.cpp:151:\n"
+        "FrontEnd API failed with OpConversionFailure:\n"
+        "Model wasn't fully converted.\n"
+        "Summary:\n"
+        "-- No conversion rule found for operations: Det-20\n"
+        "To facilitate the conversion of unsupported operations, refer to ...\n\n"
+    )
+    found = translated(RuntimeError(said), "OpenVINO cannot read net.onnx")
+    expected = "OpenVINO cannot read net.onnx: No conversion rule found for operations: Det-20"
+    assert str(found) == expected
+    bare = "Exception from src/inference/src/cpp/core.cpp:84:"
+    assert str(translated(RuntimeError(bare), "x")) == f"x: {bare}"
 
 
 def test_a_whole_frame_is_neither_gathered_nor_copied() -> None:

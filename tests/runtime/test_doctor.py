@@ -26,7 +26,8 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in found["backends"]] == list(backends.REGISTRY)
-    assert found["backends"][0]["details"]["CPU"]
+    assert "fp32" in found["backends"][0]["details"]["CPU"]
+    assert found["backends"][1]["details"]["cpu"] == "fp32, int8, fp16 (fastest first)"
     assert found["cores"] >= 1
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def test_a_constant_alpha_is_filled_and_not_run(repeating: Path) -> None:
 
 def count_runs(engine: Engine) -> list[Any]:
     """Replace the lane of an engine's first network by one that counts."""
-    pool = engine._pool("rgb24")
+    pool = engine._networks.pool("rgb24")
     lane: Any = pool._idle.get()
     runs: list[Any] = []
 
@@ -199,7 +200,7 @@ def test_threads_share_an_engine(random: Path) -> None:
 def test_the_same_frame_gives_the_same_result_again_and_again(random: Path) -> None:
     picture = image(40, 50, 3)
     with Engine(random) as engine:
-        pool = engine._pool("rgb24")
+        pool = engine._networks.pool("rgb24")
         with pool.lane() as lane:
             # So that it is compiled for the shape from now on.
             cast("Any", lane)._inference._price = 0.0
@@ -229,7 +230,7 @@ def test_after_close_upscale_says_so(repeating: Path) -> None:
 
 def test_close_waits_for_the_frame_in_flight_and_turns_away_who_waits(repeating: Path) -> None:
     engine = Engine(repeating)
-    pool = engine._pool("rgb24")
+    pool = engine._networks.pool("rgb24")
     errors: list[Exception] = []
 
     def late() -> None:
@@ -257,7 +258,7 @@ def test_memory_decides_the_tile_and_the_frame_still_comes_out(
     repeating: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = image(300, 400, 3)
-    monkeypatch.setattr("sr_deploy.engine.resident", lambda: 0)
+    monkeypatch.setattr("sr_deploy.networks.resident", lambda: 0)
     monkeypatch.setattr(memory, "resident", lambda: 0)
     footprint = Footprint(0, 1000.0)
     monkeypatch.setattr(
@@ -315,7 +316,7 @@ def test_out_of_memory_makes_the_tiles_smaller_with_one_warning(
     random: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = ShortOfMemory(10_000)
-    monkeypatch.setattr(backends, "create", lambda *_: backend)
+    monkeypatch.setattr(backends, "candidates", lambda *_: [backend])
     picture = frame(200, 300)
     with caplog.at_level(logging.WARNING), Engine(random) as engine:
         assert np.array_equal(engine.upscale(picture), backend.network(picture))
@@ -334,7 +335,7 @@ def test_out_of_memory_overrules_a_tile_that_the_user_asked_for(
     random: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = ShortOfMemory(10_000)
-    monkeypatch.setattr(backends, "create", lambda *_: backend)
+    monkeypatch.setattr(backends, "candidates", lambda *_: [backend])
     picture = frame(300, 300)
     with Engine(random, tile=150) as engine:
         assert np.array_equal(engine.upscale(picture), backend.network(picture))
@@ -344,7 +345,7 @@ def test_out_of_memory_with_the_smallest_tile_is_an_error(
     random: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = ShortOfMemory(100)
-    monkeypatch.setattr(backends, "create", lambda *_: backend)
+    monkeypatch.setattr(backends, "candidates", lambda *_: [backend])
     with Engine(random) as engine, pytest.raises(OutOfMemoryError, match="too large for this"):
         engine.upscale(frame(200, 300))
     _, height, width, _ = backend.inference.shapes[-1]
@@ -360,24 +361,94 @@ def test_precisions_that_cannot_be_had_are_refused_with_those_that_can(random: P
         Engine(random, precision="fp8")
 
 
-def test_bf16_is_computed_from_the_fp32_file_where_the_cpu_has_it(random: Path) -> None:
+def test_bf16_is_not_fp32(tmp_path: Path) -> None:
     if "bf16" not in backends.create("openvino").precisions(None):
         pytest.skip("this CPU has no BF16")
+    path = networks.bundle(tmp_path / "both.srd", precisions=("fp32", "bf16"))
     picture = image(40, 40, 3)
-    with Engine(random) as plain, Engine(random, precision="bf16") as half:
+    with Engine(path, precision="fp32") as plain, Engine(path, backend="openvino") as half:
         assert half.spec.precision == "bf16"
         difference = plain.upscale(picture).astype(int) - half.upscale(picture)
     # BF16 has 8 bits: close, but not the same.
     assert 0 < np.abs(difference).mean() < 2
 
 
-def test_auto_is_fp32_unless_there_is_none(tmp_path: Path) -> None:
-    both = networks.bundle(tmp_path / "both.srd", precisions=("fp16", "fp32"))
-    one = networks.bundle(tmp_path / "one.srd", precisions=("fp16",))
-    with Engine(both) as engine:
-        assert engine.spec.precision == "fp32"
-    with Engine(one) as engine:
-        assert engine.spec.precision == "fp16"
+def test_auto_is_the_fastest_on_the_backend(tmp_path: Path) -> None:
+    path = networks.bundle(tmp_path / "net.srd", networks.quantised, ("rgb24",), ("fp32", "int8"))
+    for name, precision in (("openvino", "int8"), ("onnxruntime", "fp32")):
+        with Engine(path, backend=name) as engine:
+            assert engine.spec.precision == precision
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp16"])
+def test_16_bits_are_computed_in_fp32_where_there_is_nothing_else(
+    tmp_path: Path, precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = networks.bundle(tmp_path / "net.srd", networks.nearest, ("rgb24", "rgb48"))
+    shallow = networks.bundle(tmp_path / "other.srd", networks.nearest, ("rgb24",), ("fp16",))
+    manifests = [json.loads((each / "manifest.json").read_text()) for each in (path, shallow)]
+    manifests[0]["variants"] += manifests[1]["variants"]
+    (path / "manifest.json").write_text(json.dumps(manifests[0]))
+    (shallow / "fp16-rgb24.onnx").rename(path / "fp16-rgb24.onnx")
+    picture = image(9, 7, 3, dtype=np.uint16)
+    with caplog.at_level(logging.DEBUG), Engine(path, precision=precision) as engine:
+        assert np.array_equal(engine.upscale(picture), repeated(picture))
+    assert ("rgb48 are computed in fp32" in caplog.text) is (precision == "fp16")
+
+
+def test_what_openvino_does_not_take_goes_on_with_onnxruntime_and_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = networks.bundle(tmp_path / "unusual.srd", networks.unusual)
+    with caplog.at_level(logging.WARNING), Engine(path) as engine:
+        assert engine.spec.backend == "onnxruntime"
+        for dtype in (np.uint8, np.uint16):
+            picture = image(9, 7, 3, dtype=dtype)
+            assert np.array_equal(engine.upscale(picture), repeated(picture))
+    (warning,) = caplog.records
+    assert warning.getMessage() == (
+        "OpenVINO cannot read fp32-rgb24.onnx: No conversion rule found for operations: Det-20; "
+        "going on with onnxruntime"
+    )
+    with pytest.raises(BackendError, match="Det"):
+        Engine(path, backend="openvino")
+
+
+class Refusing(ShortOfMemory):
+    """A backend that takes no network."""
+
+    name = "refusing"
+
+    def load(self, _job: Job) -> ShortOfMemory:
+        raise BackendError(f"{self.name}: not this network")
+
+
+def test_where_no_backend_takes_the_network_the_best_says_why(
+    random: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = Refusing(1), Refusing(1)
+    first.name = "best"
+    monkeypatch.setattr(backends, "candidates", lambda *_: [first, second])
+    with pytest.raises(BackendError, match="best: not this network"):
+        Engine(random)
+    monkeypatch.setattr(backends, "candidates", lambda *_: [first, second, ShortOfMemory(1000)])
+    with caplog.at_level(logging.WARNING), Engine(random) as engine:
+        assert engine.spec.backend == "short"
+    assert [each.getMessage() for each in caplog.records] == [
+        "best: not this network; going on with short"
+    ]
+
+
+def test_the_network_of_other_frames_gives_back_what_it_keeps(random: Path) -> None:
+    with Engine(random) as engine:
+        engine.upscale(image(40, 40, 3))
+        shallow = engine._networks.pool("rgb24")._idle.queue[0]
+        released = []
+        shallow._inference.release = lambda: released.append(True)
+        engine.upscale(image(40, 40, 3))
+        assert not released
+        engine.upscale(image(40, 40, 3, dtype=np.uint16))
+        assert released
 
 
 def test_a_bundle_without_16_bits_says_so_for_a_16_bit_frame(tmp_path: Path) -> None:

@@ -91,6 +91,21 @@ def test_packing_16_bits_counts_where_the_network_itself_is_small() -> None:
     assert deep.per_pixel > 2 * shallow.per_pixel
 
 
+def test_the_halves_of_16_bits_come_on_top_where_the_network_itself_is_large() -> None:
+    model = dataclasses.replace(MODEL, bytes_per_pixel=100_000)
+    shallow, deep = (
+        Footprint.of(model, frames, factor=1, fixed=0, copies=0) for frames in ("rgb24", "rgb48")
+    )
+    assert shallow.per_pixel == 100_000
+    assert deep.per_pixel > shallow.per_pixel
+
+
+def test_giving_back_takes_nothing_that_is_in_use() -> None:
+    kept = [np.full(1000 + each, each % 256, np.uint8) for each in range(1000)]
+    memory.give_back()
+    assert all((each == number % 256).all() for number, each in enumerate(kept))
+
+
 def test_what_a_budget_allows_also_fits_and_one_pixel_more_does_not() -> None:
     budget, footprint = Budget(100 * MIB, 40 * MIB), Footprint(10 * MIB, 500.0)
     pixels = budget.pixels(footprint, 20 * MIB, 15)

@@ -218,6 +218,14 @@ def test_an_image_that_cannot_fit_is_not_even_read(
     assert "5x3 pixels and the 10x6 that they become" in str(outcomes[0].error)
 
 
+def test_what_decoding_takes_counts_where_it_is_more_than_what_follows(tmp_path: Path) -> None:
+    images.write(tmp_path / "a.webp", Picture(np.zeros((2000, 3000, 3), np.uint8)))
+    job = Job(tmp_path / "a.webp", tmp_path / "b.png")
+    # At the same size, 18 MB before, 18 after, some tens for encoding; 102 while it is decoded.
+    outcomes = Pipeline(Nearest(), scale=1, available=100 << 20, room=0, quality=95).run([job])
+    assert isinstance(next(outcomes).error, OutOfMemoryError)
+
+
 def test_an_output_that_the_format_cannot_hold_is_known_before(
     jobs: list[Job], tmp_path: Path
 ) -> None:

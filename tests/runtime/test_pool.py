@@ -11,6 +11,10 @@ from sr_deploy.pool import Pool
 class FakeLane:
     def __init__(self) -> None:
         self.closed = False
+        self.released = 0
+
+    def release(self) -> None:
+        self.released += 1
 
     def close(self) -> None:
         self.closed = True
@@ -75,3 +79,20 @@ def test_a_network_that_opens_too_few_lanes_is_closed() -> None:
     with pytest.raises(BackendError):
         Pool(network)
     assert network.closed
+
+
+def test_all_lanes_are_released_once_they_are_back() -> None:
+    network = FakeNetwork(2)
+    pool = Pool(network)
+    released = threading.Event()
+
+    def release() -> None:
+        pool.release()
+        released.set()
+
+    with pool.lane():
+        thread = threading.Thread(target=release)
+        thread.start()
+        assert not released.wait(0.05)
+    thread.join()
+    assert [lane.released for lane in network.opened] == [1, 1]

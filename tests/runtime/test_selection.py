@@ -11,12 +11,13 @@ from sr_deploy.errors import BundleError, InvalidInputError
 from sr_deploy.manifest import Variant
 from tests.runtime.manifests import make
 
-EVERYTHING = ("fp32", "fp16", "bf16", "int8")
+EVERYTHING = ("int8", "bf16", "fp32", "fp16")  # fastest first
 
 
-def bundle(*precisions: str) -> Bundle:
+def bundle(*precisions: str, deep: tuple[str, ...] = (), **changes: Any) -> Bundle:
     variants = [Variant(f"{each}.onnx", "0" * 64, each, "rgb24") for each in precisions]
-    return Bundle(Path("net.srd"), make(variants=tuple(variants)))
+    variants += [Variant(f"{each}-deep.onnx", "0" * 64, each, "rgb48") for each in deep]
+    return Bundle(Path("net.srd"), make(variants=tuple(variants), **changes))
 
 
 @pytest.mark.parametrize(
@@ -28,36 +29,65 @@ def test_formats_follow_channels_and_bytes(channels: int, itemsize: int, expecte
 
 
 @pytest.mark.parametrize(
-    ("held", "computed", "wanted", "file", "precision"),
+    ("held", "computed", "wanted", "found"),
     [
-        (("fp32", "fp16", "int8"), EVERYTHING, "auto", "fp32", "fp32"),
-        (("int8", "fp16"), EVERYTHING, "auto", "fp16", "fp16"),
-        (("int8", "fp16"), ("int8",), "auto", "int8", "int8"),
-        (("fp32", "int8"), EVERYTHING, "int8", "int8", "int8"),
-        (("fp32",), EVERYTHING, "bf16", "fp32", "bf16"),
-        (("fp32", "bf16"), EVERYTHING, "bf16", "bf16", "bf16"),
+        (("fp32", "fp16", "bf16", "int8"), EVERYTHING, "auto", "int8"),
+        (("fp32", "fp16", "bf16"), EVERYTHING, "auto", "bf16"),
+        (("fp32", "fp16"), EVERYTHING, "auto", "fp32"),
+        (("fp32", "int8"), ("fp32", "int8"), "auto", "fp32"),
+        (("int8", "fp16"), ("int8",), "auto", "int8"),
+        (("fp32", "int8"), EVERYTHING, "fp32", "fp32"),
+        (("fp32", "int8"), ("fp32", "int8"), "int8", "int8"),
     ],
 )
-def test_choices(
-    held: tuple[str, ...], computed: Any, wanted: str, file: str, precision: str
+def test_auto_is_the_fastest_that_the_bundle_has(
+    held: tuple[str, ...], computed: Any, wanted: str, found: str
 ) -> None:
-    found = selection.choose(bundle(*held), "rgb24", wanted, computed)
-    assert (found.variant.file, found.precision) == (f"{file}.onnx", precision)
+    assert selection.choose(bundle(*held), "rgb24", wanted, computed).precision == found
+
+
+@pytest.mark.parametrize(
+    ("deep", "wanted", "found"),
+    [
+        (("fp32",), "auto", "fp32"),
+        (("fp32",), "int8", "fp32"),
+        (("bf16", "fp32"), "auto", "bf16"),
+        (("bf16", "fp32"), "int8", "fp32"),
+        (("bf16", "fp32"), "bf16", "bf16"),
+    ],
+)
+def test_a_precision_named_for_8_bits_leaves_16_bits_the_most_exact(
+    deep: tuple[str, ...], wanted: str, found: str
+) -> None:
+    mixed = bundle("fp32", "int8", deep=deep)
+    assert selection.choose(mixed, "rgb48", wanted, EVERYTHING).precision == found
 
 
 @pytest.mark.parametrize(
     ("held", "computed", "wanted", "there"),
     [
-        (("fp32",), EVERYTHING, "int8", "there is fp32, bf16"),
-        (("fp32", "fp16"), ("fp32", "fp16"), "bf16", "there is fp32, fp16"),
-        (("fp32", "int8"), ("fp32",), "int8", "there is fp32"),
+        (("fp32",), EVERYTHING, "int8", "fp32"),
+        (("fp32",), EVERYTHING, "bf16", "fp32"),
+        (("fp32", "bf16"), ("fp32", "fp16"), "bf16", "fp32"),
+        (("fp32", "fp16", "int8"), ("fp32", "fp16"), "int8", "fp32, fp16"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_what_can(
     held: tuple[str, ...], computed: Any, wanted: str, there: str
 ) -> None:
-    with pytest.raises(InvalidInputError, match=f"{wanted} cannot be had.*{there}$"):
+    with pytest.raises(InvalidInputError, match=f"{wanted} cannot be had.*there is {there}$"):
         selection.choose(bundle(*held), "rgb24", wanted, computed)
+
+
+def test_a_precision_that_the_exporter_refused_comes_with_its_reason() -> None:
+    whole = bundle("fp32", refused={"int8": "41 dB, where 45 are wanted"})
+    with pytest.raises(InvalidInputError, match="there is fp32; when it was exported: 41 dB"):
+        selection.choose(whole, "rgb24", "int8", EVERYTHING)
+
+
+def test_an_unknown_precision_is_refused_with_those_known() -> None:
+    with pytest.raises(InvalidInputError, match="no precision 'fp8'; choose auto or one of fp32"):
+        selection.choose(bundle("fp32"), "rgb24", "fp8", EVERYTHING)
 
 
 def test_a_bundle_with_nothing_for_the_frames_says_what_it_has() -> None:

@@ -2,10 +2,9 @@
 
 from sr_export.stand_in import import_spandrel
 
-import_spandrel()  # before the modules below, which import it
+import_spandrel()  # before what imports it
 
-from sr_export.architectures.edsr import EdsrArch  # noqa: E402
-from sr_export.architectures.msrresnet import MsrResNetArch  # noqa: E402
-from sr_export.architectures.srresnet import SrResNetArch  # noqa: E402
+from sr_export.architectures.layers import MismatchError  # noqa: E402
+from sr_export.architectures.recognition import ARCHITECTURES, PlainArch, find  # noqa: E402
 
-ARCHITECTURES = (MsrResNetArch, EdsrArch, SrResNetArch)
+__all__ = ["ARCHITECTURES", "MismatchError", "PlainArch", "find"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -238,6 +240,32 @@ def test_the_header_tells_the_size(tmp_path: Path, pixels: Pixels, kind: str, bi
         assert (header.height, header.width, header.bits) == (100, 103, bits)
         assert header.channels == (original.shape[2] if original.ndim == 3 else 1)
         assert header.bytes == original.nbytes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+@pytest.mark.parametrize("name", ["8.png", "8.jpg", "8.webp", "8.bmp", "16.png", "16.tif"])
+def test_reading_takes_no_more_than_the_header_says(tmp_path: Path, name: str) -> None:
+    dtype = np.uint16 if name.startswith("16") else np.uint8
+    noise = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (2000, 3000, 3), dtype)
+    images.write(tmp_path / f"small{name}", Picture(noise[:50, :50]))
+    images.write(tmp_path / name, Picture(noise))
+    program = (
+        "import re, sys\n"
+        "from pathlib import Path\n"
+        "from sr_deploy import images\n"
+        "def status(name):\n"
+        "    text = Path('/proc/self/status').read_text()\n"
+        "    return int(re.search(name + r':\\s+(\\d+)', text)[1]) * 1024\n"
+        "images.read(sys.argv[1])\n"  # so that the decoder is loaded
+        "before = status('VmRSS')\n"
+        "images.read(sys.argv[2])\n"
+        "print(status('VmHWM') - before)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / f"small{name}"), str(tmp_path / name)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    header = images.inspect(tmp_path / name)
+    # Beside the pixels, there are the strips in which they are copied.
+    assert header.bytes < int(done.stdout) <= header.bytes + header.decoding + (8 << 20)
 
 
 def _broken(kind: str, path: Path) -> Path:

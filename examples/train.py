@@ -1,10 +1,11 @@
-"""Trains the small super-resolution network that ships with sr-deploy, in minutes on two CPU cores.
+"""Trains a small super-resolution network, in minutes on two CPU cores.
 
-    python examples/train_compact.py --output examples/compact_x2.pth
+    python examples/train.py --network compact --scale 2 --output examples/compact_x2.pth
+    python examples/train.py --network srresnet --scale 4 --output srresnet_x4.pth
 
-The network is Real-ESRGAN's "Compact" layout (SRVGGNetCompact), small. The training photos come
-with scikit-image and are in the public domain; its cat, `chelsea`, is held out: the validation
-below and the demo of the project use it, training never sees it.
+The training photos come with scikit-image and are in the public domain or CC0; its cat,
+`chelsea`, is held out: the validation below and the demo of the project use it, training never
+sees it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import copy
 import math
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import skimage
@@ -23,9 +25,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
+from networks import Compact, RrdbNet, SrResNet
 from sr_export.quality import y_psnr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PHOTOS = Path(skimage.__file__).parent / "data"
 HELD_OUT = "chelsea.png"
@@ -56,25 +61,32 @@ CHARBONNIER_TIP = 1e-3
 Image8: TypeAlias = NDArray[np.uint8]  # H x W x 3, RGB
 
 
-class Compact(nn.Module):
-    """Convolutions at low resolution, a pixel shuffle, and the enlarged input added at the end.
+@dataclass(frozen=True)
+class Recipe:
+    """How one kind of network is trained.
 
-    The names of the parameters are those of Real-ESRGAN, so that every loader knows them.
+    Attributes:
+        build: makes the network for a scale.
+        steps: of the optimiser.
+        batch: crops per step.
+        patch: the low-resolution side of a crop.
+        rate: Adam's learning rate.
+        ema: decay of the averaged weights; short trainings must forget faster.
     """
 
-    def __init__(self, scale: int, features: int, convs: int) -> None:
-        super().__init__()
-        self.scale = scale
-        layers: list[nn.Module] = [nn.Conv2d(3, features, 3, padding=1), nn.PReLU(features)]
-        for _ in range(convs):
-            layers += [nn.Conv2d(features, features, 3, padding=1), nn.PReLU(features)]
-        layers.append(nn.Conv2d(features, 3 * scale * scale, 3, padding=1))
-        self.body = nn.Sequential(*layers)
+    build: Callable[[int], nn.Module]
+    steps: int
+    batch: int
+    patch: int
+    rate: float
+    ema: float
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps N x 3 x H x W in [0, 1] to N x 3 x (scale H) x (scale W)."""
-        detail = functional.pixel_shuffle(self.body(x), self.scale)
-        return detail + functional.interpolate(x, scale_factor=float(self.scale), mode="nearest")
+
+RECIPES = {
+    "compact": Recipe(Compact, steps=16000, batch=16, patch=48, rate=1e-3, ema=0.999),
+    "srresnet": Recipe(SrResNet, steps=2000, batch=8, patch=24, rate=5e-4, ema=0.99),
+    "rrdb": Recipe(RrdbNet, steps=3000, batch=8, patch=24, rate=5e-4, ema=0.99),
+}
 
 
 def load_rgb(path: Path) -> Image8:
@@ -180,20 +192,24 @@ class Progress:
 
 
 def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
-    """Moves the exponential average of the weights one step towards the model."""
-    with torch.no_grad():
-        for average, weight in zip(mean.parameters(), model.parameters(), strict=True):
-            average.lerp_(weight, 1.0 - decay)
+    """Moves the exponential average of the weights and statistics one step towards the model."""
+    current = model.state_dict()
+    for name, average in mean.state_dict().items():
+        if average.is_floating_point():
+            average.lerp_(current[name], 1.0 - decay)
+        else:
+            average.copy_(current[name])  # BatchNorm's count of batches
 
 
-def train(options: argparse.Namespace) -> tuple[Compact, Compact]:
+def train(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     """Returns the network as the last step left it, and the moving average of its weights."""
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    model = Compact(options.scale, options.features, options.convs)
-    mean = copy.deepcopy(model)
-    optimiser = torch.optim.Adam(model.parameters(), options.rate)
-    crops = Crops(options.scale, options.patch, options.seed)
+    recipe: Recipe = RECIPES[options.network]
+    model = recipe.build(options.scale)
+    mean = copy.deepcopy(model).eval()
+    optimiser = torch.optim.Adam(model.parameters(), recipe.rate)
+    crops = Crops(options.scale, recipe.patch, options.seed)
     exam_low, exam_high = make_pair(load_rgb(PHOTOS / HELD_OUT), options.scale)
     bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16")
 
@@ -204,8 +220,8 @@ def train(options: argparse.Namespace) -> tuple[Compact, Compact]:
         done = max(step / options.steps, progress.minutes() / options.minutes)
         warmup = min(1.0, (step + 1) / WARMUP_STEPS)
         for group in optimiser.param_groups:
-            group["lr"] = options.rate * warmup * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
-        low, high = crops.batch(options.batch)
+            group["lr"] = recipe.rate * warmup * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+        low, high = crops.batch(recipe.batch)
         with bfloat16:
             output = model(low)
         # Charbonnier: L1 with a round tip, which settles where L1 keeps on jumping.
@@ -213,7 +229,7 @@ def train(options: argparse.Namespace) -> tuple[Compact, Compact]:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        follow(mean, model, min(options.ema, (step + 1) / (step + 10)))
+        follow(mean, model, min(recipe.ema, (step + 1) / (step + 10)))
         last = step + 1 == options.steps or done >= 1.0
         if last or step % VALIDATION_STEPS == 0:
             score = y_psnr(exam_high, upscale(mean, exam_low), options.scale)
@@ -225,7 +241,7 @@ def train(options: argparse.Namespace) -> tuple[Compact, Compact]:
     return model, mean
 
 
-def save(path: Path, model: Compact, mean: Compact) -> None:
+def save(path: Path, model: nn.Module, mean: nn.Module) -> None:
     """Writes what BasicSR writes, beside the file and then renamed: never half a checkpoint."""
     content = {"params": model.state_dict(), "params_ema": mean.state_dict()}
     temporary = path.with_name(f".{path.name}.partial")
@@ -242,20 +258,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add("--network", choices=tuple(RECIPES), default="compact", help="default: %(default)s")
+    add("--scale", type=int, choices=(2, 4), default=2, help="default: %(default)s")
     add("--output", type=Path, required=True, help="the checkpoint to write")
-    add("--scale", type=int, default=2, help="default: %(default)s")
-    add("--features", type=int, default=32, help="channels inside (default: %(default)s)")
-    add("--convs", type=int, default=8, help="inner convolutions (default: %(default)s)")
-    add("--steps", type=int, default=16000, help="default: %(default)s")
     add("--minutes", type=float, default=math.inf, help="stop earlier; then not reproducible")
-    add("--batch", type=int, default=16, help="crops per step (default: %(default)s)")
-    add("--patch", type=int, default=48, help="low-resolution side of a crop (%(default)s)")
-    add("--rate", type=float, default=1e-3, help="Adam's learning rate (default: %(default)s)")
-    add("--ema", type=float, default=0.999, help="decay of the average (default: %(default)s)")
+    add("--steps", type=int, help="default: as many as the network's recipe has")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--threads", type=int, default=2, help="of the processor (default: %(default)s)")
     add("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of training")
     options = parser.parse_args()
+    if options.steps is None:
+        options.steps = RECIPES[options.network].steps
     if not options.output.parent.is_dir():
         parser.error(f"no folder {options.output.parent} to write {options.output.name} to")
     if min(options.steps, options.minutes, options.threads) <= 0:

@@ -1,0 +1,180 @@
+"""The networks that train.py trains, under the parameter names that loaders know them by.
+
+SRResNet and RRDB have no shortcut from the input to the output, and would spend much of a short
+training on learning to copy. Here they start as enlargement by repeated pixels, plus a little noise
+to learn from; the blocks join in from nothing.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, cat, nn, no_grad
+from torch.nn import functional
+
+RESIDUAL_SCALE = 0.2
+START_SCALE = 0.1
+
+
+class Compact(nn.Module):
+    """Convolutions at low resolution, a pixel shuffle, and the enlarged input added at the end.
+
+    The names of the parameters are those of Real-ESRGAN, so that every loader knows them.
+    """
+
+    def __init__(self, scale: int, features: int = 32, convs: int = 8) -> None:
+        super().__init__()
+        self.scale = scale
+        layers: list[nn.Module] = [nn.Conv2d(3, features, 3, padding=1), nn.PReLU(features)]
+        for _ in range(convs):
+            layers += [nn.Conv2d(features, features, 3, padding=1), nn.PReLU(features)]
+        layers.append(nn.Conv2d(features, 3 * scale * scale, 3, padding=1))
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N x 3 x H x W in [0, 1] to N x 3 x (scale H) x (scale W)."""
+        detail = functional.pixel_shuffle(self.body(x), self.scale)
+        return detail + functional.interpolate(x, scale_factor=float(self.scale), mode="nearest")
+
+
+class SrResNet(nn.Module):
+    """The generator of SRGAN: residual blocks with BatchNorm and PReLU, then pixel shuffles.
+
+    The names are those of SRGAN-PyTorch, whose images stay in [0, 1].
+    """
+
+    def __init__(self, scale: int, features: int = 64, blocks: int = 8) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(3, features, 9, padding=4), nn.PReLU())
+        self.trunk = nn.Sequential(*(ResidualBlock(features) for _ in range(blocks)))
+        norm = nn.BatchNorm2d(features)
+        nn.init.zeros_(norm.weight)
+        self.conv2 = nn.Sequential(nn.Conv2d(features, features, 3, padding=1, bias=False), norm)
+        self.upsampling = nn.Sequential(*(Doubling(features) for _ in range(doublings(scale))))
+        self.conv3 = nn.Conv2d(features, 3, 9, padding=4)
+        for conv in (self.conv1[0], self.conv3):
+            hand_on_colours(conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N x 3 x H x W in [0, 1] to N x 3 x (scale H) x (scale W)."""
+        shallow = self.conv1(x)
+        return self.conv3(self.upsampling(shallow + self.conv2(self.trunk(shallow))))
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions, added to their input."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.rcb = nn.Sequential(
+            nn.Conv2d(features, features, 3, padding=1, bias=False),
+            nn.BatchNorm2d(features),
+            nn.PReLU(),
+            nn.Conv2d(features, features, 3, padding=1, bias=False),
+            nn.BatchNorm2d(features),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape."""
+        return x + self.rcb(x)
+
+
+class Doubling(nn.Module):
+    """Twice the height and width, by a convolution and a pixel shuffle."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.upsample_block = nn.Sequential(
+            nn.Conv2d(features, 4 * features, 3, padding=1), nn.PixelShuffle(2), nn.PReLU()
+        )
+        hand_on_colours(self.upsample_block[0], copies=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Doubles the height and the width."""
+        return self.upsample_block(x)
+
+
+class RrdbNet(nn.Module):
+    """The generator of ESRGAN: dense blocks within residual blocks, no normalisation.
+
+    The names are those of BasicSR. Loaders take ESRGAN's growth of 32 for granted.
+    """
+
+    def __init__(self, scale: int, features: int = 32, blocks: int = 3, growth: int = 32) -> None:
+        super().__init__()
+        self.conv_first = nn.Conv2d(3, features, 3, padding=1)
+        self.body = nn.Sequential(*(Rrdb(features, growth) for _ in range(blocks)))
+        self.conv_body = nn.Conv2d(features, features, 3, padding=1)
+        nn.init.zeros_(self.conv_body.weight)
+        self._up = [f"conv_up{number + 1}" for number in range(doublings(scale))]
+        for name in self._up:
+            self.add_module(name, nn.Conv2d(features, features, 3, padding=1))
+        self.conv_hr = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_last = nn.Conv2d(features, 3, 3, padding=1)
+        for name in ("conv_first", *self._up, "conv_hr", "conv_last"):
+            hand_on_colours(self.get_submodule(name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N x 3 x H x W in [0, 1] to N x 3 x (scale H) x (scale W)."""
+        shallow = self.conv_first(x)
+        deep = shallow + self.conv_body(self.body(shallow))
+        for name in self._up:
+            larger = functional.interpolate(deep, scale_factor=2.0, mode="nearest")
+            deep = leaky(self.get_submodule(name)(larger))
+        return self.conv_last(leaky(self.conv_hr(deep)))
+
+
+class Rrdb(nn.Module):
+    """Three dense blocks, added to their input."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1 = DenseBlock(features, growth)
+        self.rdb2 = DenseBlock(features, growth)
+        self.rdb3 = DenseBlock(features, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape."""
+        return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each of which sees the input and the outputs of all before it."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, growth, 3, padding=1)
+        self.conv2 = nn.Conv2d(features + growth, growth, 3, padding=1)
+        self.conv3 = nn.Conv2d(features + 2 * growth, growth, 3, padding=1)
+        self.conv4 = nn.Conv2d(features + 3 * growth, growth, 3, padding=1)
+        self.conv5 = nn.Conv2d(features + 4 * growth, features, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape."""
+        seen = x
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            seen = cat((seen, leaky(conv(seen))), 1)
+        return x + RESIDUAL_SCALE * self.conv5(seen)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """Returns the activation that ESRGAN has everywhere."""
+    return functional.leaky_relu(x, 0.2)
+
+
+def doublings(scale: int) -> int:
+    """Returns how often an image is doubled to be `scale` times larger: a power of two."""
+    return scale.bit_length() - 1
+
+
+def hand_on_colours(conv: nn.Module, copies: int = 1) -> None:
+    """Starts a convolution as one whose first channels are those of its input, each `copies` times.
+
+    Four copies are what a pixel shuffle turns into one channel of twice the size.
+    """
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    centre = conv.kernel_size[0] // 2
+    with no_grad():
+        conv.weight[: 3 * copies] *= START_SCALE
+        conv.bias[: 3 * copies] = 0.0
+        for channel in range(3 * copies):
+            conv.weight[channel, channel // copies, centre, centre] += 1.0
