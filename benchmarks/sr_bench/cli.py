@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sr_bench.contenders import Job
-    from sr_bench.records import Record
+    from sr_bench.records import Method, Record
 
 _DESCRIPTION = """\
 Measure a bundle: how good its pictures are, and how fast it is beside PyTorch. Figures can be kept
@@ -177,7 +178,7 @@ def _quality(arguments: argparse.Namespace) -> int:
             )
             spec = engine.spec
             networks[records.Contender("sr-deploy", spec.backend, spec.precision)] = engine.upscale
-        methods = quality.measure(networks, chosen, scale, bundle.manifest.name, progress.step)
+        measured = quality.measure(networks, chosen, scale, bundle.manifest.name, progress.step)
     record = records.QualityRecord(
         schema=records.SCHEMA,
         kind="quality",
@@ -185,9 +186,21 @@ def _quality(arguments: argparse.Namespace) -> int:
         subject=setting.subject(bundle),
         images=arguments.name or arguments.ground_truth.name,
         low_resolution=arguments.low_resolution and arguments.low_resolution.name,
-        methods=methods,
+        methods=tuple(_with_statement(each, bundle) for each in measured),
     )
     return _finish(record, arguments.json)
+
+
+def _with_statement(method: Method, bundle: Bundle) -> Method:
+    """Return a bundle's row together with what its manifest says of that precision."""
+    for each in bundle.manifest.variants:
+        if (
+            method.contender is not None
+            and each.precision == method.contender.precision
+            and each.quality is not None
+        ):
+            return dataclasses.replace(method, stated=each.quality.psnr)
+    return method
 
 
 def _speed(arguments: argparse.Namespace) -> int:

@@ -102,6 +102,9 @@ class Method:
     against_fp32: dict[str, float | None] | None = None
     """Decibels between its frames and those of FP32, all channels and pixels; None: equal."""
 
+    stated: float | None = None
+    """What the bundle says of that: on the exporter's photos, the worst one; None: of FP32."""
+
     def worst_against_fp32(self) -> float | None:
         """Return the decibels of the image that differs most; None: all are equal."""
         known = [each for each in (self.against_fp32 or {}).values() if each is not None]

@@ -133,12 +133,15 @@ def precision_table(record: QualityRecord) -> Table:
     exact = networks[0].mean().psnr
     rows = []
     for each in networks:
-        mean, worst = each.mean(), each.worst_against_fp32()
-        change = "" if each is networks[0] else _change(mean.psnr, exact)
-        distance = "equal" if worst is None else f"{worst:.1f} dB"
-        is_exact = each.against_fp32 is None
-        rows.append((each.name, _score(mean), change, "" if is_exact else distance))
-    return Table(("", "PSNR / SSIM", "change", "against FP32"), tuple(rows))
+        mean = each.mean()
+        if each is networks[0] or each.against_fp32 is None:
+            rows.append((each.name, _score(mean), "", "", ""))
+        else:
+            change = _change(mean.psnr, exact)
+            here, stated = (_decibels(value) for value in (each.worst_against_fp32(), each.stated))
+            rows.append((each.name, _score(mean), change, here, stated))
+    header = ("", "PSNR / SSIM", "change", "against FP32", "at export")
+    return Table(header, tuple(rows))
 
 
 def timing_table(size: tuple[int, int], timings: list[Timing]) -> Table:
@@ -174,8 +177,9 @@ def _about_quality(record: QualityRecord) -> str:
     networks = record.networks()
     runners = ", ".join(str(each.contender) for each in networks)
     against = (
-        " The last column is the PSNR between the frames of a precision and those of FP32, RGB, "
-        "of the image where they differ most."
+        " The last columns are the PSNR between the frames of a precision and those of FP32, RGB, "
+        "of the image where they differ most: here, and on the photos that the exporter keeps for "
+        "it, by which it decides what to offer."
         if len(networks) > 1
         else ""
     )
@@ -218,6 +222,10 @@ def _about_setting(setting: Setting) -> str:
 def _score(score: Score) -> str:
     psnr = "equal" if score.psnr is None else f"{score.psnr:.2f}"
     return f"{psnr} / {score.ssim:.4f}"
+
+
+def _decibels(value: float | None) -> str:
+    return "equal" if value is None else f"{value:.1f} dB"
 
 
 def _change(decibels: float | None, exact: float | None) -> str:

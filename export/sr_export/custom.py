@@ -41,7 +41,9 @@ def from_file(
         candidates: the weights, under differently stripped names.
         arguments: what to call it with, as Python writes it; what is no literal is a text.
     """
-    module = _call(path, name, {key: _value(text) for key, text in (arguments or {}).items()})
+    given = {key: _value(text) for key, text in (arguments or {}).items()}
+    called = f"{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+    module = _call(path, name, given, called)
     problem = ""
     for tensors in candidates:
         missing, unexpected = _misfits(module, tensors)
@@ -52,7 +54,7 @@ def from_file(
             f"{len(missing)} tensors are missing {missing[:3]}, "
             f"{len(unexpected)} are not known or of another shape {unexpected[:3]}"
         )
-    raise CheckpointError(f"the weights do not fit {name} of {path}: {problem}")
+    raise CheckpointError(f"the weights do not fit {called} of {path}: {problem}")
 
 
 def _value(text: str) -> object:
@@ -62,14 +64,13 @@ def _value(text: str) -> object:
         return text
 
 
-def _call(path: Path, name: str, arguments: dict[str, object]) -> nn.Module:
+def _call(path: Path, name: str, arguments: dict[str, object], called: str) -> nn.Module:
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise CheckpointError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    called = f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
     try:
         spec.loader.exec_module(module)
         network = getattr(module, name)(**arguments)

@@ -208,13 +208,13 @@ def describe(descriptor: object, name: str) -> Network:
 
 def _other_channels(name: str, taken: int, given: int) -> str:
     beside = ""
-    if given in (1, 3) and taken > given:
+    if (taken, given) == (3, 1):
+        beside = ", which makes a map of an image (such as depth or a mask), not an image"
+    elif given in (1, 3) and taken > given:
         beside = (
             f", which is an image and {taken - given} more beside it "
             "(such as a noise level or a condition)"
         )
-    elif given == 1 and taken == 3:
-        beside = ", which makes a map of an image (such as depth or a mask), not an image"
     return (
         f"{name} takes {taken} channels{beside}, and gives {given}; networks are exported that "
         "take one gray or RGB image and give one of the same kind. One with more inputs goes "

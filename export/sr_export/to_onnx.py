@@ -42,8 +42,8 @@ _IN_WORDS = {
     r"data-dependent": (
         "which parts of the network run depends on the image, and ONNX cannot hold that"
     ),
-    r"No ONNX function found for <OpOverload\(op='([\w.]+)'": _UNTRANSLATED,
-    r"Exporting the operator '([\w:]+)' to ONNX": _UNTRANSLATED,
+    r"No ONNX function found for <OpOverload\(op='\w+\.([\w.]+)'": _UNTRANSLATED,
+    r"Exporting the operator '\w+::(\w+)' to ONNX": _UNTRANSLATED,
 }
 
 

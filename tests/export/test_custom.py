@@ -19,6 +19,13 @@ from torch import nn
 def build():
     return nn.Sequential(nn.Conv2d(1, 9, 3, padding=1), nn.PixelShuffle(3))
 
+class Net(nn.Sequential):
+    def __init__(self, features, kind="plain", bias=True):
+        assert kind == "plain", kind
+        super().__init__(
+            nn.Conv2d(3, features, 3, padding=1, bias=bias), nn.Conv2d(features, 3, 3, padding=1)
+        )
+
 def broken():
     raise RuntimeError("out of ideas")
 
@@ -59,10 +66,21 @@ def test_what_gives_no_module_says_so(file: Path, function: str, message: str) -
         from_file(file, function, [_weights()])
 
 
+def test_arguments_are_passed_on(file: Path) -> None:
+    weights = nn.Sequential(nn.Conv2d(3, 7, 3, bias=False), nn.Conv2d(7, 3, 3)).state_dict()
+    given = {"features": "7", "kind": "plain", "bias": "False"}
+    found = from_file(file, "Net", [weights], given)
+    assert (found.architecture, found.scale, found.channels) == ("Net", 1, 3)
+    with pytest.raises(CheckpointError, match=r"Net\(\) failed: TypeError: .*'features'"):
+        from_file(file, "Net", [weights])
+    with pytest.raises(CheckpointError, match=r"Net\(features=8\) of .*of another shape"):
+        from_file(file, "Net", [weights], {"features": "8"})
+
+
 def test_weights_that_do_not_fit_are_named(file: Path) -> None:
     weights = _weights() | {"1.extra": torch.rand(2)}
     del weights["0.bias"]
-    with pytest.raises(CheckpointError, match=r"missing \['0\.bias'\].*not known \['1\.extra'\]"):
+    with pytest.raises(CheckpointError, match=r"missing \['0\.bias'\].*not known .*\['1\.extra'\]"):
         from_file(file, "build", [weights])
 
 

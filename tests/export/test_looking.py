@@ -6,6 +6,7 @@ The networks are trained here for a second or two, which is enough for the right
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def _nearest() -> nn.Module:
 def _task(channels: int, scale: int) -> tuple[Tensor, Tensor]:
     big = samples.batch(4, SIDE, SIDE, channels)
     small = np.stack([restoration.shrunk(image, SIDE // scale, SIDE // scale) for image in big])
-    return tuple(torch.from_numpy(samples.as_float(each)) for each in (small, big))
+    return torch.from_numpy(samples.as_float(small)), torch.from_numpy(samples.as_float(big))
 
 
 def _train(module: nn.Module, channels: int, scale: int, ranges: Ranges) -> nn.Module:
@@ -124,7 +125,7 @@ def _train(module: nn.Module, channels: int, scale: int, ranges: Ranges) -> nn.M
             given = given + torch.randn(given.shape) * 15 / 255
         loss = F.l1_loss(whole(given), wanted)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     return module.eval()
@@ -170,10 +171,11 @@ def test_the_right_choice_restores_best(kind: str) -> None:
         )
 
 
-def test_sorted_names_are_put_in_the_order_that_restores() -> None:
+def test_sorted_names_are_put_in_the_order_that_restores(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = _train(_Generator(), 3, 2, SIGNED)
-    weights = safetensors.torch.load(safetensors.torch.save(module.state_dict()))
+    safetensors.torch.save_file(module.state_dict(), tmp_path / "x.safetensors")
+    weights = safetensors.torch.load_file(tmp_path / "x.safetensors")
     assert list(weights) != list(module.state_dict())
     found = recognise([weights])
     image = torch.rand(1, 3, 16, 24)

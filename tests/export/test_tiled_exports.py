@@ -18,8 +18,7 @@ from sr_export.registry import registry
 
 from spandrel.architectures import Compact, ESRGAN, SwinIR  # isort: skip
 
-from sr_export.architectures.edsr import Edsr  # isort: skip
-from sr_export.architectures.msrresnet import MsrResNet  # isort: skip
+from tests.export.layouts import Edsr, MsrResNet  # isort: skip
 
 # SwinIR's own code, not ours.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
@@ -31,8 +30,13 @@ NETWORKS: dict[str, Any] = {
     "gray Compact": lambda: Compact.Compact(
         num_in_ch=1, num_out_ch=1, num_feat=8, num_conv=2, upscale=3
     ),
-    "MSRResNet": lambda: MsrResNet(3, 8, 2, 4),
-    "EDSR": lambda: Edsr(3, 8, 2, 2),
+    "MSRResNet": MsrResNet,
+    "EDSR": Edsr,
+    "FSRCNN": lambda: nn.Sequential(
+        *(nn.Conv2d(1, 8, 5, padding=2), nn.PReLU(8), nn.Conv2d(8, 8, 3, padding=1)),
+        nn.PReLU(8),
+        nn.ConvTranspose2d(8, 1, 9, 2, 4, output_padding=1),
+    ),
     "ESRGAN": lambda: ESRGAN.ESRGAN(
         in_nc=3, out_nc=3, num_filters=8, num_blocks=1, scale=4, shuffle_factor=None
     ),
@@ -60,7 +64,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     torch.manual_seed(0)
     module: nn.Module = NETWORKS[request.param]()
     for parameter in module.parameters():
-        if parameter.ndim == 4:
+        if parameter.ndim == 4 and parameter.requires_grad:
             nn.init.kaiming_uniform_(parameter, a=0.5)
     folder = tmp_path_factory.mktemp("bundle")
     torch.save(module.state_dict(), folder / "x.pth")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sr_deploy.errors import ExportError
+from sr_deploy.errors import CheckpointError, ExportError
 from sr_export.runner import OnnxRunner
 from sr_export.to_onnx import OPSET, Padded, Strategy, export, strategies
 from tests.export.networks import Attended, Convolutions, Windowed, network
@@ -61,6 +61,54 @@ def test_refusal_gives_the_cause() -> None:
 
     with pytest.raises(ExportError, match="no networks on Sundays"):
         export(network(Refusing()), Strategy(1, None))
+
+
+class Branching(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image / 255 if image.max() > 1 else image
+
+
+class Untranslatable(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.special.bessel_j0(image)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Branching(), "which parts of the network run depends on the image"),
+        (Untranslatable(), "it uses bessel_j0, which torch.onnx cannot translate"),
+    ],
+)
+def test_known_refusals_are_put_in_words(module: nn.Module, words: str) -> None:
+    with pytest.raises(ExportError, match=words):
+        export(network(module), Strategy(1, None))
+
+
+def test_networks_that_draw_random_numbers_are_refused() -> None:
+    class Noisy(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image + torch.randn_like(image)
+
+    with pytest.raises(CheckpointError, match="it draws random numbers"):
+        export(network(Noisy()), Strategy(1, None))
+
+
+def test_networks_too_large_for_a_file_are_refused() -> None:
+    module = Convolutions()
+    module.register_parameter("large", nn.Parameter(torch.empty(2**29, device="meta")))
+    with pytest.raises(CheckpointError, match=r"its weights take 2.0 GiB, and .* 2 GiB at most"):
+        export(network(module), Strategy(1, None))
+
+
+def test_sorts_keep_the_order_of_equals() -> None:
+    class Sorting(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            order = torch.sort((image * 4).floor(), dim=-1, descending=True, stable=True).indices
+            return image.gather(-1, order)
+
+    module = Sorting()
+    assert _largest_difference(export(network(module), Strategy(1, 1)), module, (1, 3, 8, 64)) == 0
 
 
 def test_most_flexible_strategy_comes_first_and_a_fixed_size_last() -> None:

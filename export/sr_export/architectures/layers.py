@@ -191,7 +191,10 @@ def _flow(stages: list[Stage]) -> Iterator[Stage]:
         first = replace(first, transposed=True)
     channels = first.inputs
     if channels not in (1, 3) or not _biased_right(first):
-        raise MismatchError(f"takes {stages[0].inputs} channels ({first.name!r}), not 1 or 3")
+        raise MismatchError(
+            f"takes {stages[0].inputs} channels ({stages[0].name!r}), not 1 or 3: "
+            "perhaps an image and a map beside it"
+        )
     before = first
     for stage in others:
         factor, fitting = _fit(before, stage)

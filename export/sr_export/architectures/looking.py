@@ -86,7 +86,7 @@ def best(plans: Sequence[Plan]) -> Look:
         return found
     settings = usual(plans[0])
     assert settings is not None, "checked where arguments settle options"
-    return Look(plans[0], settings, looks[0].gain)
+    return Look(plans[0], settings, -math.inf)
 
 
 def usual(plan: Plan) -> Settings | None:

@@ -85,12 +85,17 @@ def narrowed(options: Options, arguments: Mapping[str, str], what: str) -> Optio
     """
     settled = dict(options)
     for name, text in arguments.items():
-        if name not in _open(options):
+        if name in options and len(options[name]) == 1 and name != "ranges":
+            told = shown(options[name][0])
+            if told != text:
+                raise InvalidInputError(f"{what}: the weights tell {name}={told}, not {text}")
+        elif name not in _open(options):
             raise InvalidInputError(
                 f"{what} has no argument {name!r} that these weights leave open; "
                 f"they leave {described(options)}"
             )
-        settled[name] = (_parsed(name, text, options[name], what),)
+        else:
+            settled[name] = (_parsed(name, text, options[name], what),)
     return settled
 
 
