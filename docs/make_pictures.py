@@ -25,7 +25,7 @@ def main() -> None:
     """Write docs/before-after.png."""
     small = Image.open(ROOT / "examples" / "cat.png").convert("RGB")
     original = Image.open(ROOT / "examples" / "original" / "cat.png").convert("RGB")
-    with Engine(sys.argv[1]) as engine:
+    with Engine(sys.argv[1], precision="fp32") as engine:
         upscaled = Image.fromarray(engine.upscale(np.asarray(small)))
     bicubic = small.resize(original.size, Image.Resampling.BICUBIC)
     side = (PART[2] - PART[0]) * ENLARGED

@@ -53,7 +53,7 @@ def engines(
     frames = selection.pixel_format(bundle.manifest.model.channels, itemsize=1)
     found: list[Contender] = []
     refusal: InvalidInputError | None = None
-    for name in names or backends.available() or ["auto"]:
+    for name in names or [each.name for each in backends.candidates("auto")]:
         computed = backends.create(name).precisions(None)
         for precision in precisions or get_args(Precision):
             try:

@@ -19,12 +19,12 @@ from sr_export.architectures.usual import (
     TO_TANH,
     even,
     first,
+    hinted,
     ranges,
     residual_options,
     rises,
     scales,
     straight_options,
-    hinted,
 )
 from sr_export.ranges import Ranges
 
