@@ -135,6 +135,11 @@ def _size(size: int | None) -> str:
 
 def _kept(step: Step, before: Step | None) -> str:
     """Say which layers are in half precision: after the first step, what is new about them."""
+    fitting = "; weights fitted" if step.fitted and not (before and before.fitted) else ""
+    return _layers(step, before) + fitting
+
+
+def _layers(step: Step, before: Step | None) -> str:
     if before is None or not before.restored:
         return ", ".join(step.restored) or "nothing"
     added = [f"+ {each}" for each in step.restored if each not in before.restored]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -18,7 +20,9 @@ class Net:
         self._constants: list[onnx.TensorProto] = []
         self.value = "input"
 
-    def add(self, operator: str, *constants: np.ndarray, first: str = "", **attributes) -> Net:
+    def add(
+        self, operator: str, *constants: np.ndarray | None, first: str = "", **attributes: Any
+    ) -> Net:
         """Append a node that reads the last value, or `first`, and constants."""
         name = f"{operator.lower()}_{len(self._nodes)}"
         names = []
@@ -32,7 +36,7 @@ class Net:
         self.value = name
         return self
 
-    def join(self, operator: str, other: str, **attributes) -> Net:
+    def join(self, operator: str, other: str, **attributes: Any) -> Net:
         """Append a node that reads the last value and another."""
         name = f"{operator.lower()}_{len(self._nodes)}"
         node = helper.make_node(operator, [self.value, other], [name], name, **attributes)

@@ -26,6 +26,15 @@ def _exam(truth: bool = False) -> list[Example]:
     ]
 
 
+def _flipped(frames: np.ndarray) -> np.ndarray:
+    result: np.ndarray = _double(frames) ^ 1
+    return result
+
+
+def _brighter(frames: np.ndarray, levels: int) -> np.ndarray:
+    return np.clip(_double(frames), 0, 255 - levels) + np.uint8(levels)
+
+
 def test_equal_frames_have_no_decibels() -> None:
     quality = Gate(_exam(), _double).measure(_double)
     assert quality == Quality(None, 1.0, 0, None, 3)
@@ -35,7 +44,7 @@ def test_equal_frames_have_no_decibels() -> None:
 
 def test_the_worst_image_counts() -> None:
     def other(frames: np.ndarray) -> np.ndarray:
-        result = _double(frames)
+        result: np.ndarray = _double(frames)
         if (frames[0] == PHOTOS[1]).all():
             result = np.where(result < 128, result + 4, result - 4).astype(np.uint8)
         return result
@@ -50,20 +59,22 @@ def test_loss_is_measured_against_the_originals() -> None:
     """FP32 is 2 levels off everywhere, the other 4: four times the squared error, 6.02 dB."""
     low = np.full((16, 16, 3), 100, np.uint8)
     exam = [Example("flat", low, _double(low[None])[0])]
-    gate = Gate(exam, lambda frames: _double(frames) + 2)
-    assert gate.measure(lambda frames: _double(frames) + 4).loss == pytest.approx(6.021, abs=0.001)
+    gate = Gate(exam, lambda frames: _brighter(frames, 2))
+    assert gate.measure(lambda frames: _brighter(frames, 4)).loss == pytest.approx(6.021, abs=0.001)
     # Closer to the original than FP32 is no loss.
-    assert gate.measure(lambda frames: _double(frames) + 1).loss == pytest.approx(-6.021, abs=0.001)
+    assert gate.measure(lambda frames: _brighter(frames, 1)).loss == pytest.approx(
+        -6.021, abs=0.001
+    )
 
 
 def test_without_originals_or_with_a_perfect_network_there_is_no_loss() -> None:
-    assert Gate(_exam(), _double).measure(lambda frames: _double(frames) ^ 1).loss is None
-    assert Gate(_exam(truth=True), _double).measure(lambda frames: _double(frames) ^ 1).loss is None
+    assert Gate(_exam(), _double).measure(_flipped).loss is None
+    assert Gate(_exam(truth=True), _double).measure(_flipped).loss is None
 
 
 def test_gray_and_tiny_images_can_be_measured() -> None:
     exam = [Example("tiny", PHOTOS[0, :3, :4, :1], None)]
-    quality = Gate(exam, _double).measure(lambda frames: _double(frames) ^ 1)
+    quality = Gate(exam, _double).measure(_flipped)
     assert quality.largest_difference == 1
     assert 0 < quality.ssim <= 1
 

@@ -96,7 +96,8 @@ def test_not_even_tried_where_convolutions_are_few() -> None:
 
 def test_nothing_to_quantise() -> None:
     found = _search(lambda *_: pytest.fail("measured"), layers=[])
-    assert found.chosen == found.steps == ()
+    assert found.chosen == ()
+    assert found.steps == ()
     assert "only 0%" in found.reason
 
 

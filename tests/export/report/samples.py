@@ -30,9 +30,9 @@ QUANTISATION = Quantisation(
     method="percentile",
     layers=3,
     steps=(
-        Step((), 1.0, 38.4),
-        Step(("first",), 0.98, 43.9),
-        Step(("first", "last"), 0.93, 46.3),
+        Step((), False, 1.0, 38.4),
+        Step(("first",), False, 0.98, 43.9),
+        Step(("first", "last"), False, 0.93, 46.3),
     ),
 )
 

@@ -78,11 +78,11 @@ def test_it_is_described_in_words() -> None:
 @pytest.mark.parametrize(
     "steps",
     [
-        (Step((), 1.0, 50.0),),
-        (Step((), 1.0, None),),
-        (Step((), 0.5, 12.0), Step(("a",), 0.02, None)),
-        tuple(Step(("a",) * i, 1 - i / 60, 20 + i) for i in range(30)),
-        (Step((), 1.0, 31.234), Step(("a",), 0.99999, 31.235)),
+        (Step((), False, 1.0, 50.0),),
+        (Step((), False, 1.0, None),),
+        (Step((), False, 0.5, 12.0), Step(("a",), False, 0.02, None)),
+        tuple(Step(("a",) * i, False, 1 - i / 60, 20 + i) for i in range(30)),
+        (Step((), False, 1.0, 31.234), Step(("a",), False, 0.99999, 31.235)),
     ],
     ids=["one", "equal", "wide", "many", "close"],
 )

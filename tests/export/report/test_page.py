@@ -136,18 +136,18 @@ def test_a_precision_that_never_differs_is_said_to_be_equal() -> None:
 
 
 def test_each_step_of_the_search_says_what_it_changed() -> None:
-    steps = (*QUANTISATION.steps, Step(("last",), 0.95, None))
+    steps = (*QUANTISATION.steps, Step(("last",), True, 0.95, None))
     found = read(replace(manifest(), int8=replace(QUANTISATION, steps=steps)), [])
     table = found.text.partition("Kept in half precision")[2]
     assert table.startswith(
         " 1 38.4 dB 100 % nothing 2 43.9 dB 98 % first 3 46.3 dB 93 % + last"
-        f" 4 equal 95 % {MINUS} first"
+        f" 4 equal 95 % {MINUS} first; weights fitted"
     )
 
 
 def test_names_from_strangers_stay_text() -> None:
     given = manifest(HOSTILE)
-    steps = (Step((HOSTILE,), 1.0, 38.4),)
+    steps = (Step((HOSTILE,), False, 1.0, 38.4),)
     given = replace(
         given,
         source=replace(given.source, name=HOSTILE, taken=HOSTILE),

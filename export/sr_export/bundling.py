@@ -1,0 +1,159 @@
+"""A verified float graph as a bundle: its variants, what they measure up to, and the manifest."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sr_deploy import manifest
+from sr_deploy.files import sha256_of
+from sr_deploy.manifest import Check, Manifest, Model, Source, Stored, Variant
+from sr_export import cost, halo, pixels, verify
+from sr_export.precision import offer
+from sr_export.report import page
+from sr_export.runner import OnnxRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from sr_export.options import Options
+    from sr_export.ranges import Ranges
+
+    Run = Callable[[NDArray[Any]], NDArray[Any]]
+    Report = Callable[[str], None]
+
+_COST_SIDE = 128
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A float graph that holds, and what it takes."""
+
+    model: onnx.ModelProto
+    reference: Run
+    """The network that the graph came from, on images in [0, 1]."""
+    architecture: str
+    scale: int
+    channels: Literal[1, 3]
+    parameters: int
+    ranges: Ranges
+    limits: verify.Limits
+    checks: tuple[Check, ...]
+
+
+def write(
+    exported: Exported, options: Options, taken: str, folder: Path, report: Report
+) -> Manifest:
+    """Write all files of the bundle; the manifest last, so that no half bundle has one."""
+    source = Path(options.checkpoint)
+    described = _describe(exported, report)
+    stored = _store(exported.model, folder / "model.onnx")
+    variants = [
+        _variant(exported, each, folder, report) for each in pixels.formats(exported.channels)
+    ]
+    offered = offer.make(_subject(exported, described), options, report)
+    for each in offered.variants:
+        # A precision without a file of its own is computed from that of FP32, the first variant.
+        kept = _store(each.model, folder / f"{each.precision}.onnx") if each.model else variants[0]
+        variants.append(
+            Variant(kept.file, kept.sha256, each.precision, variants[0].pixel_format, each.quality)
+        )
+    report("writing")
+    written = Manifest(
+        schema=manifest.SCHEMA,
+        name=options.name,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        source=Source(source.name, sha256_of(source), taken, str(exported.ranges)),
+        model=described,
+        onnx=stored,
+        variants=tuple(variants),
+        checks=exported.checks,
+        int8=offered.int8,
+        refused=offered.refused,
+        tools=_versions(),
+    )
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    report_page = page(written, offered.scenes, sizes)
+    (folder / manifest.REPORT).write_text(report_page, encoding="utf-8")
+    (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")
+    return manifest.read(folder / manifest.NAME)  # what was written is what will be read
+
+
+def _subject(exported: Exported, described: Model) -> offer.Subject:
+    return offer.Subject(
+        model=exported.model,
+        channels=exported.channels,
+        scale=exported.scale,
+        minimum=described.minimum,
+        fixed_size=described.fixed_size,
+        fixed_batch=described.fixed_batch,
+        operations=1e3 * described.gflop_per_megapixel,
+    )
+
+
+def _variant(
+    exported: Exported, pixel_format: manifest.PixelFormat, folder: Path, report: Report
+) -> Variant:
+    """Write and verify the FP32 graph for one pixel format."""
+    depth = 8 * pixels.LAYOUTS[pixel_format].bytes_per_value
+    report(f"verifying: {depth}-bit frames")
+    model = pixels.wrap(exported.model, pixel_format)
+    shape = next(each for each in verify.shapes(exported.limits) if min(each[1:]) >= 32)
+    verify.compare_bytes(OnnxRunner(model), exported.reference, shape, exported.channels, depth)
+    name = "fp32.onnx" if depth == 8 else f"fp32-{pixel_format}.onnx"
+    stored = _store(model, folder / name)
+    return Variant(stored.file, stored.sha256, "fp32", pixel_format)
+
+
+def _store(model: onnx.ModelProto, path: Path) -> Stored:
+    path.write_bytes(model.SerializeToString())
+    return Stored(path.name, sha256_of(path))
+
+
+def _describe(exported: Exported, report: Report) -> Model:
+    """Measure what the runtime must know."""
+    limits = exported.limits
+    free = limits.fixed_size is None
+    side = max(_COST_SIDE, limits.minimum)
+    report("measuring the cost")
+    spent = cost.measure(exported.model, limits.fixed_size or (side, side))
+    report("measuring the halo")
+    reach = (
+        halo.measure(
+            OnnxRunner(exported.model),
+            channels=exported.channels,
+            scale=exported.scale,
+            grid=limits.grid,
+            minimum=limits.minimum,
+            batch=limits.fixed_batch or 1,
+        )
+        if free
+        else None
+    )
+    return Model(
+        architecture=exported.architecture,
+        scale=exported.scale,
+        channels=exported.channels,
+        halo=reach,
+        multiple_of=limits.grid,
+        minimum=limits.minimum,
+        fixed_size=limits.fixed_size,
+        fixed_batch=limits.fixed_batch,
+        parameters=exported.parameters,
+        gflop_per_megapixel=round(spent.operations / 1e3, 3),
+        bytes_per_pixel=spent.bytes,
+    )
+
+
+def _versions() -> dict[str, str]:
+    names = ("sr-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "spandrel")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
+    }
