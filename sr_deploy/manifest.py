@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from sr_deploy import strict
@@ -106,6 +106,8 @@ class Variant:
     pixel_format: PixelFormat
     quality: Quality | None = None
     """None for FP32, the measure of the others."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    """Backends that compute it worse than it was measured, by name, each with what was found."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sr_deploy.pool import Pool, closed
 if TYPE_CHECKING:
     from sr_deploy.backends.base import Backend
     from sr_deploy.bundle import Bundle
-    from sr_deploy.manifest import PixelFormat, Precision
+    from sr_deploy.manifest import PixelFormat, Precision, Variant
 
 _log = logging.getLogger(__name__)
 
@@ -81,8 +81,7 @@ class Networks:
 
     def precision(self, frames: PixelFormat) -> Precision:
         """Return the precision in which frames of a format are computed."""
-        computed = self.backend.precisions(self._wish.device)
-        return selection.choose(self._bundle, frames, self._wish.precision, computed).precision
+        return self._choice(frames).precision
 
     def release_all_but(self, pool: Pool) -> None:
         """Have the other networks give back what they keep; waits for those that run."""
@@ -114,9 +113,21 @@ class Networks:
         assert failure is not None
         raise failure
 
-    def _loaded(self, frames: PixelFormat) -> Pool:
+    def _choice(self, frames: PixelFormat) -> Variant:
         computed = self.backend.precisions(self._wish.device)
-        variant = selection.choose(self._bundle, frames, self._wish.precision, computed)
+        wanted = self._wish.precision
+        return selection.choose(self._bundle, frames, wanted, computed, self.backend.name)
+
+    def _loaded(self, frames: PixelFormat) -> Pool:
+        variant = self._choice(frames)
+        if self.backend.name in variant.unfit:
+            _log.warning(
+                "%s: %s is off on %s: %s",
+                self._bundle.folder,
+                variant.precision,
+                self.backend.name,
+                variant.unfit[self.backend.name],
+            )
         if self._wish.precision not in ("auto", variant.precision):
             _log.debug("frames of format %s are computed in %s", frames, variant.precision)
         job = Job(

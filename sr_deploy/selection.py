@@ -25,20 +25,26 @@ def pixel_format(channels: int, itemsize: int) -> PixelFormat:
 
 
 def choose(
-    bundle: Bundle, frames: PixelFormat, wanted: str, computed: Sequence[Precision]
+    bundle: Bundle,
+    frames: PixelFormat,
+    wanted: str,
+    computed: Sequence[Precision],
+    backend: str = "",
 ) -> Variant:
     """Choose the variant for frames of a pixel format.
 
-    Every variant of a bundle was measured and holds its budget, so "auto" is the fastest. A
-    precision that the user names is one for 8-bit frames: it trades exactness that 8 bits do not
-    show. Frames of 16 bits are computed in it where the bundle has it for them, else in the most
-    exact precision, so that a folder of both can be upscaled with one setting.
+    Every variant of a bundle was measured and holds its budget, so "auto" is the fastest, but for
+    those that the exporter found this backend to compute worse. A precision that the user names is
+    one for 8-bit frames: it trades exactness that 8 bits do not show. Frames of 16 bits are
+    computed in it where the bundle has it for them, else in the most exact precision, so that a
+    folder of both can be upscaled with one setting.
 
     Args:
         bundle: Where to choose from.
         frames: The pixel format.
         wanted: A precision, or "auto".
         computed: The precisions that the device computes in, fastest first.
+        backend: What is going to run it.
 
     Raises:
         InvalidInputError: the precision that was asked for cannot be had; the text says which can.
@@ -58,7 +64,8 @@ def choose(
             f"(it has {held or 'no variants'}); export the checkpoint again"
         )
     if wanted == "auto":
-        return next(iter(choices.values()))
+        fit = [each for each in choices.values() if backend not in each.unfit]
+        return (fit or list(choices.values()))[0]
     for precision in (wanted, *_EXACT_FIRST) if frames in _DEEP else (wanted,):
         if precision in choices:
             return choices[precision]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,8 @@ from sr_deploy import manifest
 from sr_deploy.files import sha256_of
 from sr_deploy.manifest import Check, Manifest, Model, Source, Stored, Variant
 from sr_export import cost, halo, pixels, verify
-from sr_export.precision import offer
+from sr_export.precision import gate, offer
+from sr_export.precision.confirmation import confirmed
 from sr_export.report import page
 from sr_export.runner import OnnxRunner
 
@@ -79,6 +80,11 @@ def write(
         refused=offered.refused,
         tools=_versions(),
     )
+    (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")
+    report("confirming with the other runtimes")
+    budgets = gate.BUDGETS | options.budgets
+    checked = confirmed(folder, written.variants, offered.scenes, budgets)
+    written = replace(written, variants=checked)
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     report_page = page(written, offered.scenes, sizes)
     (folder / manifest.REPORT).write_text(report_page, encoding="utf-8")

@@ -253,6 +253,7 @@ def _precision_rows(written: Manifest) -> list[tuple[str, str]]:
     for each in written.variants:
         if each.quality is not None:
             text = f"{_decibels(each.quality.psnr)} against FP32 on the worst photo"
+            text += "".join(f"; {name}: {found}" for name, found in each.unfit.items())
             rows.append((each.precision, text))
     for precision, reason in written.refused.items():
         rows.append((precision, f"not offered: {reason}"))

@@ -46,6 +46,21 @@ def test_auto_is_the_fastest_that_the_bundle_has(
     assert selection.choose(bundle(*held), "rgb24", wanted, computed).precision == found
 
 
+def test_auto_leaves_out_what_the_backend_computes_worse() -> None:
+    variants = (
+        Variant("fp32.onnx", "0" * 64, "fp32", "rgb24"),
+        Variant("int8.onnx", "0" * 64, "int8", "rgb24", unfit={"openvino": "29.5 dB"}),
+    )
+    held = Bundle(Path("net.srd"), make(variants=variants))
+
+    def chosen(wanted: str, backend: str) -> str:
+        return selection.choose(held, "rgb24", wanted, EVERYTHING, backend).precision
+
+    assert chosen("auto", "openvino") == "fp32"
+    assert chosen("auto", "tensorrt") == "int8"
+    assert chosen("int8", "openvino") == "int8"  # the user's own word
+
+
 @pytest.mark.parametrize(
     ("deep", "wanted", "found"),
     [

@@ -117,6 +117,7 @@ def quantised(
     graphs.raise_opset(copy, _OPSET)
     names = {each.name for each in chosen}
     constants = {each.name: each for each in graph.initializer}
+    concatenated = {node.output[0] for node in graph.node if node.op_type == "Concat"}
     nodes: list[onnx.NodeProto] = []
     pairs: dict[str, str] = {}
     for node in graph.node:
@@ -127,12 +128,14 @@ def quantised(
                 scales = fitted[node.name].scales
             else:
                 scales = weight_scales(numpy_helper.to_array(constants[node.input[1]]), axis)
-            threshold = scale_of(np.float32(thresholds[node.input[0]]))
-            for i, scale, along in ((0, threshold, None), (1, scales, axis)):
-                name = node.input[i]
-                if name not in pairs:
-                    pairs[name] = _add_pair(graph, nodes, name, scale, along)
-                node.input[i] = pairs[name]
+            scale = scale_of(np.float32(thresholds[node.input[0]]))
+            value, weights = node.input[:2]
+            if value not in pairs:
+                held = _hold(graph, nodes, value, scale) if value in concatenated else value
+                pairs[value] = _add_pair(graph, nodes, held, scale, None)
+            if weights not in pairs:
+                pairs[weights] = _add_pair(graph, nodes, weights, scales, axis)
+            node.input[:2] = [pairs[value], pairs[weights]]
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -168,6 +171,22 @@ def scale_of(threshold: NDArray[np.float32] | np.float32) -> NDArray[np.float32]
     half = scale.astype(np.float16)
     # Rounded up, so that the largest value is not clipped.
     return np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
+
+
+def _hold(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], value: str, scale: NDArray[np.float32]
+) -> str:
+    """Clip a value at the ends of INT8, which quantising does anyway; return the output.
+
+    OpenVINO moves a quantiser that follows a concatenation to before it, and then loses two bits
+    (2026.4: 59 dB against FP32 with one such layer, in place of 73). It does not move a clip.
+    """
+    bounds = [f"{value}_lowest", f"{value}_highest"]
+    for name, end in zip(bounds, (-LEVELS * scale, LEVELS * scale), strict=True):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(end, np.float32), name))
+    output = f"{value}_held"
+    nodes.append(helper.make_node("Clip", [value, *bounds], [output], output))
+    return output
 
 
 def _add_pair(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -134,6 +135,24 @@ def test_the_picture_is_kept(net: Net) -> None:
     image = samples.as_float(samples.batch(1, 64, 64, net.channels))
     expected, exact = OnnxRunner(result)(image), OnnxRunner(model)(image)
     assert 35 < psnr(exact, expected, peak=1.0) < 75
+
+
+def test_openvino_quantises_after_a_concatenation() -> None:
+    """Dense blocks: a quantiser that OpenVINO moves before the concatenation loses two bits."""
+    net = Net().conv(16).add("LeakyRelu", alpha=0.2)
+    net.join("Concat", "input", axis=1).back_to("concat_2", 19).conv(16).conv(3, gain=0.1)
+    net.add("Add", np.float32(0.5))
+    model = net.model()
+    found = layers(model)[1:2]
+    assert [each.input for each in found] == ["concat_2"]
+    wrapped = pixels.wrap(quantised(model, found, _thresholds(model, found)), "rgb24")
+    frames = samples.batch(1, 64, 64, 3)
+    core = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(wrapped.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    # Only values at the middle between two levels may be rounded otherwise.
+    assert psnr(OnnxRunner(wrapped)(frames), compiled(frames)[0]) > 65
 
 
 def test_the_rest_in_half_is_strongly_typed() -> None:
