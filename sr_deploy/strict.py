@@ -82,7 +82,7 @@ def _decode_dataclass(kind: Any, value: object, where: str) -> object:
     for name, field in fields.items():
         if name in value:
             found[name] = _decode(hints[name], value[name], f"{where}.{name}")
-        elif field.default is dataclasses.MISSING:
+        elif field.default is field.default_factory is dataclasses.MISSING:
             raise BundleError(f"{where}: the field {name!r} is missing")
     try:
         return kind(**found)
