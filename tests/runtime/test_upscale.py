@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from sr_deploy import images, upscale
+from sr_deploy import images, memory, upscale
 from sr_deploy.errors import BackendError, OutOfMemoryError
 from sr_deploy.images import Metadata, Picture
 
@@ -29,7 +29,8 @@ class Spec:
     backend: str = "fake"
     precision: str = "fp32"
     device: str = "CPU"
-    memory: int = 1 << 30
+    # Beside what this process holds, which after many tests may be gigabytes.
+    memory: int = field(default_factory=lambda: memory.resident() + (1 << 30))
 
 
 class FakeEngine:
@@ -38,11 +39,12 @@ class FakeEngine:
     options: dict[str, Any]
     seen: list[tuple[int, ...]]
     reserve: int
-    spec = Spec()
+    spec: Spec
 
     def __init__(self, path: str, **options: Any) -> None:
         type(self).options = {"path": path, **options}
         type(self).seen = []
+        self.spec = Spec()
 
     def __enter__(self) -> FakeEngine:
         return self
