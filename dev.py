@@ -54,7 +54,7 @@ def setup() -> None:
     venv.create(ENVIRONMENT, with_pip=True, clear=True)
     pip = [BIN / "python", "-m", "pip", "install", "--quiet", "--constraint", CONSTRAINTS]
     run([*pip, "--upgrade", "pip"])
-    run([*pip, "--editable", ".[cpu,export]", "--group", "dev"])
+    run([*pip, "--editable", ".[cpu,export,video]", "--group", "dev"])
     stamp.write_text(wanted)
 
 

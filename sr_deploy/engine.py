@@ -16,9 +16,11 @@ from sr_deploy.memory import Budget
 from sr_deploy.networks import Networks, Wish
 from sr_deploy.pool import closed
 from sr_deploy.selection import pixel_format
+from sr_deploy.stream import Flow, Stream, async_results, results
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 
     from numpy.typing import NDArray
 
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from sr_deploy.tiling import Plan
 
 _log = logging.getLogger(__name__)
+
+# Frames of a stream beside those that are computed: one that was read, one that is ready.
+_AHEAD = 2
+# They may take this part of the memory.
+_WAITING_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Spec:
         precision: In which the network computes 8-bit frames.
         device: The backend's name for it.
         threads: Of computation, on a CPU.
+        lanes: Frames that it computes at once.
         memory: Bytes that the process may hold while a frame is upscaled.
     """
 
@@ -52,6 +60,7 @@ class Spec:
     precision: Precision
     device: str
     threads: int
+    lanes: int
     memory: int
 
 
@@ -67,6 +76,8 @@ class Engine:
             those of 16 bits are computed in it where the bundle has it for them, else in FP32.
         device: The backend's name for a device; None for its default.
         threads: Of computation on a CPU; None for as many as this process has real cores.
+        lanes: How many frames to compute at once, sharing the threads, where several threads call
+            `upscale`, and in `stream`; more take more memory, and seldom pay on a CPU.
         memory: The most that this process may hold while a frame is upscaled, in bytes or as text
             ("2GiB"); None for what it holds when the engine opens and a quarter of what is free.
         tile: Side, or height and width, of the tiles; None for the largest that memory allows.
@@ -86,12 +97,14 @@ class Engine:
         precision: str = "auto",
         device: str | None = None,
         threads: int | None = None,
+        lanes: int = 1,
         memory: str | int | None = None,
         tile: int | tuple[int, int] | None = None,
     ) -> None:
         self._most_pixels: int | None = None
         self._tile = _checked_tile(tile)
-        wish = Wish(backend, precision, device, _checked_threads(threads))
+        threads = machine.cores() if threads is None else _at_least_1("threads", threads)
+        wish = Wish(backend, precision, device, threads, _at_least_1("lanes", lanes))
         self._budget = Budget.given(memory)
         bundle = Bundle.open(path)
         self._model = bundle.manifest.model
@@ -105,6 +118,7 @@ class Engine:
             precision=self._networks.precision(first),
             device=self._networks.pool(first).network.device,
             threads=wish.threads,
+            lanes=wish.lanes,
             memory=self._budget.total,
         )
 
@@ -149,6 +163,67 @@ class Engine:
                 whole[..., each.first : each.last] = value
         return result
 
+    def stream(
+        self,
+        frames: Iterable[Any],
+        in_flight: int | None = None,
+        *,
+        latest: bool = False,
+        reuse: bool = False,
+    ) -> Generator[Any, None, None]:
+        """Yield the result of each frame, in order, while the next are read and computed.
+
+        The frames are read in a thread of their own, computed in others, and what the caller does
+        with a result overlaps with both. Memory is bounded: when the caller is slow, the source
+        waits. What the source, the network or the caller raises ends all of it, at its frame; so
+        does leaving the loop. Then no thread is left, once the source has given what it was asked
+        for last.
+
+        Args:
+            frames: Images as `upscale` takes them, of any sizes; or pairs of an image and anything
+                that is to come back with its result. An image must stay as it is until its result
+                has come.
+            in_flight: How many frames may be on their way at once; None for as many as keep
+                everything busy within the memory budget.
+            latest: For live sources: never make the source wait. Of the frames that come while
+                others are computed, only the newest is kept.
+            reuse: A result is only valid until the next is taken: its memory is used again, which
+                is faster.
+
+        Yields:
+            A result for each image, or for each pair a result and what came with the image.
+
+        Raises:
+            InvalidInputError: `in_flight` is below 1; later, an image does not fit.
+        """
+        flow = self._flow(in_flight, latest=latest, reuse=reuse)
+        return results(Stream(frames, self._upscale_in_flight, flow))
+
+    def astream(
+        self,
+        frames: Iterable[Any] | AsyncIterable[Any],
+        in_flight: int | None = None,
+        *,
+        latest: bool = False,
+        reuse: bool = False,
+    ) -> AsyncGenerator[Any, None]:
+        """Do as `stream` does, for programs on an event loop, which stays free meanwhile.
+
+        Args:
+            frames: As of `stream`, from an asynchronous iterable or another.
+            in_flight: See `stream`; so for the others.
+            latest: See `stream`.
+            reuse: See `stream`.
+
+        Returns:
+            An asynchronous generator; `contextlib.aclosing` ends it early.
+
+        Raises:
+            InvalidInputError: as of `stream`.
+        """
+        flow = self._flow(in_flight, latest=latest, reuse=reuse)
+        return async_results(frames, lambda each: Stream(each, self._upscale_in_flight, flow))
+
     def close(self) -> None:
         """Wait for the frames in flight, then give everything back; again does nothing."""
         self._networks.close()
@@ -161,6 +236,26 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"<{'closed ' if self._networks.closed else ''}Engine {self._spec}>"
+
+    def _flow(self, in_flight: int | None, *, latest: bool, reuse: bool) -> Flow:
+        """Return how frames flow; of how many the user leaves to us, memory decides."""
+        if in_flight is not None:
+            _at_least_1("in_flight", in_flight)
+
+        def most(frame: Any) -> int:
+            if in_flight is not None:
+                return in_flight
+            allowed = self._budget.total // _WAITING_SHARE // max(self._bytes_in_flight(frame), 1)
+            return max(1, min(self._spec.lanes + _AHEAD, allowed))
+
+        return Flow(self._spec.lanes, most, latest, reuse)
+
+    def _bytes_in_flight(self, frame: Any) -> int:
+        """Return what a frame and its result take; whether it is a frame is seen later."""
+        return int(getattr(frame, "nbytes", 0)) * (1 + self._model.scale**2)
+
+    def _upscale_in_flight(self, frame: Any, out: Any, in_flight: int) -> Any:
+        return self.upscale(frame, out, reserve=in_flight * self._bytes_in_flight(frame))
 
     def _run_pass(self, each: Pass, frame: NDArray[Any], out: NDArray[Any], reserve: int) -> None:
         """Run some channels of a frame (H, W, C) into the same channels of `out`."""
@@ -185,9 +280,9 @@ class Engine:
         Raises:
             OutOfMemoryError: not even the smallest fit.
         """
-        footprint = pool.network.footprint
+        footprint = pool.network.footprint.times(pool.network.lanes)
         budget = replace(self._budget, held=self._networks.held)
-        tile_bytes = pixel_bytes * (1 + self._model.scale**2)
+        tile_bytes = pool.network.lanes * pixel_bytes * (1 + self._model.scale**2)
         allowed = max(budget.pixels(footprint, held, tile_bytes), 1)
         if self._most_pixels is not None:
             allowed = min(allowed, self._most_pixels)
@@ -241,12 +336,12 @@ def _checked_tile(tile: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return sides
 
 
-def _checked_threads(threads: int | None) -> int:
-    """Return how many threads compute.
+def _at_least_1(name: str, value: int) -> int:
+    """Return a number that the user gives.
 
     Raises:
-        InvalidInputError: the user's number is below 1.
+        InvalidInputError: it is below 1.
     """
-    if threads is not None and threads < 1:
-        raise InvalidInputError(f"threads must be at least 1, found {threads}")
-    return threads or machine.cores()
+    if value < 1:
+        raise InvalidInputError(f"{name} must be at least 1, found {value}")
+    return value

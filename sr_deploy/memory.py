@@ -116,6 +116,10 @@ class Footprint:
         peak = max(factor * model.bytes_per_pixel, _PACKING[pixel_format] * result)
         return cls(fixed + weights, peak + _HALVES[pixel_format] * result)
 
+    def times(self, lanes: int) -> Footprint:
+        """Return what several lanes take."""
+        return Footprint(lanes * self.fixed, lanes * self.per_pixel)
+
 
 @dataclass(frozen=True)
 class Budget:

@@ -29,6 +29,7 @@ class Wish:
     precision: str
     device: str | None
     threads: int
+    lanes: int = 1
 
 
 class Networks:
@@ -137,5 +138,6 @@ class Networks:
             variant.precision,
             self._wish.device,
             self._wish.threads,
+            self._wish.lanes,
         )
         return Pool(self.backend.load(job))

@@ -41,7 +41,8 @@ class Job:
         pixel_format: Of the frames, in and out.
         precision: To compute in.
         device: As the user named it; None: the backend's own choice.
-        threads: Of computation, on a CPU.
+        threads: Of computation on a CPU, for all lanes together.
+        lanes: How many frames are to be computed at once.
     """
 
     file: Path
@@ -50,6 +51,7 @@ class Job:
     precision: Precision
     device: str | None
     threads: int
+    lanes: int = 1
 
 
 class Lane(Protocol):
@@ -88,7 +90,7 @@ class Network(Protocol):
 
     @property
     def lanes(self) -> int:
-        """How many lanes are worth having."""
+        """How many lanes to open."""
 
     def open_lane(self) -> Lane:
         """Open another lane.

@@ -73,8 +73,6 @@ def _provider(device: str | None) -> str:
 class OnnxRuntimeNetwork:
     """A network in a session; all its lanes share the session."""
 
-    lanes = 1  # one run of all threads is as fast as several of fewer
-
     def __init__(self, job: Job, provider: str) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
@@ -84,6 +82,7 @@ class OnnxRuntimeNetwork:
         # 256x256 and more run as fast without.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._job = job
+        self.lanes = job.lanes
         self.device = "cuda" if provider == _PROVIDERS["cuda"] else "cpu"
         try:
             self._session = onnxruntime.InferenceSession(

@@ -76,13 +76,12 @@ class OpenVinoBackend:
 class OpenVinoNetwork:
     """A network as OpenVINO read it; each lane compiles it for itself."""
 
-    lanes = 1  # one request of all threads is as fast as several of fewer
-
     def __init__(self, core: openvino.Core, job: Job, device: str, hint: str) -> None:
         self._core = core
         self._job = job
         self._hint = hint
         self.device = device
+        self.lanes = job.lanes
         try:
             self._model = core.read_model(job.file)
         except RuntimeError as error:
@@ -110,7 +109,7 @@ class OpenVinoNetwork:
         }
         if self.device == "CPU":
             configuration |= {
-                "INFERENCE_NUM_THREADS": self._job.threads,
+                "INFERENCE_NUM_THREADS": max(1, self._job.threads // self.lanes),
                 "NUM_STREAMS": 1,
                 "ENABLE_CPU_PINNING": False,
             }
