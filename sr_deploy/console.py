@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sr_deploy.errors import SrDeployError
 
@@ -55,6 +56,11 @@ def complain(program: str, message: str) -> None:
 def say(text: str = "") -> None:
     """Print a result to stdout."""
     print(text)  # noqa: T201
+
+
+def say_json(value: dict[str, Any]) -> None:
+    """Print a line of JSON to stdout at once, for the program that reads it."""
+    print(json.dumps(value), flush=True)  # noqa: T201
 
 
 class Progress:

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
-import sys
-import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sr_deploy import console, memory, worklist
-from sr_deploy.engine import Engine, Spec
-from sr_deploy.errors import InvalidInputError
-from sr_deploy.pipeline import Pipeline
+from sr_deploy import console, upscale_images, upscale_video, worklist
+from sr_deploy.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sr_deploy.pipeline import Outcome
-    from sr_deploy.worklist import Job
-
 _DESCRIPTION = """\
-Upscale images with a bundle that sr-export made.
+Upscale images and videos with a bundle that sr-export made.
 
 One image becomes the file OUTPUT. Several images, and folders with all that is in them, go into
 the folder OUTPUT under their own names. PNG, JPEG, WebP, TIFF and BMP are read and written; the
 names say which. Gray stays gray, transparency is upscaled too, 16 bits stay 16 bits in PNG and
 TIFF. Colour profile, EXIF and resolution are kept, and the orientation of EXIF is applied.
+
+Of a video, sound, subtitles, chapters, attachments, tags and every timestamp are kept; the frames
+are encoded again. 10 bits stay 10 bits. What is done of it is kept beside the output: --resume
+goes on after an interruption.
+
+"-" is a pipe: Y4M or raw frames (--raw) come in on stdin and go out on stdout.
 
 Inputs are never overwritten. A file is written whole or not at all, so what is there is done."""
 
@@ -40,12 +38,15 @@ examples:
   sr-upscale net.srd photos big --resume        go on where it was stopped
   sr-upscale net.srd photos big --format webp --quality 90
   sr-upscale net.srd huge.tif big.tif --memory 8GiB
+  sr-upscale net.srd film.mp4 big.mkv           a video
+  sr-upscale net.srd film.mp4 big.mkv --encoder hevc --quality 18 --preset slow
+  sr-upscale net.srd film.mp4 look.mkv --start 1:30 --end 1:40
+  ffmpeg -i in.mp4 -f yuv4mpegpipe - | sr-upscale net.srd - - | ffmpeg -i - out.mp4
 
-exit codes: 0 all done, 1 something failed (the other images are done), 2 wrong usage."""
+exit codes: 0 all done, 1 something failed or could not be read (what could is done), 2 wrong usage,
+130 interrupted."""
 
-_FORMATS = ("png", "jpg", "webp", "tif", "bmp")
-# With several images, this part of the memory is for those that wait while one is upscaled.
-_WAITING_SHARE = 4
+_FORMATS = ("png", "jpg", "webp", "tif", "bmp", "mp4", "mkv", "mov", "webm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,24 +63,31 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="the folder that sr-export made, NAME.srd")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="an image, or a folder of them")
-    parser.add_argument("output", metavar="OUTPUT", help="an image file, or a folder to write into")
+    parser.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="an image, a folder of them, a video, or -"
+    )
+    parser.add_argument("output", metavar="OUTPUT", help="a file, a folder to write into, or -")
     files = parser.add_argument_group("files")
     files.add_argument(
         "--format", choices=_FORMATS, help="write this into the folder (default: as the input is)"
     )
     files.add_argument(
         "--quality",
-        type=int,
-        default=95,
-        help="of JPEG and WebP, 1 to 100; WebP is lossless at 100 (default: 95)",
+        type=float,
+        help="of JPEG and WebP, 1 to 100; WebP is lossless at 100 (default: 95). Of a video, in "
+        "the encoder's own measure, such as CRF, where less is better (default: nearly lossless)",
     )
     there = files.add_mutually_exclusive_group()
-    there.add_argument("--resume", action="store_true", help="leave outputs that are there already")
+    there.add_argument(
+        "--resume", action="store_true", help="leave outputs that are there; go on with a video"
+    )
     there.add_argument("--overwrite", action="store_true", help="replace them")
+    upscale_video.add_options(parser)
     _add_engine_options(parser)
     parser.add_argument(
-        "--json", action="store_true", help="print a line of JSON per image, and one at the end"
+        "--json",
+        action="store_true",
+        help="print lines of JSON: one per image and one at the end, or how far a video is",
     )
     return parser
 
@@ -119,30 +127,17 @@ def _tile(text: str) -> tuple[int, int]:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    if not 1 <= arguments.quality <= 100:
-        raise InvalidInputError(f"--quality must be from 1 to 100, found {arguments.quality}")
-    start = time.monotonic()
-    suffix = f".{arguments.format}" if arguments.format else None
+    run = upscale_images.run
+    if upscale_video.PIPE in (*arguments.inputs, arguments.output) or worklist.are_videos(
+        arguments.inputs, arguments.output
+    ):
+        run = upscale_video.run
     with _log_shown(debug=arguments.debug):
-        jobs = worklist.plan(arguments.inputs, arguments.output, suffix)
-        todo = worklist.remaining(jobs, overwrite=arguments.overwrite, resume=arguments.resume)
-        report = _Report(len(jobs), len(jobs) - len(todo), as_json=arguments.json)
-        if todo:
-            with console.Progress(len(todo), "images") as progress:
-                for outcome in _outcomes(arguments, todo, report, progress):
-                    progress.step(outcome.job.source.name)
-                    report.add(outcome)
-    return report.finish(time.monotonic() - start)
+        return run(arguments, lambda: _engine(arguments))
 
 
-def _outcomes(
-    arguments: argparse.Namespace,
-    todo: Sequence[Job],
-    report: _Report,
-    progress: console.Progress,
-) -> Iterator[Outcome]:
-    progress.stage("loading the network")
-    with Engine(
+def _engine(arguments: argparse.Namespace) -> Engine:
+    return Engine(
         arguments.bundle,
         backend=arguments.backend,
         precision=arguments.precision,
@@ -150,79 +145,7 @@ def _outcomes(
         threads=arguments.threads,
         memory=arguments.memory,
         tile=arguments.tile,
-    ) as engine:
-        report.run_by(engine.spec)
-        progress.stage(f"upscaling {todo[0].source.name}")
-        yield from Pipeline(
-            engine,
-            scale=engine.spec.scale,
-            available=engine.spec.memory - memory.resident(),
-            room=engine.spec.memory // _WAITING_SHARE if len(todo) > 1 else 0,
-            quality=arguments.quality,
-        ).run(todo)
-
-
-class _Report:
-    """Says what was done: to people at the end, to programs image by image."""
-
-    def __init__(self, total: int, skipped: int, *, as_json: bool) -> None:
-        self._total = total
-        self._skipped = skipped
-        self._as_json = as_json
-        self._done = 0
-        self._failed: list[Outcome] = []
-        self._only = ""
-        self._run_by: dict[str, object] = {}
-
-    def run_by(self, spec: Spec) -> None:
-        """Take note of what runs the network."""
-        names = ("scale", "backend", "precision", "device")
-        self._run_by = {name: getattr(spec, name) for name in names}
-
-    def add(self, outcome: Outcome) -> None:
-        """Take note of what became of an image."""
-        line: dict[str, object] = {"input": str(outcome.job.source)}
-        if outcome.error:
-            self._failed.append(outcome)
-            line["error"] = _reason(outcome)
-        else:
-            self._done += 1
-            height, width = outcome.size
-            line |= {"output": str(outcome.job.target), "width": width, "height": height}
-            self._only = f"{outcome.job.target}: {width}x{height}"
-        if self._as_json:
-            _print_json(line | {"seconds": round(outcome.seconds, 3)})
-
-    def finish(self, seconds: float) -> int:
-        """Report the whole; return the exit code."""
-        if self._as_json:
-            counts = {"done": self._done, "failed": len(self._failed), "skipped": self._skipped}
-            _print_json(counts | {"seconds": round(seconds, 3)} | self._run_by)
-        for outcome in self._failed:
-            console.complain("sr-upscale", _reason(outcome))
-        if not self._as_json and (self._total > 1 or not self._failed):
-            console.say(self._summary(seconds))
-        return 1 if self._failed else 0
-
-    def _summary(self, seconds: float) -> str:
-        if self._total == 1 and self._done:
-            return f"{self._only} in {console.clock(seconds)}"
-        parts = [f"{self._done} images upscaled in {console.clock(seconds)}"]
-        parts += [f"{self._skipped} done before"] if self._skipped else []
-        parts += [f"{len(self._failed)} failed"] if self._failed else []
-        return ", ".join(parts)
-
-
-def _reason(outcome: Outcome) -> str:
-    """Return what went wrong, with the name of the image."""
-    assert outcome.error is not None
-    text, name = console.describe(outcome.error), str(outcome.job.source)
-    return text if name in text else f"{name}: {text}"
-
-
-def _print_json(line: dict[str, Any]) -> None:
-    console.say(json.dumps(line))
-    sys.stdout.flush()
+    )
 
 
 @contextlib.contextmanager

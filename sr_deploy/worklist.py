@@ -1,4 +1,4 @@
-"""What `sr-upscale` is to do: which image file becomes which, and what must not be touched."""
+"""What `sr-upscale` is to do: which file becomes which, and what must not be touched."""
 
 from __future__ import annotations
 
@@ -71,6 +71,61 @@ def plan(inputs: Sequence[str], output: str, suffix: str | None = None) -> list[
     return list(dict.fromkeys(jobs))
 
 
+def are_videos(inputs: Sequence[str], output: str) -> bool:
+    """Return whether this is work on videos.
+
+    Raises:
+        InvalidInputError: some inputs are videos, others are not.
+    """
+    videos = [each for each in inputs if _is_video(Path(each))]
+    others = [each for each in inputs if each not in videos]
+    if videos and others:
+        raise InvalidInputError(
+            f"{videos[0]} is a video, {others[0]} is not; upscale videos and images one after the "
+            "other"
+        )
+    # A video may have any name; what is to become a video is one.
+    return bool(videos) or (len(inputs) == 1 and _is_video(Path(output)))
+
+
+def plan_videos(inputs: Sequence[str], output: str, suffix: str | None = None) -> list[Job]:
+    """Decide where each video goes: one into the file that `output` names, several into a folder.
+
+    Args:
+        inputs: video files.
+        output: a file or a folder, as typed.
+        suffix: what the names in the folder are to end in; None keeps each one's own.
+
+    Raises:
+        NotFoundError: an input, or the folder of the output, is not there.
+        InvalidInputError: it cannot be done as asked; the text says what to do instead.
+    """
+    sources = [Path(each) for each in inputs]
+    for source in sources:
+        if not source.exists():
+            raise NotFoundError(f"{source}: no such file")
+    target = Path(output)
+    if len(sources) > 1 or target.is_dir() or output.endswith(("/", os.sep)):
+        if not target.is_dir():
+            raise NotFoundError(f"{target}: no such folder for several videos to go into")
+        jobs = [
+            Job(each, target / (each.with_suffix(suffix) if suffix else each).name)
+            for each in sources
+        ]
+    else:
+        if not target.parent.is_dir():
+            raise NotFoundError(f"{target.parent}: no such folder")
+        jobs = [Job(sources[0], target)]
+    for job in jobs:
+        if images.could_be_image(job.target):
+            raise InvalidInputError(
+                f"{job.source}: a video, which cannot become the image {job.target.name}; name a "
+                "video, such as big.mkv"
+            )
+    _check_apart(jobs)
+    return list(dict.fromkeys(jobs))
+
+
 def remaining(jobs: Sequence[Job], *, overwrite: bool, resume: bool) -> list[Job]:
     """Return the jobs that are to be done, given what is there already.
 
@@ -94,8 +149,6 @@ def remaining(jobs: Sequence[Job], *, overwrite: bool, resume: bool) -> list[Job
 def _check_source(source: Path) -> None:
     if not source.exists():
         raise NotFoundError(f"{source}: no such file or folder")
-    if _is_video(source):
-        raise InvalidInputError(f"{source}: a video; this version upscales images only")
 
 
 def _check_folder(output: str, target: Path) -> None:
@@ -133,14 +186,20 @@ def _images_in(folder: Path, output: Path) -> Iterator[Path]:
                 yield here / name
             videos += _is_video(Path(name))
     if videos:
-        _log.warning("%s: %d videos left out; this version upscales images only", folder, videos)
+        _log.warning("%s: %d videos left out; name them to have them upscaled", folder, videos)
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        images.check_fits(job.target, 1, 1)  # the name says a format
+    _check_apart(jobs)
+
+
+def _check_apart(jobs: Sequence[Job]) -> None:
+    """Check that no job writes what another reads or writes."""
     sources = {job.source.resolve(): job.source for job in jobs}
     taken: dict[str, Job] = {}
     for job in jobs:
-        images.check_fits(job.target, 1, 1)  # the name says a format
         if job.target.resolve() in sources:
             raise InvalidInputError(
                 f"{job.target}: is an input, which is never overwritten; choose another output"

@@ -231,9 +231,10 @@ def test_warnings_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["photos/none.png", "big.png"], "photos/none.png: no such file"),
         (["photos", "photos"], "is an input, which is never overwritten"),
-        (["clip.mp4", "big.mp4"], "this version upscales images only"),
+        (["clip.mp4", "big.png"], "clip.mp4: a video, which cannot become the image big.png"),
+        (["clip.mp4", "a.png", "big"], "clip.mp4 is a video, a.png is not"),
         (["photos", "big.png"], "names one image, but several"),
-        (["photos", "big", "--quality", "0"], "--quality must be from 1 to 100"),
+        (["photos", "big", "--quality", "0"], "--quality of images must be a whole number from 1 to 100"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_line(

@@ -83,7 +83,6 @@ class TestPlan:
             (["a.png"], "big", "must end in one of .png"),
             (["a.png"], "big.gif", "must end in one of .png"),
             (["a.png", "in/notes.txt"], "out", "notes.txt: no image format"),
-            (["clip.mp4"], "big.mp4", "this version upscales images only"),
             (["in/.thumbs/../notes.txt"], "out/", "no image format"),
         ],
     )
@@ -142,3 +141,50 @@ def test_what_is_done_is_skipped_or_done_again(tmp_path: Path) -> None:
 def test_without_a_word_nothing_is_overwritten(tmp_path: Path, count: int, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         worklist.remaining(_jobs(tmp_path, count, 1), overwrite=False, resume=False)
+
+
+@pytest.mark.usefixtures("here")
+class TestVideos:
+    @pytest.mark.parametrize(
+        ("inputs", "output", "videos"),
+        [
+            (["clip.mp4"], "big.mkv", True),
+            (["clip.MP4", "other.mov"], "out", True),
+            (["clip.bin"], "big.mkv", True),
+            (["a.png"], "big.png", False),
+            (["in"], "out", False),
+        ],
+    )
+    def test_what_is_work_on_videos(self, inputs: list[str], output: str, videos: bool) -> None:
+        assert worklist.are_videos(inputs, output) is videos
+
+    def test_videos_and_images_are_not_mixed(self) -> None:
+        with pytest.raises(InvalidInputError, match="clip.mp4 is a video, a.png is not"):
+            worklist.are_videos(["a.png", "clip.mp4"], "out")
+
+    def test_one_to_a_file_and_several_into_a_folder(self) -> None:
+        Path("out").mkdir()
+        _touch("other.mov")
+        clip, other = Path("clip.mp4"), Path("other.mov")
+        assert worklist.plan_videos(["clip.mp4"], "big.mkv") == [Job(clip, Path("big.mkv"))]
+        assert worklist.plan_videos(["clip.mp4"], "out") == [Job(clip, Path("out/clip.mp4"))]
+        assert worklist.plan_videos(["clip.mp4", "other.mov", "clip.mp4"], "out", ".mkv") == [
+            Job(clip, Path("out/clip.mkv")),
+            Job(other, Path("out/other.mkv")),
+        ]
+
+    @pytest.mark.parametrize(
+        ("inputs", "output", "message"),
+        [
+            (["none.mp4"], "big.mkv", "none.mp4: no such file"),
+            (["clip.mp4"], "nowhere/big.mkv", "nowhere: no such folder"),
+            (["clip.mp4"], "clip.mp4", "is an input, which is never overwritten"),
+            (["clip.mp4", "in/clip.mp4"], ".", "is an input"),
+            (["clip.mp4"], "big.png", "cannot become the image big.png"),
+            (["clip.mp4", "in/clip.mp4"], "big.mkv", "no such folder for several videos"),
+        ],
+    )
+    def test_what_is_refused(self, inputs: list[str], output: str, message: str) -> None:
+        _touch("in/clip.mp4")
+        with pytest.raises(SrDeployError, match=message):
+            worklist.plan_videos(inputs, output)
