@@ -23,8 +23,16 @@ class BundleError(SrDeployError, ValueError):
     """A bundle is damaged, incomplete, or of a kind that this version does not read."""
 
 
+class TilingNeededError(SrDeployError, ValueError):
+    """A frame of YUV does not fit in one piece; as RGB, it would be cut into tiles."""
+
+
 class ImageError(SrDeployError, OSError):
     """An image file cannot be read or written."""
+
+
+class VideoError(SrDeployError, OSError):
+    """A video file cannot be read or written."""
 
 
 class BackendError(SrDeployError, RuntimeError):
