@@ -22,7 +22,9 @@ _LARGEST_MANIFEST = 1 << 20
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Method = Literal["percentile", "minmax", "mse"]
 """How the range of activations that INT8 covers is chosen."""
-PixelFormat = Literal["rgb24", "rgb48", "gray8", "gray16"]
+YuvFormat = Literal["yuv420p", "nv12", "p010"]
+"""Of video, by FFmpeg's names: 8 bits, planar and semi-planar, and 10 bits in 16."""
+PixelFormat = Literal["rgb24", "rgb48", "gray8", "gray16", YuvFormat]
 
 
 @dataclass(frozen=True)

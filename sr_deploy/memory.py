@@ -8,10 +8,11 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from sr_deploy import machine
 from sr_deploy.errors import InvalidInputError, OutOfMemoryError
+from sr_deploy.manifest import YuvFormat
 
 if TYPE_CHECKING:
     from sr_deploy.manifest import Model, PixelFormat
@@ -21,11 +22,24 @@ _UNITS = "KMGT"
 _SHARE = 4
 # What turning the network's result into bytes takes at most, over that result in FP32: where the
 # network itself takes little, it is this that counts. Measured with one and three convolutions, x4,
-# with OpenVINO and ONNX Runtime: 1.8 to 3.5 for 8 bits, 6.2 to 8.2 for 16.
-_PACKING: dict[PixelFormat, float] = {"rgb24": 3.6, "gray8": 3.6, "rgb48": 6.0, "gray16": 6.0}
+# with OpenVINO and ONNX Runtime: 1.8 to 3.6 for 8 bits, 6.2 to 8.2 for 16, 3.6 to 6.2 for YUV.
+_PACKING: dict[PixelFormat, float] = {
+    "rgb24": 3.6,
+    "gray8": 3.6,
+    "rgb48": 6.0,
+    "gray16": 6.0,
+    **dict.fromkeys(get_args(YuvFormat), 3.6),
+}
 # Of 16 bits, the halves come on top of what the network itself takes, where that is alive beside
-# them: 1.6 of the FP32 result with 10 convolutions of 32 features x2, nothing with EDSR.
-_HALVES: dict[PixelFormat, float] = {"rgb24": 0.0, "gray8": 0.0, "rgb48": 2.5, "gray16": 2.5}
+# them: 1.6 of the FP32 result with 10 convolutions of 32 features x2, nothing with EDSR. So does,
+# of YUV, what is added to the result and summed: 3.4 with the former.
+_ON_TOP: dict[PixelFormat, float] = {
+    "rgb24": 0.0,
+    "gray8": 0.0,
+    "rgb48": 2.5,
+    "gray16": 2.5,
+    **dict.fromkeys(get_args(YuvFormat), 3.5),
+}
 _STATM = Path("/proc/self/statm")
 _UNKNOWN_RESIDENT = 256 << 20
 """What this process is taken to hold where the system does not say: Python with a backend and a
@@ -114,7 +128,7 @@ class Footprint:
         weights = round(4 * copies * model.parameters)
         result = 4 * model.channels * model.scale**2
         peak = max(factor * model.bytes_per_pixel, _PACKING[pixel_format] * result)
-        return cls(fixed + weights, peak + _HALVES[pixel_format] * result)
+        return cls(fixed + weights, peak + _ON_TOP[pixel_format] * result)
 
     def times(self, lanes: int) -> Footprint:
         """Return what several lanes take."""

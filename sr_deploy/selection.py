@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from sr_deploy.errors import BundleError, InvalidInputError
-from sr_deploy.manifest import Precision
+from sr_deploy.manifest import Precision, YuvFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sr_deploy.bundle import Bundle
     from sr_deploy.manifest import PixelFormat, Variant
 
-_DEEP = ("rgb48", "gray16")
+_DEEP = ("rgb48", "gray16", "p010")
 _EXACT_FIRST: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -59,9 +59,10 @@ def choose(
     choices = {variant.precision: variant for variant in found if variant is not None}
     if not choices:
         held = ", ".join(sorted({each.pixel_format for each in bundle.manifest.variants}))
+        option = " with --yuv" if frames in get_args(YuvFormat) else ""
         raise BundleError(
             f"{bundle.folder}: has nothing that runs here for frames of format {frames} "
-            f"(it has {held or 'no variants'}); export the checkpoint again"
+            f"(it has {held or 'no variants'}); export the checkpoint again{option}"
         )
     if wanted == "auto":
         fit = [each for each in choices.values() if backend not in each.unfit]

@@ -15,6 +15,7 @@ from sr_deploy.manifest import Check, Manifest, Model, Source, Stored, Variant
 from sr_export import cost, halo, pixels, verify
 from sr_export.precision import gate, offer
 from sr_export.precision.confirmation import confirmed
+from sr_export.precision.video import Film, Studio
 from sr_export.report import page
 from sr_export.runner import OnnxRunner
 
@@ -66,6 +67,9 @@ def write(
         variants.append(
             Variant(kept.file, kept.sha256, each.precision, variants[0].pixel_format, each.quality)
         )
+    films = [_film(exported, options, offered, each, report) for each in options.yuv]
+    for film in films:
+        variants += _stored_film(film, folder)
     report("writing")
     written = Manifest(
         schema=manifest.SCHEMA,
@@ -77,13 +81,13 @@ def write(
         variants=tuple(variants),
         checks=exported.checks,
         int8=offered.int8,
-        refused=offered.refused,
+        refused=offered.refused | {key: why for each in films for key, why in each.refused.items()},
         tools=_versions(),
     )
     (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")
     report("confirming with the other runtimes")
     budgets = gate.BUDGETS | options.budgets
-    checked = confirmed(folder, written.variants, offered.scenes, budgets)
+    checked = confirmed(folder, written.variants, offered.scenes, budgets, films)
     written = replace(written, variants=checked)
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     report_page = page(written, offered.scenes, sizes)
@@ -102,6 +106,42 @@ def _subject(exported: Exported, described: Model) -> offer.Subject:
         fixed_batch=described.fixed_batch,
         operations=1e3 * described.gflop_per_megapixel,
     )
+
+
+def _film(
+    exported: Exported,
+    options: Options,
+    offered: offer.Offer,
+    pixel_format: manifest.YuvFormat,
+    report: Report,
+) -> Film:
+    """Make the precisions for one format of video."""
+    even = [each for each in verify.shapes(exported.limits) if not (each[1] % 2 or each[2] % 2)]
+    if exported.channels != 3 or exported.limits.fixed_batch not in (None, 1) or not even:
+        why = "that takes a network of three channels, for single frames of even sides"
+        return Film(pixel_format, (), {pixel_format: why}, (), ())
+    studio = Studio(
+        network=exported.model,
+        reference=exported.reference,
+        size=even[-1][1:],
+        offered=offered.variants,
+        scenes=offered.scenes,
+        budgets=gate.BUDGETS | options.budgets,
+        report=report,
+    )
+    return studio.film(pixel_format)
+
+
+def _stored_film(film: Film, folder: Path) -> list[Variant]:
+    """Write the files of a format of video; return its variants."""
+    variants: list[Variant] = []
+    for each in film.variants:
+        path = folder / f"{each.precision}-{film.pixel_format}.onnx"
+        kept = _store(each.model, path) if each.model else variants[0]
+        variants.append(
+            Variant(kept.file, kept.sha256, each.precision, film.pixel_format, each.quality)
+        )
+    return variants
 
 
 def _variant(

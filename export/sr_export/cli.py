@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, get_args
 
 from sr_deploy import bundle, console
 from sr_deploy.errors import CheckpointError, InvalidInputError, NotFoundError
-from sr_deploy.manifest import REPORT, Method, Precision
+from sr_deploy.manifest import REPORT, Method, Precision, YuvFormat
+from sr_export.engine import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,8 @@ examples:
   sr-export mine.pt --arch-file mine.py:Net features=32      a network of your own: Net(features=32)
   sr-export fsrcnn.pth --arch FSRCNN scale=3  where the weights do not tell it
   sr-export other.onnx --input-range 0 255    a network that takes and gives other ranges
+  sr-export net_g_latest.pth --yuv nv12 p010  also for frames of video, as GPUs decode them
+  sr-export net_g_latest.srd --engine         of a bundle: build TensorRT plans for this GPU
 """
 
 
@@ -88,7 +91,17 @@ def _parser() -> argparse.ArgumentParser:
     pixels.add_argument("--mean", nargs="+", type=float, help="subtracted from the input")
     pixels.add_argument("--std", nargs="+", type=float, help="what the input is divided by")
     pixels.add_argument("--bgr", action="store_true", help="channels in the order of OpenCV")
+    parser.add_argument(
+        "--yuv",
+        nargs="*",
+        choices=get_args(YuvFormat),
+        metavar="FORMAT",
+        help="also write files that take and give frames of video as decoders and encoders have "
+        f"them, without RGB in between: {', '.join(get_args(YuvFormat))} (default: none; without "
+        "FORMAT: all)",
+    )
     _add_precisions(parser.add_argument_group("precisions"))
+    command.add_arguments(parser)
     parser.add_argument(
         "--json", action="store_true", help="print the manifest instead of a summary"
     )
@@ -147,6 +160,8 @@ def _budget(text: str) -> tuple[str, float]:
 
 def _command(arguments: argparse.Namespace) -> int:
     checkpoint: Path = arguments.checkpoint
+    if arguments.engine is not None:
+        return command.run(arguments)
     if not checkpoint.exists():
         raise NotFoundError(f"{checkpoint}: no such file")
     if checkpoint.is_dir():
@@ -207,6 +222,7 @@ def _options(arguments: argparse.Namespace, target: Path) -> Options:
         arch_file=tuple(arguments.arch_file or ()),
         ranges=ranges,
         precisions=tuple(arguments.precision),
+        yuv=tuple(arguments.yuv or (() if arguments.yuv is None else get_args(YuvFormat))),
         calibration=None if arguments.calibration is None else str(arguments.calibration),
         low_resolution=arguments.low_resolution,
         method=arguments.method,
@@ -254,7 +270,8 @@ def _precision_rows(written: Manifest) -> list[tuple[str, str]]:
         if each.quality is not None:
             text = f"{_decibels(each.quality.psnr)} against FP32 on the worst photo"
             text += "".join(f"; {name}: {found}" for name, found in each.unfit.items())
-            rows.append((each.precision, text))
+            video = f" {each.pixel_format}" if each.pixel_format in get_args(YuvFormat) else ""
+            rows.append((each.precision + video, text))
     for precision, reason in written.refused.items():
         rows.append((precision, f"not offered: {reason}"))
     if written.int8 is not None and len(written.int8.steps) > 1:

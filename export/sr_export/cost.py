@@ -13,7 +13,7 @@ import onnxruntime as ort
 from sr_deploy.errors import ExportError
 
 # Operators whose output is their input seen otherwise, or small beside the convolution before.
-_MULTIPLYING = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+MULTIPLYING = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,23 @@ class Cost:
 
 def measure(model: onnx.ModelProto, size: tuple[int, int]) -> Cost:
     """Count what one frame of (height, width) pixels costs, per pixel of it."""
-    graph = _with_shapes(model, size).graph
+    graph = with_shapes(model, size).graph
+    shapes = shapes_of(graph)
+    pixels = math.prod(size)
+    count = sum(operations(node, shapes) for node in graph.node)
+    return Cost(count / pixels, max(1, round(_peak_bytes(graph, shapes) / pixels)))
+
+
+def shapes_of(graph: onnx.GraphProto) -> dict[str, list[int]]:
+    """Return the shapes of a graph's values and weights, by their names."""
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in [*graph.value_info, *graph.input, *graph.output]
     }
-    shapes |= {each.name: list(each.dims) for each in graph.initializer}
-    pixels = math.prod(size)
-    operations = sum(_operations(node, shapes) for node in graph.node)
-    return Cost(operations / pixels, max(1, round(_peak_bytes(graph, shapes) / pixels)))
+    return shapes | {each.name: list(each.dims) for each in graph.initializer}
 
 
-def _with_shapes(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
+def with_shapes(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
     """Return the graph for one frame, with every shape known.
 
     ONNX Runtime's own folding does away with the arithmetic on shapes, which onnx's inference
@@ -66,8 +71,9 @@ def _with_shapes(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelPro
         return onnx.shape_inference.infer_shapes(onnx.load_model(path), data_prop=True)
 
 
-def _operations(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> float:
-    if node.op_type not in _MULTIPLYING:
+def operations(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> float:
+    """Return the operations of a node, given the shapes of all values by their names."""
+    if node.op_type not in MULTIPLYING:
         return 0.0
     first, second = (shapes.get(name, []) for name in node.input[:2])
     output = shapes.get(node.output[0], [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 # Not for type checking only: sr_deploy.strict reads the annotations when a job is decoded.
-from sr_deploy.manifest import Method, Precision  # noqa: TC001
+from sr_deploy.manifest import Method, Precision, YuvFormat  # noqa: TC001
 from sr_export.ranges import Ranges  # noqa: TC001
 
 
@@ -32,6 +32,8 @@ class Options:
     """None: found out by looking at the output."""
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     """Those to offer if they hold; FP32 is always there."""
+    yuv: tuple[YuvFormat, ...] = ()
+    """Formats of video that get variants of their own."""
     calibration: str | None = None
     """A folder of images to calibrate INT8 on; None: the project's own."""
     low_resolution: bool = False

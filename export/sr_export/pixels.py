@@ -11,20 +11,17 @@ a uint8 output must come out of one; float to uint8 truncates, so rounding and c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from sr_export import yuv
+from sr_export.chain import Chain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from sr_deploy.manifest import PixelFormat
-
-PREFIX = "pixels_"
 
 
 @dataclass(frozen=True)
@@ -54,18 +51,24 @@ def formats(channels: int) -> tuple[PixelFormat, PixelFormat]:
 
 
 def wrap(model: onnx.ModelProto, pixel_format: PixelFormat) -> onnx.ModelProto:
-    """Return a copy of a float model that takes and gives frames of a pixel format."""
+    """Return a copy of a float model that takes and gives frames of a pixel format.
+
+    Those of video also take what their numbers mean; see `yuv`.
+    """
     wrapped = onnx.ModelProto()
     wrapped.CopyFrom(model)
     graph = wrapped.graph
-    layout = LAYOUTS[pixel_format]
     source, result = graph.input[0], graph.output[0]
     inner_input, inner_output = source.name, result.name
-
-    before = _Chain("pixels")
-    _unpack(before, layout)
-    after = _Chain(inner_output)
-    _pack(after, layout)
+    if pixel_format in yuv.LAYOUTS:
+        video = yuv.LAYOUTS[pixel_format]
+        before, after = yuv.around(inner_input, inner_output, video)
+        graph.input.append(yuv.colour_input())
+        bytes_per_pixel = video.bytes_per_value
+    else:
+        layout = LAYOUTS[pixel_format]
+        before, after = _unpack("pixels", layout), _pack(inner_output, layout)
+        bytes_per_pixel = layout.channels * layout.bytes_per_value
     before.nodes[-1].output[0] = inner_input
     after.nodes[-1].output[0] = "upscaled"
 
@@ -73,43 +76,15 @@ def wrap(model: onnx.ModelProto, pixel_format: PixelFormat) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*before.constants, *after.constants])
-    _retype(source, "pixels", layout)
-    _retype(result, "upscaled", layout)
+    for value, name in ((source, "pixels"), (result, "upscaled")):
+        _retype(value, name, bytes_per_pixel, subsampled=pixel_format in yuv.LAYOUTS)
     onnx.checker.check_model(wrapped)
     return wrapped
 
 
-class _Chain:
-    """Nodes that follow one another, each taking the output of the last."""
-
-    def __init__(self, name: str) -> None:
-        self.value = name
-        self._stem = f"{PREFIX}{name}_"
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def add(self, operator: str, *constants: NDArray[Any], **attributes: Any) -> str:
-        """Append a node whose further inputs are constants."""
-        self.value = self.join(operator, [self.value, *map(self.constant, constants)], **attributes)
-        return self.value
-
-    def join(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Append a node with any inputs; return its output."""
-        output = f"{self._stem}{len(self.nodes)}_{operator.lower()}"
-        self.nodes.append(
-            helper.make_node(operator, list(inputs), [output], name=output, **attributes)
-        )
-        return output
-
-    def constant(self, value: object) -> str:
-        """Add a constant; return its name."""
-        name = f"{self._stem}constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-
-def _unpack(chain: _Chain, layout: Layout) -> None:
+def _unpack(source: str, layout: Layout) -> Chain:
     """Bytes NHWC to float NCHW, white is 1."""
+    chain = Chain(source)
     chain.add("Cast", to=TensorProto.FLOAT)
     if layout.bytes_per_value == 2:
         low = chain.join("Slice", [chain.value, *_every_second(chain, 0)])
@@ -118,16 +93,17 @@ def _unpack(chain: _Chain, layout: Layout) -> None:
         chain.value = chain.join("Add", [chain.value, low])
     chain.add("Transpose", perm=[0, 3, 1, 2])
     chain.add("Mul", np.float32(1 / layout.white))
+    return chain
 
 
-def _every_second(chain: _Chain, start: int) -> list[str]:
+def _every_second(chain: Chain, start: int) -> list[str]:
     """Return the arguments of a Slice of every second value along the last axis."""
-    arguments = (start, np.iinfo(np.int64).max, 3, 2)
-    return [chain.constant(np.array([each], np.int64)) for each in arguments]
+    return [chain.indices(each) for each in (start, np.iinfo(np.int64).max, 3, 2)]
 
 
-def _pack(chain: _Chain, layout: Layout) -> None:
+def _pack(source: str, layout: Layout) -> Chain:
     """Float NCHW, white is 1, to bytes NHWC."""
+    chain = Chain(source)
     chain.add("Mul", np.float32(layout.white))
     chain.add("Clip", np.float32(0), np.float32(layout.white))
     chain.add("Round")
@@ -138,19 +114,20 @@ def _pack(chain: _Chain, layout: Layout) -> None:
         high = chain.join("Floor", [scaled])
         chain.value = chain.join("Mul", [high, chain.constant(np.float32(256))])
         low = chain.join("Sub", [value, chain.value])
-        pair = [chain.join("Unsqueeze", [each, _last(chain)]) for each in (low, high)]
+        pair = [chain.join("Unsqueeze", [each, chain.indices(4)]) for each in (low, high)]
         chain.value = chain.join("Concat", pair, axis=4)
         chain.add("Reshape", np.array([0, 0, 0, 2 * layout.channels], np.int64))
     chain.add("Cast", to=TensorProto.UINT8)
+    return chain
 
 
-def _last(chain: _Chain) -> str:
-    return chain.constant(np.array([4], np.int64))
-
-
-def _retype(value: onnx.ValueInfoProto, name: str, layout: Layout) -> None:
+def _retype(
+    value: onnx.ValueInfoProto, name: str, bytes_per_pixel: int, *, subsampled: bool
+) -> None:
     """Turn a float NCHW input or output of the graph into a uint8 NHWC one."""
     batch, _, height, width = value.type.tensor_type.shape.dim
     dims = [each.dim_param or each.dim_value or None for each in (batch, height, width)]
-    shape = [*dims, layout.channels * layout.bytes_per_value]
+    if subsampled:
+        dims[1] = height.dim_value * 3 // 2 or None
+    shape = [*dims, bytes_per_pixel]
     value.CopyFrom(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OnnxRunner:
-    """Calls a model with one input and one output: array in, array out."""
+    """Calls a model with one output: arrays in, array out."""
 
     def __init__(self, model: onnx.ModelProto | Path) -> None:
         options = ort.SessionOptions()
@@ -28,16 +28,16 @@ class OnnxRunner:
             self._session = ort.InferenceSession(source, options, ["CPUExecutionProvider"])
         except Exception as error:
             raise ExportError(f"ONNX Runtime does not load it: {error}") from error
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [each.name for each in self._session.get_inputs()]
 
-    def __call__(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def __call__(self, *arrays: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Run the model.
 
         Raises:
             ExportError: ONNX Runtime failed; the text is its reason.
         """
         try:
-            (output,) = self._session.run(None, {self._input: array})
+            (output,) = self._session.run(None, dict(zip(self._inputs, arrays, strict=True)))
         except Exception as error:
             raise ExportError(str(error)) from error
         result: np.ndarray[Any, Any] = output

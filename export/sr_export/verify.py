@@ -6,21 +6,24 @@ images at an odd, a tiny, a transposed, an even and a large size, and with anoth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sr_deploy.errors import CheckpointError, ExportError
 from sr_deploy.manifest import Check
-from sr_export import samples
+from sr_deploy.yuv import YuvFrame
+from sr_export import planes, samples, yuv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    Run = Callable[[NDArray[Any]], NDArray[Any]]
+    from sr_deploy.manifest import YuvFormat
+
+    Run = Callable[..., NDArray[Any]]
 
 # A quarter of an 8-bit level, white being 1: invisible, and far above what rounding gives.
 TOLERANCE = 1e-3
@@ -91,6 +94,30 @@ def compare_bytes(
     levels = np.abs(found.transpose(0, 3, 1, 2) - expected).max()
     if not levels <= 0.5 + white * TOLERANCE:
         raise ExportError(f"the {depth}-bit graph is {levels:.2f} levels off, at {height}x{width}")
+
+
+def compare_yuv(
+    run: Run, reference: Run, shape: tuple[int, int, int], pixel_format: YuvFormat
+) -> None:
+    """Compare a graph that takes YUV with the float reference between conversions in numpy.
+
+    Raises:
+        ExportError: a value is further off than rounding and the tolerance explain.
+    """
+    _, height, width = shape
+    (photo,) = samples.as_float(samples.batch(1, height, width, 3))
+    frame = planes.frame_of(photo, YuvFrame.empty(pixel_format, height, width))
+    rgb = planes.to_rgb(frame)
+    inside = rgb.clip(0, 1)
+    upscaled = reference(inside[None].astype(np.float32))[0]
+    scale = upscaled.shape[1] // height
+    beyond = (rgb - inside).repeat(scale, axis=1).repeat(scale, axis=2)
+    expected = planes.from_rgb(upscaled + beyond, frame)
+    found = np.ascontiguousarray(run(frame.pixels[None], frame.colour)[0])
+    result = replace(frame, samples=found.view(frame.samples.dtype)[..., 0])
+    off = np.abs(planes.values(result) - expected).max()
+    if not off <= 0.5 + yuv.LAYOUTS[pixel_format].largest * TOLERANCE:
+        raise ExportError(f"the graph for {pixel_format} is {off:.2f} levels off")
 
 
 def smallest_side(run: Run, reference: Run, limits: Limits, channels: int) -> int:

@@ -81,7 +81,9 @@ def _relay(
     engine: Engine, frames: Iterable[av.VideoFrame], shape: Shape, written: Shape, out: BinaryIO
 ) -> None:
     writer = FrameWriter(out, written.times(engine.spec.scale))
-    look = Look(shape.colour, written.colour, written.pixel_format)
+    # Y4M cannot say the matrix, and by their new size other tools would take another.
+    colour = shape.colour.meant(shape.pixel_format, shape.width, shape.height)
+    look = Look(shape.colour, colour, written.pixel_format)
     with contextlib.closing(upscaled(engine, frames, look, Meter())) as results:
         for frame in results:
             writer.write(frame)

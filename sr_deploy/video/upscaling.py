@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sr_deploy.video import ten_bits
 from sr_deploy.video.conversion import ToFrames, ToPixels
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from typing import Any
 
     import av
@@ -63,42 +64,59 @@ def upscaled(
 
     The source is read in a thread of its own, and so is the network run; what the caller does with
     a frame before it takes the next goes on meanwhile. All frames come out in one size: where that
-    of the source changes midway, those that follow are first resized.
+    of the source changes midway, those that differ are first resized.
     """
-    to_frames = ToFrames(look.pixel_format, look.colour_out)
-    for pixels, (pts, duration, time_base) in engine.stream(
-        _pixels(frames, look.colour, meter), reuse=True
+    for result, (finish, pts, duration, time_base) in engine.stream(
+        _pixels(engine, frames, look, meter), reuse=True
     ):
         got = time.monotonic()
-        frame = to_frames(pixels)
+        frame = finish(result)
         frame.pts, frame.duration, frame.time_base = pts, duration, time_base
         yield frame
         meter.writing += time.monotonic() - got
 
 
 def _pixels(
-    frames: Iterable[av.VideoFrame], colour: Colour, meter: Meter
+    engine: Engine, frames: Iterable[av.VideoFrame], look: Look, meter: Meter
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield the pixels of each frame, and its time."""
-    to_pixels = ToPixels(colour)
-    size: tuple[int, int] | None = None
-    resizing = False
+    """Yield what the engine takes of each frame; with it, what makes frames again, and its time."""
+    first: tuple[int, int, str] | None = None
+    changed = False
     start = time.monotonic()
     for frame in frames:
-        size = size or (frame.width, frame.height)
-        if (frame.width, frame.height) != size:
-            if not resizing:
-                _log.warning("%s", _change_of_size(frame, size))
-            resizing = True
-            frame = frame.reformat(width=size[0], height=size[1], interpolation="BICUBIC")
-        item = to_pixels(frame), (frame.pts, frame.duration, frame.time_base)
+        kind = (frame.width, frame.height, frame.format.name)
+        if first is None:
+            first = kind
+            take, finish = _conversions(engine, frame, look)
+        if kind != first:
+            if not changed:
+                _log.warning("%s", _change(frame, first))
+            changed = True
+            width, height, name = first
+            frame = frame.reformat(width, height, name, interpolation="BICUBIC")
+        item = take(frame), (finish, frame.pts, frame.duration, frame.time_base)
         meter.reading += time.monotonic() - start
         yield item
         start = time.monotonic()
 
 
-def _change_of_size(frame: av.VideoFrame, size: tuple[int, int]) -> str:
+def _conversions(
+    engine: Engine, frame: av.VideoFrame, look: Look
+) -> tuple[Callable[[av.VideoFrame], Any], Callable[[Any], av.VideoFrame]]:
+    """Return what makes pixels of frames like this one, and frames of pixels."""
+    colour = look.colour.meant(frame.format.name, frame.width, frame.height)
+    if ten_bits.fit(engine, frame, colour, look.pixel_format):
+        return (
+            lambda each: ten_bits.from_frame(each, colour),
+            lambda result: ten_bits.to_frame(result, look.pixel_format),
+        )
+    return ToPixels(colour), ToFrames(look.pixel_format, look.colour_out)
+
+
+def _change(frame: av.VideoFrame, first: tuple[int, int, str]) -> str:
+    width, height, name = first
     return (
-        f"from {frame.time or 0.0:.3f} s on, frames are {frame.width}x{frame.height} pixels in "
-        f"place of {size[0]}x{size[1]}; those that differ are resized to what the first were"
+        f"from {frame.time or 0.0:.3f} s on, frames are {frame.width}x{frame.height} in "
+        f"{frame.format.name} in place of {width}x{height} in {name}; those that differ are "
+        "converted to what the first were"
     )

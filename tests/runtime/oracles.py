@@ -106,7 +106,7 @@ class Inference:
         self.shapes: list[tuple[int, ...]] = []
         self.released = self.closed = 0
 
-    def infer(self, pixels: Frame, into: Frame) -> None:
+    def infer(self, pixels: Frame, into: Frame, colour: object = None) -> None:
         self.shapes.append(pixels.shape)
         count, height, width, _ = pixels.shape
         if self.most_pixels is not None and count * height * width > self.most_pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert _read(tmp_path, make().to_json()) == make()
 
 
+def test_variants_for_video_are_read_and_those_before_them_still_are(tmp_path: Path) -> None:
+    """The schema is the same: a bundle without such variants is like one from before them."""
+    before = make()
+    video = dataclasses.replace(before.variants[0], file="fp32-nv12.onnx", pixel_format="nv12")
+    for written in (before, make(variants=(*before.variants, video))):
+        assert written.schema == 2
+        assert _read(tmp_path, written.to_json()) == written
+
+
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
@@ -51,6 +61,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("model.halo", None, r"model: the field 'halo' is missing"),
         ("model.colour", "red", r"model: unknown field 'colour'"),
         ("variants.0.precision", "fp7", r"variants\[0\]\.precision: expected one of fp32"),
+        ("variants.0.pixel_format", "nv21", r"expected one of rgb24, .*, nv12, p010, found 'nv21'"),
         ("variants", {}, r"variants: expected a list"),
         ("checks.0.shape", [1, 2, 3], r"checks\[0\]\.shape: expected a list of 4"),
         ("tools", [], r"tools: expected an object"),

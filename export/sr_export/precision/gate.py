@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sr_deploy.manifest import Precision
     from sr_export.precision.material import Example
 
-    Run = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    Run = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
 # Decibels against FP32, of the worst image, below which a precision is not offered.
 BUDGETS: dict[Precision, float] = {"fp16": 58.0, "bf16": 45.0, "int8": 45.0}
@@ -42,21 +42,21 @@ class Gate:
         """Return how a graph compares on all images."""
         return self.compare(outputs(self.exam, run))
 
-    def compare(self, found: Sequence[NDArray[np.uint8]]) -> Quality:
+    def compare(self, found: Sequence[NDArray[Any]]) -> Quality:
         """Return how the frames of a graph compare, those that `outputs` gives."""
         pairs = list(zip(self.expected, found, strict=True))
         decibels = [psnr(expected, each) for expected, each in pairs]
         worst = min(decibels)
-        difference = max(int(np.abs(a.astype(int) - b).max()) for a, b in pairs)
+        difference = max(np.abs(np.subtract(a, b, dtype=np.float64)).max() for a, b in pairs)
         return Quality(
             psnr=round(worst, 2) if math.isfinite(worst) else None,
             ssim=round(min(_ssim(*pair) for pair in pairs), 5),
-            largest_difference=difference,
+            largest_difference=round(float(difference)),
             loss=self._loss(found),
             images=len(pairs),
         )
 
-    def _loss(self, found: Sequence[NDArray[np.uint8]]) -> float | None:
+    def _loss(self, found: Sequence[NDArray[Any]]) -> float | None:
         """Return the decibels lost against the originals, over all pixels that have one."""
         exact = other = 0.0
         for example, expected, each in zip(self.exam, self.expected, found, strict=True):
@@ -68,7 +68,7 @@ class Gate:
         return round(10 * math.log10(other / exact), 3)
 
 
-def outputs(exam: Sequence[Example], run: Run) -> list[NDArray[np.uint8]]:
+def outputs(exam: Sequence[Example], run: Run) -> list[NDArray[Any]]:
     """Return what a graph makes of each image, (scale*H, scale*W, C)."""
     return [run(example.low[None])[0] for example in exam]
 

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ExportError
-from sr_export import graphs, pixels
+from sr_export import chain, graphs
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -41,7 +41,8 @@ def to_half(model: onnx.ModelProto, kind: Half) -> onnx.ModelProto:
     """Return a copy of a float32 graph whose image data is of a half type.
 
     The pixel work around a bfloat16 network stays in float32: bfloat16 has 8 bits, so that it
-    cannot hold a white pixel and its neighbours apart.
+    cannot hold a white pixel and its neighbours apart. So does that of video, whose values have up
+    to 10 bits and pass through a matrix.
 
     Args:
         model: Float32 between its inputs and outputs, which may be bytes.
@@ -76,7 +77,7 @@ def rounded_to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     rounded = floats - graphs.shape_values(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        border = node.name.startswith(pixels.PREFIX)
+        border = node.name.startswith(chain.PREFIX)
         results = [] if border else [each for each in node.output if each in rounded]
         for i, name in enumerate(node.output):
             if name in results:
@@ -91,7 +92,7 @@ def rounded_to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     for constant in graph.initializer:
-        if constant.name in floats:
+        if constant.name in floats and not constant.name.startswith(chain.EXACT):
             values = numpy_helper.to_array(constant)
             values = values.astype(ml_dtypes.bfloat16).astype(np.float32)
             constant.CopyFrom(numpy_helper.from_array(values, constant.name))
@@ -133,7 +134,7 @@ class _Conversion:
         graphs.drop_unused(self._graph)
 
     def _halved(self, node: onnx.NodeProto) -> bool:
-        border = self._kind == "bf16" and node.name.startswith(pixels.PREFIX)
+        border = node.name.startswith(chain.PREFIX if self._kind == "bf16" else chain.EXACT)
         return not border and not self._shapes.issuperset(node.output)
 
     def _retype(self, node: onnx.NodeProto) -> None:

@@ -14,9 +14,10 @@ from sr_export import pixels
 from sr_export.precision import gate
 from sr_export.precision.cache import statistics
 from sr_export.precision.gate import Gate
-from sr_export.precision.half import LARGEST_FP16, rounded_to_bf16, to_half
+from sr_export.precision.half import LARGEST_FP16
 from sr_export.precision.material import Example, Material, gather
 from sr_export.precision.quantiser import Quantiser
+from sr_export.precision.recipe import Recipe
 from sr_export.precision.search import Search
 from sr_export.report import Scene
 from sr_export.runner import OnnxRunner
@@ -59,6 +60,7 @@ class Offered:
     """One precision that holds."""
 
     precision: Precision
+    recipe: Recipe
     model: onnx.ModelProto | None
     """Bytes in and out; None: it is computed from the FP32 file."""
     quality: Quality
@@ -84,10 +86,6 @@ def make(subject: Subject, options: Options, report: Callable[[str], None]) -> O
     return _Workshop(subject, options, report).run()
 
 
-def _itself(model: onnx.ModelProto) -> onnx.ModelProto:
-    return model
-
-
 class _Workshop:
     """Makes the precisions of one network one by one, on the same images."""
 
@@ -97,9 +95,9 @@ class _Workshop:
         self._report = report
         self._format = pixels.formats(3 if subject.channels == 3 else 1)[0]
         self._material = _affordable(_gathered(subject, options, report), subject)
-        self._wrapped = pixels.wrap(subject.model, self._format)
         report("measuring: FP32")
-        self._gate = Gate(self._material.exam, self._runner(self._wrapped))
+        wrapped = pixels.wrap(subject.model, self._format)
+        self._gate = Gate(self._material.exam, self._runner(wrapped))
         self._frames: dict[Precision, list[NDArray[np.uint8]]] = {"fp32": self._gate.expected}
         self._variants: list[Offered] = []
         self._refused: dict[str, str] = {}
@@ -109,9 +107,9 @@ class _Workshop:
         wanted = self._options.precisions
         half = self._half() if {"fp16", "int8"}.intersection(wanted) else "fp16"
         if "fp16" in wanted and half == "fp16":
-            self._attempt("fp16", lambda: to_half(self._wrapped, "fp16"))
+            self._attempt("fp16", Recipe(self._subject.model, "fp16"))
         if "bf16" in wanted or self._refused:
-            self._offer_bf16(own_file=half == "bf16")
+            self._attempt("bf16", Recipe(self._subject.model, "bf16", stored=half == "bf16"))
         int8 = None
         if "int8" in wanted:
             try:
@@ -137,70 +135,41 @@ class _Workshop:
         batch = self._subject.fixed_batch or 1
         return lambda frame: runner(np.repeat(frame, batch, axis=0))[:1]
 
-    def _attempt(
-        self,
-        precision: Precision,
-        build: Callable[[], onnx.ModelProto],
-        *,
-        as_run: Callable[[onnx.ModelProto], onnx.ModelProto] = _itself,
-        stored: bool = True,
-    ) -> bool:
-        """Offer a precision, or note why not.
-
-        Args:
-            precision: Its name.
-            build: Makes the graph, bytes in and out.
-            as_run: Makes of it what ONNX Runtime can run in its place.
-            stored: Whether the bundle gets the graph as a file.
-        """
+    def _attempt(self, precision: Precision, recipe: Recipe) -> None:
+        """Offer a precision, or note why not."""
         self._report(f"measuring: {precision.upper()}")
         try:
-            model = build()
-            found = gate.outputs(self._gate.exam, self._runner(as_run(model)))
+            model = recipe.graph(self._format) if recipe.stored else None
+            found = gate.outputs(self._gate.exam, self._runner(recipe.runnable(self._format)))
         except ExportError as error:
             self._refused[precision] = str(error)
-            return False
+            return
         self._frames[precision] = found
         quality = self._gate.compare(found)
         reason = gate.misses(quality, self._budget(precision))
         if reason is None:
-            self._variants.append(Offered(precision, model if stored else None, quality))
+            self._variants.append(Offered(precision, recipe, model, quality))
         else:
             self._refused[precision] = reason
-        return reason is None
-
-    def _offer_bf16(self, *, own_file: bool) -> None:
-        def build() -> onnx.ModelProto:
-            return to_half(self._wrapped, "bf16") if own_file else self._wrapped
-
-        # ONNX Runtime has no bfloat16 on a CPU.
-        self._attempt(
-            "bf16", build, as_run=lambda _: rounded_to_bf16(self._wrapped), stored=own_file
-        )
 
     def _offer_int8(self, half: Half) -> Quantisation | None:
         workpiece = Quantiser(
             self._subject.model, self._material.tiles, self._options.method, self._report
         )
 
-        def build(chosen: Sequence[Layer], fitted: bool) -> onnx.ModelProto:
-            model = pixels.wrap(workpiece.quantised(chosen, fitted=fitted), self._format)
-            return to_half(model, "fp16") if half == "fp16" else model
+        def build(chosen: Sequence[Layer], fitted: bool) -> Recipe:
+            return Recipe(workpiece.quantised(chosen, fitted=fitted), half)
 
-        # ONNX Runtime has no bfloat16 on a CPU, so that this is rounded in float32.
-        as_run = rounded_to_bf16 if half == "bf16" else _itself
         seen = sum(each.shape[0] * each.shape[1] for each in self._material.tiles)
         found = Search(
             workpiece.layers,
             workpiece.shares(self._subject.operations / 2 * seen),
-            lambda *choice: self._gate.measure(self._runner(as_run(build(*choice)))),
+            lambda *choice: self._gate.measure(self._runner(build(*choice).runnable(self._format))),
             self._budget("int8"),
             self._report,
         ).run()
         if found.chosen:
-            model = build(found.chosen, found.fitted)
-            stored = to_half(model, "bf16") if half == "bf16" else model
-            self._attempt("int8", lambda: stored, as_run=lambda _: as_run(model))
+            self._attempt("int8", build(found.chosen, found.fitted))
         else:
             self._refused["int8"] = found.reason
         if not found.steps:

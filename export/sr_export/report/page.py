@@ -37,9 +37,6 @@ def page(
             most are shown, as many as fit into about two megabytes.
         sizes: bytes of the bundle's files by name, where they are known.
     """
-    style, script = _file("style.css"), _file("script.js")
-    drawing = chart.STYLE
-    title = f"{manifest.name}: quality report"
     content = join(
         _head(manifest),
         figures.table(manifest, sizes or {}),
@@ -48,6 +45,19 @@ def page(
         _search(manifest),
         _foot(manifest),
     )
+    return document(f"{manifest.name}: quality report", content, chart.STYLE)
+
+
+def document(title: str, content: Markup, drawing: str, style: str = "") -> str:
+    """Return the HTML around a page's content.
+
+    Args:
+        title: of the page.
+        content: what is inside `main`.
+        drawing: the style that the content's pictures bring with them.
+        style: what the content needs beside the style of all pages.
+    """
+    style, script = _file("style.css") + style, _file("script.js")
     return Template(_file("page.html")).substitute(
         policy=_policy(styles=(style, drawing), script=script),
         title=text(title),

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ExportError
-from sr_export import pixels, samples
+from sr_export import chain, pixels, samples
 from sr_export.precision.half import Half, rounded_to_bf16, to_half
 from sr_export.quality import psnr
 from sr_export.runner import OnnxRunner
@@ -48,7 +48,7 @@ def test_bf16_keeps_the_pixel_work_in_float() -> None:
     onnx.checker.check_model(model, full_check=True)
     assert _casts(model) == 4
     types = _value_types(model)
-    inner = {name: kind for name, kind in types.items() if not name.startswith(pixels.PREFIX)}
+    inner = {name: kind for name, kind in types.items() if not name.startswith(chain.PREFIX)}
     assert inner.pop("input") == inner.pop("output_float") == TensorProto.FLOAT
     assert set(inner.values()) == {TensorProto.BFLOAT16}
 

@@ -60,7 +60,9 @@ def test_y4m_comes_out_as_it_went_in(token: str, pixel_format: str, size: int) -
     assert reader.damage == ()
 
 
-@pytest.mark.parametrize("name", ["rgb24", "bgra", "rgb0", "yuyv422", "rgb48le", "nv12", "p010le", "yuv420p", "gray"])
+@pytest.mark.parametrize(
+    "name", ["rgb24", "bgra", "rgb0", "yuyv422", "rgb48le", "nv12", "p010le", "yuv420p", "gray"]
+)
 def test_raw_frames_come_out_as_they_went_in(name: str) -> None:
     shape = raw_shape(f"8x6:{name}@24000/1001")
     bits = av.VideoFormat(name, 8, 6).padded_bits_per_pixel
