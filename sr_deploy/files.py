@@ -41,13 +41,14 @@ def inside(folder: Path, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_file(target: Path) -> Iterator[Path]:
+def atomic_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     """Lend a temporary path beside `target`; on success it becomes `target`, else it goes.
 
-    The temporary name keeps the suffix, since writers choose their format by it.
+    The temporary name keeps the suffix, since writers choose their format by it. It may be in
+    another folder of the same file system, where somebody clears up what a killed process leaves.
     """
     handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix
+        dir=folder or target.parent, prefix=f".{target.stem}-", suffix=target.suffix
     )
     os.close(handle)
     temporary = Path(name)

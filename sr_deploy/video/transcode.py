@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from sr_deploy.engine import Engine
     from sr_deploy.video.encoding import Settings
+    from sr_deploy.video.info import Info
     from sr_deploy.video.packets import Packet
-    from sr_deploy.video.source import Info
 
 SEGMENT = 250
 """Frames of a segment: what a kill costs at most, and as far apart as encoders put keyframes."""
@@ -150,7 +150,8 @@ def transcode(engine: Engine, task: Task, report: Callable[[State], None]) -> Ou
         damage = tuple(each for each in (*(job.complete or "").split("\n"), done.damage) if each)
         frames = job.frames
         job.remove()
-    return Outcome(frames, size, damage, (*settings.notes, *left_out))
+    notes = dict.fromkeys((*settings.notes, *left_out, *done.left_out))
+    return Outcome(frames, size, damage, tuple(notes))
 
 
 def _encode(

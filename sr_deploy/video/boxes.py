@@ -1,0 +1,130 @@
+"""A description of a video stream that FFmpeg reads: an MP4 file of a header and no pictures.
+
+PyAV lets a program set a stream's size and colours, but neither its display matrix nor its HDR
+metadata; it copies those from a stream that was read. So this makes such a stream.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from sr_deploy.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from sr_deploy.video.hdr import Hdr, Mastering
+
+UPRIGHT = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+"""The display matrix that changes nothing."""
+
+_FOURCC = {
+    "h264": b"avc1",
+    "hevc": b"hvc1",
+    "av1": b"av01",
+    "vp9": b"vp09",
+    "vp8": b"VP80",
+    "prores": b"apch",
+    "ffv1": b"FFV1",
+    "mpeg4": b"mp4v",
+    "mjpeg": b"mjpg",
+    "dnxhd": b"AVdn",
+    "huffyuv": b"HFYU",
+    "ffvhuff": b"FFVH",
+}
+CODECS = tuple(_FOURCC)
+"""FFmpeg's names of the codecs that can be described."""
+_CHROMATICITY = 50000
+"""Units of `mdcv` in 1."""
+_LUMINANCE = 10000
+"""Units of `mdcv` in 1 cd/m2."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is said of a stream beyond what PyAV can set."""
+
+    codec: str
+    """FFmpeg's name of the codec, not of an encoder."""
+    matrix: tuple[int, ...] = UPRIGHT
+    """The display matrix: nine numbers in 16.16 and, the last of each three, 2.30 fixed point."""
+    hdr: Hdr | None = None
+
+    def to_mp4(self) -> bytes:
+        """Return a file with one video stream, of which only this is to be believed.
+
+        Raises:
+            InvalidInputError: the codec is none of those that this version writes.
+        """
+        if self.codec not in _FOURCC:
+            raise InvalidInputError(
+                f"videos are not written in {self.codec}; choose an encoder of {', '.join(_FOURCC)}"
+            )
+        sample = _box(_FOURCC[self.codec], _VISUAL, *_hdr_boxes(self.hdr))
+        table = _box(
+            b"stbl",
+            _full_box(b"stsd", _numbers(1), sample),
+            *(_full_box(name, _numbers(0)) for name in (b"stts", b"stsc", b"stco")),
+            _full_box(b"stsz", _numbers(0, 0)),
+        )
+        data = _box(b"dinf", _full_box(b"dref", _numbers(1), _full_box(b"url ", flags=1)))
+        media = _box(
+            b"mdia",
+            _full_box(b"mdhd", _numbers(0, 0, 1000, 0, 0)),
+            _full_box(b"hdlr", bytes(4), b"vide", bytes(13)),
+            _box(b"minf", _full_box(b"vmhd", bytes(8), flags=1), data, table),
+        )
+        matrix = struct.pack(">9i", *self.matrix)
+        track = _full_box(b"tkhd", _numbers(0, 0, 1, 0, 0, 0, 0, 0, 0), matrix, bytes(8), flags=3)
+        movie = _full_box(
+            b"mvhd",
+            _numbers(0, 0, 1000, 0, 1 << 16, 1 << 24, 0, 0),
+            struct.pack(">9i", *UPRIGHT),
+            bytes(24),
+            _numbers(2),
+        )
+        file_type = _box(b"ftyp", b"isom", bytes(4), b"isom")
+        return file_type + _box(b"moov", movie, _box(b"trak", track, media))
+
+
+_VISUAL = struct.pack(">6xH16xHHII4xH32xHh", 1, 16, 16, 72 << 16, 72 << 16, 1, 24, -1)
+"""The fields of a visual sample entry: 16 x 16 pixels, 72 dpi, 24 bits, no palette."""
+
+
+def _hdr_boxes(hdr: Hdr | None) -> list[bytes]:
+    if hdr is None:
+        return []
+    boxes = []
+    if hdr.mastering is not None and (body := _mastering(hdr.mastering)):
+        boxes.append(_box(b"mdcv", body))
+    if hdr.content_light is not None:
+        boxes.append(_box(b"clli", struct.pack(">HH", *hdr.content_light)))
+    return boxes
+
+
+def _mastering(mastering: Mastering) -> bytes | None:
+    """Return the body of `mdcv`; None for what it cannot express, which is a part of it all."""
+    points = (mastering.green, mastering.blue, mastering.red, mastering.white)
+    light = (mastering.lightest, mastering.darkest)
+    if None in points or None in light:
+        return None
+    flat = [_units(value, _CHROMATICITY) for point in points if point for value in point]
+    return struct.pack(">8H2I", *flat, *(_units(value, _LUMINANCE) for value in light))
+
+
+def _units(value: Fraction | None, unit: int) -> int:
+    return round((value or Fraction(0)) * unit)
+
+
+def _box(name: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(body), name) + body
+
+
+def _full_box(name: bytes, *parts: bytes, flags: int = 0) -> bytes:
+    return _box(name, _numbers(flags), *parts)
+
+
+def _numbers(*values: int) -> bytes:
+    return struct.pack(f">{len(values)}I", *values)
