@@ -4,6 +4,7 @@
 python3 dev.py demo    make the environment, export the shipped checkpoint, upscale a picture
 python3 dev.py test    make the environment, run linter, type checker and tests
 python3 dev.py setup   make the environment only
+python3 dev.py gpu-check BUNDLE ...   what only a GPU can show; without network or environment
 
 The environment is .venv; it is made once and again when pyproject.toml or the pins change.
 """
@@ -29,9 +30,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=["demo", "test", "setup"])
-    task = parser.parse_args().task
+    parser.add_argument("task", choices=["demo", "test", "setup", "gpu-check"])
+    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    task = arguments.task
     try:
+        if task == "gpu-check":
+            run([sys.executable, "benchmarks/gpu_check", *arguments.options])
+            return 0
         setup()
         if task == "demo":
             demo()
@@ -45,7 +51,8 @@ def main() -> int:
 
 def setup() -> None:
     """Make the environment, unless it is there and what it was made from has not changed."""
-    sources = [ROOT / "pyproject.toml", CONSTRAINTS]
+    compiled = (ROOT / "native").glob("[hkp]*.[ch]*")  # what was built lies there, too
+    sources = [ROOT / "pyproject.toml", CONSTRAINTS, *sorted(compiled)]
     wanted = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = ENVIRONMENT / "made-from"
     if stamp.is_file() and stamp.read_text() == wanted:
@@ -75,6 +82,7 @@ def test() -> None:
     run([BIN / "ruff", "check", "."])
     run([BIN / "ruff", "format", "--check", "."])
     run([BIN / "mypy"])
+    run([BIN / "python", "tests/tensorrt/bindings.py"])
     run([BIN / "python", "-m", "pytest"])
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sr_deploy
-from sr_deploy import backends, console, machine, memory
+from sr_deploy import backends, console, cuda, machine, memory, native
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +101,21 @@ def _backend(name: str) -> Package:
     return Package(name, "running", version, None, details)
 
 
+def _ask_tensorrt(_: Any) -> dict[str, str]:
+    """Return the GPUs that CUDA finds, and whether the pixel work runs on them, too."""
+    found = {"cuda-python": _version("cuda") or "not known"}
+    for index in range(cuda.count()):
+        device = cuda.describe(index)
+        capability = ".".join(map(str, device.capability))
+        free, total = map(memory.words, cuda.memory(index))
+        found[f"cuda:{index}"] = (
+            f"{device.name}, compute capability {capability}, {free} of {total} free"
+        )
+    built = native.kernels() is not None
+    found["kernels"] = "built" if built else "not built (no nvcc when sr-deploy was installed)"
+    return found
+
+
 def _ask_openvino(openvino: Any) -> dict[str, str]:
     """Return what OpenVINO runs on, and in which precisions."""
     return {device: _precisions("openvino", device) for device in openvino.Core().available_devices}
@@ -118,7 +133,7 @@ def _precisions(backend: str, device: str) -> str:
     return ", ".join(backends.create(backend).precisions(device)) + " (fastest first)"
 
 
-_ASKED = {"openvino": _ask_openvino, "onnxruntime": _ask_onnxruntime}
+_ASKED = {"tensorrt": _ask_tensorrt, "openvino": _ask_openvino, "onnxruntime": _ask_onnxruntime}
 
 
 def _package(name: str, purpose: str, extra: str) -> Package:

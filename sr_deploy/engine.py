@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import operator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from sr_deploy import channels, machine, tiling
+from sr_deploy import device_array
 from sr_deploy.bundle import Bundle
 from sr_deploy.errors import InvalidInputError
-from sr_deploy.memory import Budget
+from sr_deploy.frames import Frames, checked_tile
+from sr_deploy.memory import Budget, parse
 from sr_deploy.networks import Networks, Wish
 from sr_deploy.pool import closed
 from sr_deploy.selection import pixel_format
 from sr_deploy.stream import Flow, Stream, async_results, results
+from sr_deploy.yuv import YuvFrame
 
 if TYPE_CHECKING:
     import os
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_deploy.channels import Pass
-    from sr_deploy.manifest import Precision
-    from sr_deploy.pool import Pool
-    from sr_deploy.tiling import Plan
-
-_log = logging.getLogger(__name__)
+    from sr_deploy.manifest import Precision, YuvFormat
+    from sr_deploy.tuning import Tuning
 
 # Frames of a stream beside those that are computed: one that was read, one that is ready.
 _AHEAD = 2
@@ -70,17 +66,23 @@ class Engine:
     Args:
         path: The bundle's folder, `NAME.srd`.
         backend: "auto" for the best that is installed and takes the network, or "openvino" or
-            "onnxruntime".
+            "onnxruntime"; or "tensorrt", which is for NVIDIA GPUs.
         precision: "auto" for the fastest on the backend; every precision of a bundle was measured
             and holds its budget. Or "fp32", "bf16", "fp16" or "int8", which is for 8-bit frames:
             those of 16 bits are computed in it where the bundle has it for them, else in FP32.
         device: The backend's name for a device; None for its default.
         threads: Of computation on a CPU; None for as many as this process has real cores.
         lanes: How many frames to compute at once, sharing the threads, where several threads call
-            `upscale`, and in `stream`; more take more memory, and seldom pay on a CPU.
+            `upscale`, and in `stream`; more take more memory, and seldom pay on a CPU. None for 1
+            on a CPU, and for what keeps a GPU busy while others are copied.
         memory: The most that this process may hold while a frame is upscaled, in bytes or as text
             ("2GiB"); None for what it holds when the engine opens and a quarter of what is free.
+            Of a GPU's memory, it may take as much; None for nearly all that is free.
+        build: "auto" to build what is missing for this machine (TensorRT's plans, in minutes, kept
+            in the bundle), "never" for an error instead.
         tile: Side, or height and width, of the tiles; None for the largest that memory allows.
+        tuning: How to run the network where the arguments above say nothing; None for what
+            `sr-bench --tune` found on such a machine and wrote into the bundle.
 
     Raises:
         NotFoundError, BundleError: the bundle is not there, or damaged.
@@ -97,19 +99,25 @@ class Engine:
         precision: str = "auto",
         device: str | None = None,
         threads: int | None = None,
-        lanes: int = 1,
+        lanes: int | None = None,
         memory: str | int | None = None,
+        build: Literal["auto", "never"] = "auto",
         tile: int | tuple[int, int] | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
-        self._most_pixels: int | None = None
-        self._tile = _checked_tile(tile)
-        threads = machine.cores() if threads is None else _at_least_1("threads", threads)
-        wish = Wish(backend, precision, device, threads, _at_least_1("lanes", lanes))
+        tile = checked_tile(tile)
+        threads = threads if threads is None else _at_least_1("threads", threads)
+        lanes = lanes if lanes is None else _at_least_1("lanes", lanes)
+        if build not in ("auto", "never"):
+            raise InvalidInputError(f"build must be auto or never, found {build!r}")
+        limit = None if memory is None else parse(memory)
+        wish = Wish(backend, precision, device, threads, lanes, limit, build, tuning)
         self._budget = Budget.given(memory)
         bundle = Bundle.open(path)
         self._model = bundle.manifest.model
         first = pixel_format(self._model.channels, itemsize=1)
         self._networks = Networks(bundle, first, wish)
+        self._frames = Frames(self._networks, self._model, self._budget, tile)
         self._spec = Spec(
             architecture=self._model.architecture,
             scale=self._model.scale,
@@ -117,8 +125,8 @@ class Engine:
             backend=self._networks.backend.name,
             precision=self._networks.precision(first),
             device=self._networks.pool(first).network.device,
-            threads=wish.threads,
-            lanes=wish.lanes,
+            threads=self._networks.threads,
+            lanes=self._networks.pool(first).network.lanes,
             memory=self._budget.total,
         )
 
@@ -127,41 +135,97 @@ class Engine:
         """What this engine runs."""
         return self._spec
 
+    @overload
+    def upscale(
+        self, image: YuvFrame, out: YuvFrame | None = None, *, reserve: int = 0
+    ) -> YuvFrame: ...
+
+    @overload
     def upscale(
         self, image: NDArray[Any], out: NDArray[Any] | None = None, *, reserve: int = 0
-    ) -> NDArray[Any]:
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def upscale(self, image: Any, out: Any = None, *, stream: object = None) -> Any: ...
+
+    def upscale(
+        self, image: Any, out: Any = None, *, reserve: int = 0, stream: object = None
+    ) -> Any:
         """Return an image `scale` times as high and as wide, of the same kind.
 
         Args:
             image: uint8 or uint16, (H, W) or (H, W, C) with C = 1 (gray), 2 (gray, alpha), 3 (RGB)
-                or 4 (RGB, alpha), of any size from 1x1; contiguous or not. It is only read.
+                or 4 (RGB, alpha), of any size from 1x1; contiguous or not. It is only read. Or a
+                frame of video as it was decoded, where `takes` says so.
             out: Where to put the result, (scale*H, scale*W[, C]) of the image's dtype; None for a
-                new array. The fastest is one that is contiguous, used again and again.
+                new array. The fastest is one that is contiguous, used again and again. Of a YUV
+                frame, one of the same kind.
             reserve: Bytes that the caller takes of the memory budget, beside image and result,
                 while or right after this runs (for encoding the result, for example).
+            stream: For an image on the GPU (of torch, CuPy, PyCUDA or whatever has
+                `__cuda_array_interface__` or DLPack), the CUDA stream in which it was made and the
+                result will be read; a handle, or the library's own object. None for the one that
+                the image names, else the default stream. It has the network's channels.
 
         Returns:
-            `out`, or the new array. On an error, `out` holds anything.
+            `out`, or the new array; for an image on the GPU a `DeviceArray`, which the same
+            libraries take. On an error, `out` holds anything.
 
         Raises:
             InvalidInputError: the image or `out` does not fit, or the engine is closed.
+            BundleError: the bundle has no network for such frames of YUV.
+            TilingNeededError: a frame of YUV does not fit into memory in one piece.
             OutOfMemoryError: the frame does not fit into the memory budget.
             BackendError: the backend failed.
         """
         if self._networks.closed:
             raise closed()
-        frame = channels.checked(image)
-        result = channels.checked_out(out, image, self._model.scale)
-        if np.may_share_memory(frame, result):
-            frame = frame.copy()
-        whole = result if result.ndim == 3 else result[..., None]
-        for each in channels.passes(frame.shape[2], self._model.channels):
-            value = each.constant(frame)
-            if value is None:
-                self._run_pass(each, frame, whole, reserve)
-            else:
-                whole[..., each.first : each.last] = value
-        return result
+        if isinstance(image, YuvFrame):
+            return self._frames.yuv(image, out, reserve)
+        if device_array.on_device(image):
+            return self._frames.on_device(image, out, stream)
+        return self._frames.image(image, out, reserve)
+
+    def pinned_frame(
+        self, height: int, width: int, *, deep: bool = False, scaled: bool = False
+    ) -> NDArray[Any]:
+        """Return an array that frames are read from, or results written to, fastest.
+
+        On a GPU it is page-locked: what is decoded into it is uploaded without another copy. It is
+        the caller's for as long as he likes. Page-locked memory is scarce: use few of them, again
+        and again.
+
+        Args:
+            height: Of the frame.
+            width: Of the frame.
+            deep: uint16 instead of uint8.
+            scaled: For a result: `scale` times as high and as wide.
+
+        Returns:
+            (H, W, C) with the network's channels, of any content.
+
+        Raises:
+            InvalidInputError: the engine is closed, or a side is below 1.
+            OutOfMemoryError: there is no memory for it.
+        """
+        _at_least_1("height", height), _at_least_1("width", width)
+        scale = self._model.scale if scaled else 1
+        dtype = np.dtype(np.uint16 if deep else np.uint8)
+        network = self._networks.pool(pixel_format(self._model.channels, 1)).network
+        depth = self._model.channels * dtype.itemsize
+        return network.empty((scale * height, scale * width, depth)).view(dtype)
+
+    def takes(self, pixel_format: YuvFormat, height: int, width: int) -> bool:
+        """Return whether frames of YUV can be upscaled as they are, without RGB in between.
+
+        That takes a network for them in the bundle (`sr-export --yuv`), which is loaded here, even
+        sides, a backend that runs it (no TensorRT plans are built for YUV yet), and memory for a
+        frame in one piece.
+
+        Raises:
+            InvalidInputError: the engine is closed.
+        """
+        return self._frames.takes(pixel_format, height, width)
 
     def stream(
         self,
@@ -256,84 +320,6 @@ class Engine:
 
     def _upscale_in_flight(self, frame: Any, out: Any, in_flight: int) -> Any:
         return self.upscale(frame, out, reserve=in_flight * self._bytes_in_flight(frame))
-
-    def _run_pass(self, each: Pass, frame: NDArray[Any], out: NDArray[Any], reserve: int) -> None:
-        """Run some channels of a frame (H, W, C) into the same channels of `out`."""
-        taken = each.take(frame)
-        height, width, depth = taken.shape
-        scale = self._model.scale
-        shape = (scale * height, scale * width, depth)
-        direct = out.shape == shape and out.flags.c_contiguous and out.dtype == taken.dtype
-        held = reserve + frame.nbytes + out.nbytes
-        held += 0 if np.may_share_memory(taken, frame) else taken.nbytes
-        held += 0 if direct else scale**2 * taken.nbytes
-        pool = self._networks.pool(pixel_format(self._model.channels, taken.itemsize))
-        plan = self._plan(pool, height, width, held, taken.itemsize * depth)
-        result = out if direct else np.empty(shape, taken.dtype)
-        self._run_plan(pool, taken.view(np.uint8), plan, result.view(np.uint8))
-        if not direct:
-            each.give(result, out)
-
-    def _plan(self, pool: Pool, height: int, width: int, held: int, pixel_bytes: int) -> Plan:
-        """Return the largest tiles that the memory budget allows, or the user's.
-
-        Raises:
-            OutOfMemoryError: not even the smallest fit.
-        """
-        footprint = pool.network.footprint.times(pool.network.lanes)
-        budget = replace(self._budget, held=self._networks.held)
-        tile_bytes = pool.network.lanes * pixel_bytes * (1 + self._model.scale**2)
-        allowed = max(budget.pixels(footprint, held, tile_bytes), 1)
-        if self._most_pixels is not None:
-            allowed = min(allowed, self._most_pixels)
-        plan = tiling.plan(height, width, self._model, allowed, self._tile)
-        if self._tile is None:
-            frame = f"a frame of {width}x{height} pixels"
-            budget.require(plan.tile_pixels, footprint, held, tile_bytes, frame)
-        return plan
-
-    def _run_plan(
-        self, pool: Pool, frame: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]
-    ) -> None:
-        """Run a plan, with smaller and smaller tiles where the backend lacks memory."""
-        self._networks.release_all_but(pool)  # the budget is for one network at a time
-        with pool.lane() as lane:
-            while True:
-                try:
-                    return lane.run(frame, plan, out)
-                except MemoryError:
-                    smaller = tiling.smaller(plan, self._model)
-                    if smaller is None:
-                        raise
-                    if self._most_pixels is None:
-                        _log.warning(
-                            "out of memory with tiles of %dx%d pixels; going on with smaller ones",
-                            *reversed(plan.tile),
-                        )
-                    plan = smaller
-                    # For the frames to come, and even if the user had asked for larger tiles.
-                    self._most_pixels = plan.tile_pixels
-                    self._tile = None
-
-
-def _checked_tile(tile: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """Return the user's tile as height and width.
-
-    Raises:
-        InvalidInputError: it is no side or pair of sides of at least 1.
-    """
-    if tile is None:
-        return None
-    try:
-        height, width = tile if isinstance(tile, tuple) else (tile, tile)
-        sides = operator.index(height), operator.index(width)
-    except (TypeError, ValueError):
-        sides = (0, 0)
-    if min(sides) < 1:
-        raise InvalidInputError(
-            f"tile must be a side of at least 1 pixel, or a pair (height, width), found {tile!r}"
-        )
-    return sides
 
 
 def _at_least_1(name: str, value: int) -> int:

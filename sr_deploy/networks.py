@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, get_args
 
-from sr_deploy import backends, selection
+from sr_deploy import backends, machine, selection, tuning
 from sr_deploy.backends.base import Job
-from sr_deploy.errors import BackendError, InvalidInputError
-from sr_deploy.memory import resident
+from sr_deploy.errors import BackendError, BundleError, InvalidInputError, OutOfMemoryError
+from sr_deploy.manifest import YuvFormat
+from sr_deploy.memory import give_back, resident
 from sr_deploy.pool import Pool, closed
 
 if TYPE_CHECKING:
     from sr_deploy.backends.base import Backend
     from sr_deploy.bundle import Bundle
     from sr_deploy.manifest import PixelFormat, Precision, Variant
+    from sr_deploy.tuning import Tuning
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +30,11 @@ class Wish:
     backend: str
     precision: str
     device: str | None
-    threads: int
-    lanes: int = 1
+    threads: int | None
+    lanes: int | None = None
+    memory: int | None = None
+    build: str = "auto"
+    tuning: Tuning | None = None
 
 
 class Networks:
@@ -50,7 +55,8 @@ class Networks:
     Attributes:
         backend: What they run on.
         closed: Whether they were given back.
-        held: Bytes that this process held when the first was loaded, and what the others took.
+        held: Bytes that this process holds beside frames and what the running network takes.
+        threads: Of computation on a CPU, of the first.
     """
 
     backend: Backend
@@ -61,9 +67,10 @@ class Networks:
         self._wish = wish
         self._pools: dict[PixelFormat, Pool] = {}
         self._loading = threading.Lock()
-        self.held = 0
+        self._current: Pool | None = None
+        self.held = self._least = self.threads = 0
         self._start(first)
-        self.held = resident()  # now the backend's own libraries are there, too
+        self.held = self._least = resident()  # now the backend's own libraries are there, too
 
     def pool(self, frames: PixelFormat) -> Pool:
         """Return the network for a pixel format, loading it when it is first needed.
@@ -77,18 +84,42 @@ class Networks:
             if frames not in self._pools:
                 before = resident()
                 self._pools[frames] = self._loaded(frames)
-                self.held += max(0, resident() - before)
+                self._least += max(0, resident() - before)
+                self.held = max(self.held, self._least)
             return self._pools[frames]
+
+    def offers(self, frames: PixelFormat) -> bool:
+        """Return whether there is a network for a pixel format, loaded or not."""
+        try:
+            self._choice(frames)
+        except (BundleError, InvalidInputError):
+            return False
+        return True
 
     def precision(self, frames: PixelFormat) -> Precision:
         """Return the precision in which frames of a format are computed."""
         return self._choice(frames).precision
 
-    def release_all_but(self, pool: Pool) -> None:
-        """Have the other networks give back what they keep; waits for those that run."""
-        for other in list(self._pools.values()):
-            if other is not pool:
-                other.release()
+    def turn_to(self, pool: Pool, frame: int) -> None:
+        """Have the other networks give back what they keep, and see what that leaves.
+
+        The memory budget is for one network at a time. What others keep nevertheless (code that was
+        generated for them, pieces that the C library cannot give back) counts as held.
+
+        Args:
+            pool: The network that is to run; this waits for others that do.
+            frame: Bytes of the frame that is to run, which do not count. What else is in flight
+                does: not all of it need be in memory yet.
+        """
+        if self._current is pool:
+            return
+        others = [each for each in list(self._pools.values()) if each is not pool]
+        for other in others:
+            other.release()
+        if others:
+            give_back()
+            self.held = max(self._least, resident() - frame)
+        self._current = pool
 
     def close(self) -> None:
         """Wait for the frames in flight, then give everything back; again does nothing."""
@@ -100,12 +131,12 @@ class Networks:
 
     def _start(self, frames: PixelFormat) -> None:
         """Find the best backend that takes the network; else say why the best does not."""
-        failure: BackendError | InvalidInputError | None = None
+        failure: BackendError | InvalidInputError | OutOfMemoryError | None = None
         for candidate in backends.candidates(self._wish.backend, self._wish.device):
             self.backend = candidate
             try:
                 self.pool(frames)
-            except (BackendError, InvalidInputError) as error:
+            except (BackendError, InvalidInputError, OutOfMemoryError) as error:
                 failure = failure or error
             else:
                 if failure is not None:
@@ -131,13 +162,27 @@ class Networks:
             )
         if self._wish.precision not in ("auto", variant.precision):
             _log.debug("frames of format %s are computed in %s", frames, variant.precision)
+        tuned = self._tuned(frames, variant)
+        threads = self._wish.threads or tuned.threads or machine.cores()
+        self.threads = self.threads if self._pools else threads
         job = Job(
             self._bundle.verified(variant),
             self._bundle.manifest.model,
             frames,
             variant.precision,
             self._wish.device,
-            self._wish.threads,
-            self._wish.lanes,
+            threads,
+            self._wish.lanes or tuned.lanes,
+            self._wish.memory,
+            self._wish.build,
         )
-        return Pool(self.backend.load(job))
+        return Pool(self.backend.load(job), tuned)
+
+    def _tuned(self, frames: PixelFormat, variant: Variant) -> Tuning:
+        """Return how to run a network: as the user says, else by the bundle's tuning record."""
+        if self._wish.tuning is not None:
+            return self._wish.tuning
+        folder, device = self._bundle.folder, self._wish.device
+        found = tuning.found(folder, self.backend.name, variant.precision, device)
+        # Frames of YUV go through whole, and the tile was found with others.
+        return replace(found, tile=None) if frames in get_args(YuvFormat) else found

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from sr_deploy.errors import InvalidInputError
+from sr_deploy.tuning import Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,10 +17,16 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """A loaded network and its lanes; as many threads run at once as there are lanes."""
+    """A loaded network and its lanes; as many threads run at once as there are lanes.
 
-    def __init__(self, network: Network) -> None:
+    Attributes:
+        network: The network.
+        tuning: How frames are cut for it, where the user does not say.
+    """
+
+    def __init__(self, network: Network, tuning: Tuning | None = None) -> None:
         self.network = network
+        self.tuning = tuning or Tuning()
         self._idle: queue.LifoQueue[Lane | None] = queue.LifoQueue()
         self._count = 0
         self._releasing = threading.Lock()

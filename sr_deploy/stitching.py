@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,52 @@ def _reflection(length: int, wanted: int) -> NDArray[np.intp]:
     return np.minimum(index, period - index) if length > 1 else np.zeros(wanted, np.intp)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What becomes of one tile's result, in output pixels.
+
+    Attributes:
+        top: Where it goes.
+        left: Where it goes.
+        height: Of the part that is taken.
+        width: Of the part that is taken.
+        y: Where the part begins in the tile's result.
+        x: Where the part begins in the tile's result.
+        ramp: Columns on its left that are mixed with the tile before.
+        zone: Rows, from `top` on, that are mixed with the row of tiles above, when the last tile of
+            the row is there: mixing tile by tile would leave a step where four tiles meet.
+        first: Whether it begins a row of tiles.
+        last: Whether it ends a row of tiles.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    y: int
+    x: int
+    ramp: int
+    zone: int
+    first: bool
+    last: bool
+
+
+def piece(plan: Plan, scale: int, row: int, column: int) -> Piece:
+    """Return what becomes of a tile's result."""
+    rows, columns = plan.rows, plan.columns
+    top, bottom = (scale * each for each in rows.span(row))
+    left, right = (scale * each for each in columns.span(column))
+    return Piece(
+        *(top, left, bottom - top, right - left),
+        y=top - scale * rows.starts[row],
+        x=left - scale * columns.starts[column],
+        ramp=scale * columns.ramp if column else 0,
+        zone=scale * rows.ramp if row else 0,
+        first=column == 0,
+        last=column == len(columns.starts) - 1,
+    )
+
+
 class Stitcher:
     """Writes the results of a plan's tiles, in the plan's order, into the upscaled frame.
 
@@ -52,36 +99,21 @@ class Stitcher:
 
     def put(self, row: int, column: int, pixels: NDArray[np.uint8]) -> None:
         """Write the result of one tile, (scale*h, scale*w, bytes) uint8, contiguous."""
-        rows, columns, scale = self._plan.rows, self._plan.columns, self._scale
-        zone = self._zone(row)
-        if column == 0:
+        this = piece(self._plan, self._scale, row, column)
+        zone = slice(this.top, this.top + this.zone)
+        if this.first:
             self._above = self._out[zone].copy()
-        top, bottom = (scale * each for each in rows.span(row))
-        left, right = (scale * each for each in columns.span(column))
-        y, x = scale * rows.starts[row], scale * columns.starts[column]
-        part = pixels.view(self._sample)[top - y : bottom - y, left - x : right - x]
-        target = self._out[top:bottom, left:right]
-        ramp = scale * columns.ramp if column else 0
-        if ramp:
+        part = pixels.view(self._sample)[this.y :, this.x :][: this.height, : this.width]
+        target = self._out[this.top :, this.left :][: this.height, : this.width]
+        if ramp := this.ramp:
             weights = _rise(ramp)[:, None]
             target[:, :ramp] = _mixed(target[:, :ramp], part[:, :ramp], weights)
         target[:, ramp:] = part[:, ramp:]
-        if column == len(columns.starts) - 1:
+        if this.last:
             self._mix_with_above(zone)
 
-    def _zone(self, row: int) -> slice:
-        """Return the output rows in which this row of tiles is mixed with the one above."""
-        if row == 0:
-            return slice(0, 0)
-        top = self._scale * self._plan.rows.span(row)[0]
-        return slice(top, top + self._scale * self._plan.rows.ramp)
-
     def _mix_with_above(self, zone: slice) -> None:
-        """Mix a finished row of tiles with what the row above had left there.
-
-        Whole rows of tiles are mixed, not single tiles: where four tiles meet, mixing them one
-        after the other would leave a step.
-        """
+        """Mix a finished row of tiles with what the row above had left there."""
         below = self._out[zone]
         for line, weight in enumerate(_rise(len(below))):
             below[line] = _mixed(self._above[line], below[line], weight)

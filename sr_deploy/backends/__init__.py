@@ -31,6 +31,7 @@ class Entry:
 
 
 REGISTRY = {  # best first
+    "tensorrt": Entry("sr_deploy.backends.tensorrt", "tensorrt", "pip install sr-deploy[gpu]"),
     "openvino": Entry("sr_deploy.backends.openvino", "openvino", "pip install sr-deploy[cpu]"),
     "onnxruntime": Entry(
         "sr_deploy.backends.onnxruntime", "onnxruntime", "pip install sr-deploy[cpu]"
@@ -72,7 +73,7 @@ def candidates(name: str, device: str | None = None) -> Iterator[Backend]:
         try:
             backend = create(each)
             backend.precisions(device)
-        except BackendError as error:
+        except (BackendError, BackendMissingError) as error:  # some need a second package
             failure = error
         else:
             works = True

@@ -10,14 +10,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from sr_deploy.errors import BackendError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from sr_deploy.limits import Limits
     from sr_deploy.manifest import Model, PixelFormat, Precision
     from sr_deploy.memory import Footprint
     from sr_deploy.tiling import Plan
@@ -42,7 +44,9 @@ class Job:
         precision: To compute in.
         device: As the user named it; None: the backend's own choice.
         threads: Of computation on a CPU, for all lanes together.
-        lanes: How many frames are to be computed at once.
+        lanes: How many frames are to be computed at once; None: as many as are worth it.
+        memory: Bytes that the user allows, also of a GPU's memory; None: the user does not say.
+        build: Whether what is missing may be built for this machine, "auto" or "never".
     """
 
     file: Path
@@ -51,19 +55,28 @@ class Job:
     precision: Precision
     device: str | None
     threads: int
-    lanes: int = 1
+    lanes: int | None = None
+    memory: int | None = None
+    build: str = "auto"
 
 
 class Lane(Protocol):
     """Everything that one frame in flight needs. Used by one thread at a time."""
 
-    def run(self, frame: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> None:
+    def run(
+        self,
+        frame: NDArray[np.uint8],
+        plan: Plan,
+        out: NDArray[np.uint8],
+        colour: NDArray[np.float32] | None = None,
+    ) -> None:
         """Upscale one frame; on an error, `out` holds anything, and the lane can go on.
 
         Args:
-            frame: (H, W, bytes) uint8, contiguous; the caller's.
-            plan: How it is cut.
-            out: (scale*H, scale*W, bytes) uint8, contiguous; the caller's.
+            frame: (H, W, bytes) uint8, contiguous; the caller's. Of YUV, (H*3/2, W, bytes).
+            plan: How it is cut; frames of YUV are not.
+            out: The same for (scale*H, scale*W).
+            colour: What the numbers of a YUV frame mean: (7, 3), see `yuv.coefficients`.
 
         Raises:
             OutOfMemoryError: the tiles of the plan are too large.
@@ -92,6 +105,12 @@ class Network(Protocol):
     def lanes(self) -> int:
         """How many lanes to open."""
 
+    def limits(self, height: int, width: int) -> Limits | None:
+        """Return how frames of a size may be cut; None: as the bundle's model says."""
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return an array that frames are read from, and results written to, fastest."""
+
     def open_lane(self) -> Lane:
         """Open another lane.
 
@@ -101,6 +120,17 @@ class Network(Protocol):
 
     def close(self) -> None:
         """Give everything back; the lanes are closed already."""
+
+
+class HostNetwork:
+    """What networks that compute in the host's memory have in common."""
+
+    def limits(self, height: int, width: int) -> None:
+        """Return how frames of a size may be cut; see `Network.limits`."""
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return an array for frames; see `Network.empty`."""
+        return np.empty(shape, np.uint8)
 
 
 class Backend(Protocol):

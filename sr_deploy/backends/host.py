@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from sr_deploy.errors import OutOfMemoryError
-from sr_deploy.stitching import Stitcher, reflected
+from sr_deploy.native_stitching import stitcher
+from sr_deploy.stitching import reflected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,14 +23,24 @@ SAMPLES: dict[str, np.dtype[np.generic]] = {
     "gray8": np.dtype("u1"),
     "rgb48": np.dtype("<u2"),
     "gray16": np.dtype("<u2"),
+    "yuv420p": np.dtype("u1"),
+    "nv12": np.dtype("u1"),
+    "p010": np.dtype("<u2"),
 }
 
 
 class Inference(Protocol):
     """A network that is ready to run; the only thing that a host backend has to bring."""
 
-    def infer(self, pixels: NDArray[np.uint8], into: NDArray[np.uint8]) -> None:
+    def infer(
+        self,
+        pixels: NDArray[np.uint8],
+        into: NDArray[np.uint8],
+        colour: NDArray[np.float32] | None = None,
+    ) -> None:
         """Run on (N, h, w, bytes) into (N, scale*h, scale*w, bytes), both contiguous.
+
+        Frames of YUV come with their `colour`, see `Lane.run`.
 
         Raises:
             OutOfMemoryError: it lacked memory.
@@ -56,11 +67,17 @@ class HostLane:
         self._sample = SAMPLES[pixel_format]
         self._tiles = self._results = np.empty((0, 0, 0, 0), np.uint8)
 
-    def run(self, frame: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> None:
+    def run(
+        self,
+        frame: NDArray[np.uint8],
+        plan: Plan,
+        out: NDArray[np.uint8],
+        colour: NDArray[np.float32] | None = None,
+    ) -> None:
         """Upscale one frame; see `Lane.run`."""
         try:
             if plan.whole and self._model.fixed_batch in (None, 1):
-                self._inference.infer(frame[None], out[None])
+                self._inference.infer(frame[None], out[None], colour)
             else:
                 self._run_tiles(frame, plan, out)
         except MemoryError as error:
@@ -82,7 +99,7 @@ class HostLane:
     def _run_tiles(self, frame: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> None:
         frame = reflected(frame, plan.rows.padded, plan.columns.padded)
         self._reserve(plan, frame.shape[2], out.shape[2])
-        stitcher = Stitcher(out, plan, self._model.scale, self._sample)
+        stitching = stitcher(out, plan, self._model.scale, self._sample)
         height, width = plan.tile
         for batch in _batches(plan):
             for tile, (row, column) in zip(self._tiles, batch, strict=False):
@@ -92,7 +109,7 @@ class HostLane:
             count = self._model.fixed_batch or len(batch)
             self._inference.infer(self._tiles[:count], self._results[:count])
             for result, (row, column) in zip(self._results, batch, strict=False):
-                stitcher.put(row, column, result)
+                stitching.put(row, column, result)
 
     def _reserve(self, plan: Plan, bytes_in: int, bytes_out: int) -> None:
         """Have buffers for a batch of tiles; those of the frame before, if they are as large."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import onnxruntime
 
-from sr_deploy.backends.base import translated
+from sr_deploy.backends.base import HostNetwork, translated
 from sr_deploy.backends.host import HostLane
 from sr_deploy.errors import BackendError
+from sr_deploy.manifest import YuvFormat
 from sr_deploy.memory import Footprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sr_deploy.backends.base import Job
-    from sr_deploy.manifest import Model, Precision
+    from sr_deploy.manifest import Precision
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ERRORS_ONLY = 3
@@ -70,7 +71,7 @@ def _provider(device: str | None) -> str:
     return provider
 
 
-class OnnxRuntimeNetwork:
+class OnnxRuntimeNetwork(HostNetwork):
     """A network in a session; all its lanes share the session."""
 
     def __init__(self, job: Job, provider: str) -> None:
@@ -82,7 +83,7 @@ class OnnxRuntimeNetwork:
         # 256x256 and more run as fast without.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._job = job
-        self.lanes = job.lanes
+        self.lanes = job.lanes or 1
         self.device = "cuda" if provider == _PROVIDERS["cuda"] else "cpu"
         try:
             self._session = onnxruntime.InferenceSession(
@@ -106,7 +107,7 @@ class OnnxRuntimeNetwork:
 
     def open_lane(self) -> HostLane:
         """Open a lane on the session."""
-        runs = _Runs(self._session, self._job.model, on_cpu=self.device == "cpu")
+        runs = _Runs(self._session, self._job, on_cpu=self.device == "cpu")
         return HostLane(runs, self._job.model, self._job.pixel_format)
 
     def close(self) -> None:
@@ -117,23 +118,28 @@ class OnnxRuntimeNetwork:
 class _Runs:
     """Runs a session, reading and writing where the batch lies."""
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, model: Model, *, on_cpu: bool
-    ) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, job: Job, *, on_cpu: bool) -> None:
         self._session = session
-        self._model = model
+        self._model = job.model
+        self._is_yuv = job.pixel_format in get_args(YuvFormat)
         self._on_cpu = on_cpu
         self._shape: tuple[int, ...] = ()
 
-    def infer(self, pixels: NDArray[np.uint8], into: NDArray[np.uint8]) -> None:
+    def infer(
+        self,
+        pixels: NDArray[np.uint8],
+        into: NDArray[np.uint8],
+        colour: NDArray[np.float32] | None = None,
+    ) -> None:
         """Run on a batch; see `Inference.infer`."""
         if self._shape not in ((), pixels.shape):
             self.release()
         self._shape = pixels.shape
         try:
-            (fed,), (fetched,) = self._session.get_inputs(), self._session.get_outputs()
+            (fetched,) = self._session.get_outputs()
             binding = self._session.io_binding()
-            binding.bind_cpu_input(fed.name, pixels)
+            for fed, given in zip(self._session.get_inputs(), (pixels, colour), strict=False):
+                binding.bind_cpu_input(fed.name, given)
             binding.bind_output(fetched.name, "cpu", 0, np.uint8, into.shape, into.ctypes.data)
             self._session.run_with_iobinding(binding)
         except Exception as error:
@@ -151,11 +157,16 @@ class _Runs:
             return
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        (fed,) = self._session.get_inputs()
+        fed, *others = self._session.get_inputs()
         side = self._model.minimum
-        pixels = np.zeros((self._model.fixed_batch or 1, side, side, fed.shape[3]), np.uint8)
+        rows, columns = (side, side)
+        if self._is_yuv:  # of an even size
+            columns += side % 2
+            rows = columns * 3 // 2
+        pixels = np.zeros((self._model.fixed_batch or 1, rows, columns, fed.shape[3]), np.uint8)
+        more = {each.name: np.zeros(each.shape, np.float32) for each in others}
         try:
-            self._session.run(None, {fed.name: pixels}, options)
+            self._session.run(None, {fed.name: pixels} | more, options)
         except Exception as error:
             raise translated(error, "ONNX Runtime") from error
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import openvino
 
-from sr_deploy.backends.base import translated
+from sr_deploy.backends.base import HostNetwork, translated
 from sr_deploy.backends.host import HostLane
 from sr_deploy.errors import BackendError
-from sr_deploy.memory import Footprint
+from sr_deploy.memory import Footprint, give_back
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ class OpenVinoBackend:
         return name
 
 
-class OpenVinoNetwork:
+class OpenVinoNetwork(HostNetwork):
     """A network as OpenVINO read it; each lane compiles it for itself."""
 
     def __init__(self, core: openvino.Core, job: Job, device: str, hint: str) -> None:
@@ -81,7 +81,7 @@ class OpenVinoNetwork:
         self._job = job
         self._hint = hint
         self.device = device
-        self.lanes = job.lanes
+        self.lanes = job.lanes or 1  # one request of all threads is as fast as several of fewer
         try:
             self._model = core.read_model(job.file)
         except RuntimeError as error:
@@ -157,13 +157,20 @@ class _Requests:
         # A network of a fixed shape has nothing to gain.
         self._can_specialise = model.inputs[0].partial_shape.is_dynamic
 
-    def infer(self, pixels: NDArray[np.uint8], into: NDArray[np.uint8]) -> None:
+    def infer(
+        self,
+        pixels: NDArray[np.uint8],
+        into: NDArray[np.uint8],
+        colour: NDArray[np.float32] | None = None,
+    ) -> None:
         """Run on a batch, reading and writing where it lies; see `Inference.infer`."""
         try:
             request = self._compiled_for(pixels.shape).create_infer_request()
-            # It shares writable arrays only; what Pillow gives is read-only, for example.
-            shared = pixels if pixels.flags.writeable else pixels.copy()
-            request.set_input_tensor(openvino.Tensor(shared, shared_memory=True))
+            given: list[NDArray[Any]] = [pixels] if colour is None else [pixels, colour]
+            for number, each in enumerate(given):
+                # It shares writable arrays only; what Pillow gives is read-only, for example.
+                shared = each if each.flags.writeable else each.copy()
+                request.set_input_tensor(number, openvino.Tensor(shared, shared_memory=True))
             request.set_output_tensor(openvino.Tensor(into, shared_memory=True))
             start = time.perf_counter()
             request.infer()
@@ -188,7 +195,8 @@ class _Requests:
             self._shape, self._spent, self._special = shape, 0.0, None
         if self._special is None and self._can_specialise and self._spent > self._price:
             self._general.release_memory()
+            give_back()
             special = self._model.clone()
-            special.reshape(list(shape))
+            special.reshape({special.inputs[0]: list(shape)})
             self._special = self._core.compile_model(special, self._device, self._configuration)
         return self._special or self._general

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 import av
 import numpy as np
@@ -35,16 +35,6 @@ _Y4M_FORMATS = {
     **dict.fromkeys(("444alpha",), "yuva444p"),
 }
 _RANGES = {"LIMITED": LIMITED, "FULL": FULL}
-
-
-class Reader(Protocol):
-    """Something that can be read to the last byte, such as `sys.stdin.buffer`."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to so many bytes; fewer only at the end."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill a buffer; return how many bytes there were."""
 
 
 @dataclass(frozen=True)
@@ -103,41 +93,43 @@ class FrameReader:
         damage: What could not be read, in words; empty: nothing.
     """
 
-    def __init__(self, pipe: Reader, shape: Shape | None = None) -> None:
+    def __init__(self, pipe: BinaryIO, shape: Shape | None = None) -> None:
         self._pipe = pipe
         self.damage: tuple[str, ...] = ()
         self.shape = shape if shape is not None else _parsed(self._line())
         self._rows = _rows(self.shape)
-        self._bytes = np.empty(sum(height * width for height, width in self._rows), np.uint8)
+        self._size = sum(height * width for height, width in self._rows)
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Yield each frame, timed by its number."""
         number = 0
-        while self._next():
+        while (content := self._next()) is not None:
             frame = av.VideoFrame(self.shape.width, self.shape.height, self.shape.pixel_format)
-            for plane, rows in zip(_planes(frame, self._rows), self._split(), strict=True):
+            for plane, rows in zip(_planes(frame, self._rows), self._split(content), strict=True):
                 plane[...] = rows
             frame.pts, frame.time_base = number, 1 / self.shape.rate
             frame.duration = 1
             yield frame
             number += 1
 
-    def _next(self) -> bool:
-        """Read the bytes of the next frame; False when there is none."""
+    def _next(self) -> bytes | None:
+        """Return the bytes of the next frame; None when there is none."""
         if self.shape.header is not None:
             line = self._line()
             if not line:
-                return False
+                return None
             if line.split(b" ")[0] != b"FRAME":
                 self.damage = (f"a frame was to begin, but {line[:20]!r} came",)
-                return False
-        got, view = 0, self._bytes.data
-        while got < len(view) and (more := self._pipe.readinto(view[got:])):
-            got += more
-        begun = got > 0 or self.shape.header is not None
-        if got < len(view) and begun:
-            self.damage = (f"the last frame is cut off: {got} of {len(view)} bytes came",)
-        return got == len(view)
+                return None
+        content = b""
+        while len(content) < self._size and (more := self._pipe.read(self._size - len(content))):
+            content += more
+        if len(content) == self._size:
+            return content
+        if content or self.shape.header is not None:
+            came = f"{len(content)} of {self._size} bytes came"
+            self.damage = (f"the last frame is cut off: {came}",)
+        return None
 
     def _line(self) -> bytes:
         """Return a line of the stream without its end; empty where the stream is at its end."""
@@ -148,10 +140,11 @@ class FrameReader:
             line += byte
         return bytes(line)
 
-    def _split(self) -> Iterator[NDArray[np.uint8]]:
+    def _split(self, content: bytes) -> Iterator[NDArray[np.uint8]]:
         first = 0
         for height, width in self._rows:
-            yield self._bytes[first : first + height * width].reshape(height, width)
+            rows = np.frombuffer(content, np.uint8, height * width, first)
+            yield rows.reshape(height, width)
             first += height * width
 
 

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     import av
 
     from sr_deploy.engine import Engine
-    from sr_deploy.video.pipes import Reader
     from sr_deploy.video.transcode import Cut
 
 
-def from_pipe(engine: Engine, pipe: Reader, out: BinaryIO, raw: str | None) -> tuple[str, ...]:
+def from_pipe(engine: Engine, pipe: BinaryIO, out: BinaryIO, raw: str | None) -> tuple[str, ...]:
     """Upscale the frames of a pipe into another, as the same kind of frames.
 
     Args:

@@ -3,15 +3,19 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sr_deploy import backends, doctor
+from sr_deploy import backends, doctor, native
 from sr_deploy.doctor import diagnose, main
+from tests.runtime import fake_tensorrt
+from tests.runtime.fake_cuda import FakeCuda, Status
 
 
 def test_this_machine_is_described(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,8 +30,9 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in found["backends"]] == list(backends.REGISTRY)
-    assert "fp32" in found["backends"][0]["details"]["CPU"]
-    assert found["backends"][1]["details"]["cpu"] == "fp32, int8, fp16 (fastest first)"
+    details = {each["name"]: each["details"] for each in found["backends"]}
+    assert "fp32" in details["openvino"]["CPU"]
+    assert details["onnxruntime"]["cpu"] == "fp32, int8, fp16 (fastest first)"
     assert found["cores"] >= 1
 
 
@@ -100,3 +105,19 @@ def test_a_package_may_come_by_another_distribution(monkeypatch: pytest.MonkeyPa
         importlib.metadata, "packages_distributions", lambda: {"there_is_no_such": ["numpy"]}
     )
     assert doctor._version("there_is_no_such") == importlib.metadata.version("numpy")
+
+
+def test_of_a_gpu_it_says_what_tensorrt_finds(
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = fake_tensorrt.module(gpu, lambda frame: frame, "10.3.0")
+    monkeypatch.setitem(sys.modules, "tensorrt", found)
+    monkeypatch.setattr(native, "kernels", lambda: None)
+    monkeypatch.setattr(doctor, "_version", lambda _: "10.3.0")
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert "cuda:0: Fake GPU, compute capability 9.0, 1.0 GiB of 1.0 GiB free" in text
+    assert "kernels: not built" in text
+    gpu.failing["cudaGetDeviceCount"] = Status.cudaErrorNoDevice
+    assert main([]) == 0
+    assert re.search(r"tensorrt .*BROKEN: .*cudaErrorNoDevice", capsys.readouterr().out)

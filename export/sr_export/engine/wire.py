@@ -1,0 +1,140 @@
+"""Protocol buffers as they lie in a file: enough to change a few fields of an ONNX model.
+
+The package onnx is not there on the devices that plans are built on. A message is a list of
+numbered fields; what is not touched stays as it was, to the byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sr_deploy.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_SIZES = {_FIXED64: 8, _FIXED32: 4}
+
+
+@dataclass
+class Message:
+    """A message's fields in order: number, kind, and an integer or bytes."""
+
+    fields: list[tuple[int, int, int | bytes]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, data: bytes) -> Message:
+        """Take a message apart; the messages in it stay bytes.
+
+        Raises:
+            BundleError: it is none.
+        """
+        fields: list[tuple[int, int, int | bytes]] = []
+        position = 0
+        while position < len(data):
+            tag, position = _varint(data, position)
+            number, kind = tag >> 3, tag & 7
+            if kind == _VARINT:
+                value, position = _varint(data, position)
+                fields.append((number, kind, value))
+                continue
+            if kind == _BYTES:
+                size, position = _varint(data, position)
+            elif kind in _SIZES:
+                size = _SIZES[kind]
+            else:
+                raise BundleError(f"not an ONNX file: a field of kind {kind}")
+            if position + size > len(data):
+                raise BundleError("not an ONNX file: it ends too early")
+            fields.append((number, kind, data[position : position + size]))
+            position += size
+        return cls(fields)
+
+    def stored(self) -> bytes:
+        """Return the message as it is stored."""
+        parts = []
+        for number, kind, value in self.fields:
+            parts.append(_encoded(number << 3 | kind))
+            if isinstance(value, int):
+                parts.append(_encoded(value))
+            else:
+                parts += [_encoded(len(value)), value] if kind == _BYTES else [value]
+        return b"".join(parts)
+
+    def numbers(self, number: int) -> list[int]:
+        """Return the integers of a field, which a repeated one may hold packed."""
+        found: list[int] = []
+        for each, _, value in self.fields:
+            if each == number and isinstance(value, int):
+                found.append(value)
+            elif each == number and isinstance(value, bytes):
+                position = 0
+                while position < len(value):
+                    item, position = _varint(value, position)
+                    found.append(item)
+        return found
+
+    def texts(self, number: int) -> list[str]:
+        """Return the strings of a field."""
+        return [value.decode() for value in self.parts(number)]
+
+    def text(self, number: int) -> str:
+        """Return the one string of a field; empty if it is not there."""
+        return "".join(self.texts(number)[-1:])
+
+    def parts(self, number: int) -> list[bytes]:
+        """Return the bytes of a field: strings, blocks or messages."""
+        return [
+            value for each, _, value in self.fields if each == number and isinstance(value, bytes)
+        ]
+
+    def drop(self, *numbers: int) -> None:
+        """Remove all of some fields."""
+        self.fields = [each for each in self.fields if each[0] not in numbers]
+
+    def add(self, number: int, value: int | str | bytes | Message) -> None:
+        """Append a field."""
+        if isinstance(value, int):
+            self.fields.append((number, _VARINT, value))
+        elif isinstance(value, Message):
+            self.fields.append((number, _BYTES, value.stored()))
+        else:
+            data = value.encode() if isinstance(value, str) else value
+            self.fields.append((number, _BYTES, data))
+
+    def put(self, number: int, value: int | str | bytes | Message) -> None:
+        """Replace all of a field by one value."""
+        self.drop(number)
+        self.add(number, value)
+
+    def change(self, number: int, edit: Callable[[Message], None]) -> None:
+        """Edit every message of a field in place."""
+        for index, (each, kind, value) in enumerate(self.fields):
+            if each == number and isinstance(value, bytes):
+                message = Message.read(value)
+                edit(message)
+                self.fields[index] = (each, kind, message.stored())
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return the integer at a position, and where it ends."""
+    value = shift = 0
+    while True:
+        if position >= len(data) or shift > 63:
+            raise BundleError("not an ONNX file: an integer does not end")
+        byte = data[position]
+        value |= (byte & 127) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 128:
+            return value, position
+
+
+def _encoded(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,131 @@
+"""The process in which TensorRT runs: `python -m sr_export.engine.worker`, started by `process`.
+
+TensorRT may take minutes in which nothing can interrupt it, and where a kernel is broken it takes
+the process with it. So it has one of its own. Calls come on stdin and events go to stdout, each a
+JSON object a line; large things go through files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sr_deploy import cuda, strict
+from sr_deploy.errors import BackendMissingError, SrDeployError
+from sr_export.engine.order import Order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from sr_deploy.backends.tensorrt_contexts import Program
+
+    Report = Callable[[str], None]
+
+
+def main() -> int:
+    """Answer calls until there are no more."""
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print
+
+    def send(**event: object) -> None:
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+
+    for line in sys.stdin:
+        call = json.loads(line)
+        try:
+            result = _CALLS[call.pop("call")](call, lambda text: send(stage=text))
+            send(result=result)
+        except (SrDeployError, OSError, MemoryError) as error:
+            traceback.print_exc()
+            send(error=type(error).__name__, text=str(error))
+    return 0
+
+
+def describe(call: dict[str, Any], _: Report) -> dict[str, Any]:
+    """Return what there is: TensorRT, its flags, and the GPU."""
+    # First, because without a driver TensorRT crashes.
+    device = cuda.describe(call["device"])
+    free, _total = cuda.memory(call["device"])
+    try:
+        from sr_export.engine import builder
+    except ImportError as error:
+        raise BackendMissingError(
+            f"TensorRT cannot be imported ({error}): pip install sr-deploy[gpu]; on a Jetson, "
+            "use the Python for which JetPack has it"
+        ) from error
+    return {
+        "tensorrt": builder.version(),
+        "abilities": builder.abilities(),
+        "device": dataclasses.asdict(device),
+        "free": free,
+    }
+
+
+def build(call: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Build a plan into a file."""
+    from sr_export.engine import builder
+
+    order = strict.decode(Order, call["order"], "order")
+    cuda.use(order.device)
+    Path(call["plan"]).write_bytes(builder.build(order, report))
+    return {}
+
+
+def run(call: dict[str, Any], _: Report) -> dict[str, Any]:
+    """Run a plan on batches from a file, and write what comes out to another."""
+    from sr_deploy.backends.tensorrt_contexts import Program
+
+    cuda.use(call["device"])
+    content = Path(call["plan"]).read_bytes()
+    program = Program(content, "the plan", version_compatible=call["version_compatible"])
+    with np.load(call["batches"]) as batches:
+        answers = [_answer(program, batches[name], call["scale"]) for name in batches.files]
+    np.savez(call["answers"], *answers)
+    return {"device_memory": program.memory}
+
+
+def _answer(program: Program, batch: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Return what becomes of a batch, (N, h, w, bytes)."""
+    from sr_deploy.backends.tensorrt_contexts import Contexts
+
+    count, height, width, depth = batch.shape
+    sent = cuda.page_locked(batch.shape)
+    np.copyto(sent, batch)
+    answer = cuda.page_locked((count, scale * height, scale * width, depth))
+    contexts, stream = Contexts(lambda _: program), cuda.Stream()
+    source, target = cuda.Memory(sent.nbytes), cuda.Memory(answer.nbytes)
+    scratch = cuda.Memory(contexts.bind(sent.shape, source.address, target.address, None))
+    contexts.lend(scratch)
+    _copy(source.address, sent.ctypes.data, sent.nbytes, stream)
+    contexts.enqueue(stream)
+    _copy(answer.ctypes.data, target.address, answer.nbytes, stream)
+    stream.synchronize()
+    contexts.close()
+    for each in (scratch, source, target, stream):
+        each.close()
+    return answer
+
+
+def _copy(to: int, source: int, size: int, stream: cuda.Stream) -> None:
+    cuda.copy(to, source, (1, size), (size, size), stream)
+
+
+_CALLS: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
+    "describe": describe,
+    "build": build,
+    "run": run,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

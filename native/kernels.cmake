@@ -1,0 +1,30 @@
+# Compiles kernels.cu for the architectures that this nvcc knows, from 7.5 to 12.0, and to PTX for
+# those to come. A compiler that does not work is told, and nothing is left. Not compressed: drivers
+# that are older than the compiler may not know its compression.
+
+execute_process(COMMAND "${NVCC}" --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
+set(targets)
+foreach(architecture 75 80 86 87 89 90 100 101 103 110 120)
+  if(known MATCHES "sm_${architecture}(\r|\n|$)")
+    list(APPEND targets -gencode "arch=compute_${architecture},code=sm_${architecture}")
+    if(NOT portable)
+      set(portable ${architecture})  # the oldest: every later GPU's driver can translate it
+    endif()
+  endif()
+endforeach()
+if(NOT portable)
+  message("native: ${NVCC} knows no GPU that TensorRT runs on; no kernels")
+  return()
+endif()
+
+get_filename_component(folder "${OUT}" DIRECTORY)
+file(MAKE_DIRECTORY "${folder}")
+execute_process(
+  COMMAND "${NVCC}" -fatbin -no-compress -std=c++14 -fmad=false ${targets}
+          -gencode "arch=compute_${portable},code=compute_${portable}"
+          -o "${OUT}" "${CMAKE_CURRENT_LIST_DIR}/kernels.cu"
+  RESULT_VARIABLE failed)
+if(failed)
+  file(REMOVE "${OUT}")
+  message("native: ${NVCC} does not compile (see above); no kernels")
+endif()

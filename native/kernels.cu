@@ -1,0 +1,22 @@
+// The steps on the GPU: a row of blocks for each row of pixels, as the launch in sr_deploy/cuda.py
+// lays them out; rows beyond the grid are taken in turns.
+
+#include "pixels.h"
+
+#define SR_FIRST static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x)
+#define SR_STRIDE static_cast<int32_t>(gridDim.x * blockDim.x)
+
+extern "C" __global__ void sr_gather(const sr::Gather step) {
+    for (int32_t row = blockIdx.y; row < step.height; row += gridDim.y)
+        sr::gather_row(step, row, SR_FIRST, SR_STRIDE);
+}
+
+extern "C" __global__ void sr_scatter(const sr::Scatter step) {
+    for (int32_t row = blockIdx.y; row < step.height; row += gridDim.y)
+        sr::scatter_row(step, row, SR_FIRST, SR_STRIDE);
+}
+
+extern "C" __global__ void sr_mix(const sr::Mix step) {
+    for (int32_t row = blockIdx.y; row < step.height; row += gridDim.y)
+        sr::mix_row(step, row, SR_FIRST, SR_STRIDE);
+}
