@@ -1,7 +1,7 @@
 """Embeds the engine in a PyCUDA program: one context, the program's stream and arrays, no copies.
 
     pip install sr-deploy[pycuda]     # PyCUDA comes as source and is built with the CUDA toolkit
-    python examples/pycuda_embedding.py checkpoint.srd photo.png big.png
+    python with_pycuda.py checkpoint.srd photo.png big.png
 
 The engine calls CUDA through cuda-python, in the primary context of the device. PyCUDA has no CUDA
 graphs and takes no stream of others, so it is the engine that takes PyCUDA's.

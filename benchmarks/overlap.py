@@ -1,0 +1,179 @@
+"""How well reading, the network and writing overlap: a whole video against each of its stages.
+
+    python benchmarks/overlap.py BUNDLE VIDEO --output benchmarks/results/overlap.json
+
+Each round runs every stage alone and then the whole, in one process, one after the other: reading
+(decoding, and making pixels), the network, writing (making frames, and encoding). It does so twice:
+
+shared    every stage may use all cores, alone as in the whole. Then the processors are the limit:
+          the whole cannot be faster than all processor time through the number of cores.
+apart     the network computes on all cores but one, reading and writing are left the other. Then
+          the slowest stage is the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sr_deploy import Engine, machine
+from sr_deploy.files import atomic_file
+from sr_deploy.video import encoding
+from sr_deploy.video.conversion import ToFrames, ToPixels
+from sr_deploy.video.source import Source
+from sr_deploy.video.upscaling import Look, Meter, upscaled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STAGES = ("reading", "network", "writing")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How many threads each stage has."""
+
+    name: str
+    network: int
+    others: int
+
+
+def main() -> int:
+    """Measure and write the record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--frames", type=int, default=100, help="of the video (default: 100)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    cores = machine.cores()
+    settings = (Setting("shared", cores, cores), Setting("apart", max(1, cores - 1), 1))
+    results = {each.name: _measured(arguments, each, cores) for each in settings}
+    for name, found in results.items():
+        print(name, json.dumps(found["medians"]))
+    if arguments.output:
+        text = json.dumps(_record(arguments, cores, results), indent=1)
+        with atomic_file(arguments.output) as path:
+            path.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def _measured(arguments: argparse.Namespace, setting: Setting, cores: int) -> dict[str, Any]:
+    with Engine(arguments.bundle, threads=setting.network) as engine:
+        work = _Work(engine, arguments.video, arguments.frames, setting)
+        work.whole()  # compiles what pays
+        rounds = []
+        for _ in range(arguments.rounds):
+            rounds.append({name: _timed(getattr(work, name)) for name in (*STAGES, "whole")})
+    return {"setting": asdict(setting), "rounds": rounds, "medians": _medians(rounds, cores)}
+
+
+class _Work:
+    """One video, its stages, and the whole."""
+
+    def __init__(self, engine: Engine, video: Path, frames: int, setting: Setting) -> None:
+        self._engine, self._video = engine, video
+        self._count, self._threads = frames, setting.others
+        with self._opened() as source:
+            self._info = source.info
+        scale = engine.spec.scale
+        size = scale * self._info.width, scale * self._info.height
+        self._settings = encoding.choose(self._info, size, ".mkv", threads=setting.others)
+        self._pixels: list[Any] = []
+        self._results: list[Any] = []
+
+    def reading(self) -> None:
+        """Decode all frames and make pixels of them."""
+        take = ToPixels(self._info.colour)
+        with self._opened() as source:
+            self._pixels = [
+                (take(frame), frame.pts, frame.duration)
+                for _, frame in zip(range(self._count), source.frames(), strict=False)
+            ]
+
+    def network(self) -> None:
+        """Upscale the pixels."""
+        self._results = [(self._engine.upscale(pixels), *when) for pixels, *when in self._pixels]
+
+    def writing(self) -> None:
+        """Make frames of the results, and encode them."""
+        finish = ToFrames(self._settings.pixel_format, self._settings.colour)
+        encoder = encoding.Encoder(self._settings)
+        for result, pts, duration in self._results:
+            frame = finish(result)
+            frame.pts, frame.duration, frame.time_base = pts, duration, self._info.time_base
+            for _ in encoder.encode(frame):
+                pass
+        for _ in encoder.finish():
+            pass
+        self._results.clear()
+
+    def whole(self) -> None:
+        """Do all of it as `sr-upscale` does."""
+        look = Look(self._info.colour, self._settings.colour, self._settings.pixel_format)
+        encoder = encoding.Encoder(self._settings)
+        with self._opened() as source:
+            frames = (frame for _, frame in zip(range(self._count), source.frames(), strict=False))
+            for frame in upscaled(self._engine, frames, look, Meter()):
+                for _ in encoder.encode(frame):
+                    pass
+        for _ in encoder.finish():
+            pass
+
+    def _opened(self) -> Source:
+        return Source(self._video, threads=self._threads)
+
+
+def _timed(stage: Callable[[], None]) -> dict[str, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    stage()
+    return {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
+
+
+def _medians(rounds: list[dict[str, dict[str, float]]], cores: int) -> dict[str, float]:
+    """Return medians over the rounds; ratios are made within each round."""
+    found = {
+        name: statistics.median(each[name]["wall"] for each in rounds)
+        for name in (*STAGES, "whole")
+    }
+    slowest = [max(each[name]["wall"] for name in STAGES) for each in rounds]
+    bound = [sum(each[name]["processor"] for name in STAGES) / cores for each in rounds]
+    whole = [each["whole"]["wall"] for each in rounds]
+    found["whole_over_slowest"] = statistics.median(
+        a / b for a, b in zip(whole, slowest, strict=True)
+    )
+    found["whole_over_processor_bound"] = statistics.median(
+        a / b for a, b in zip(whole, bound, strict=True)
+    )
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def _record(arguments: argparse.Namespace, cores: int, results: dict[str, Any]) -> dict[str, Any]:
+    packages = ("sr-deploy", "av", "numpy", "openvino")
+    return {
+        "made": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "bundle": arguments.bundle.name,
+        "video": arguments.video.name,
+        "frames": arguments.frames,
+        "processor": machine.processor(),
+        "cores": cores,
+        "features": machine.features(),
+        "load_before": os.getloadavg()[0],
+        "versions": {name: metadata.version(name) for name in packages},
+        "results": results,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
