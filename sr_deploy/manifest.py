@@ -192,16 +192,5 @@ def read(path: Path) -> Manifest:
     Raises:
         BundleError: it is not JSON, of another schema, or a field does not fit.
     """
-    if path.stat().st_size > _LARGEST_MANIFEST:
-        raise BundleError(f"{path}: larger than {_LARGEST_MANIFEST >> 10} KiB; not a manifest")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BundleError(f"{path}: not valid JSON: {error}") from None
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if schema != SCHEMA:
-        raise BundleError(
-            f"{path}: schema {schema!r}, but this version reads {SCHEMA}; "
-            "export the checkpoint again with the version that you run"
-        )
-    return strict.decode(Manifest, value, str(path))
+    advice = "export the checkpoint again with the version that you run"
+    return strict.read(Manifest, path, SCHEMA, largest=_LARGEST_MANIFEST, advice=advice)

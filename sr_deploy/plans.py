@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -111,16 +110,7 @@ def read(path: Path) -> Record:
     Raises:
         BundleError: it is not JSON, of another schema, or a field does not fit.
     """
-    if path.stat().st_size > _LARGEST_RECORD:
-        raise BundleError(f"{path}: larger than {_LARGEST_RECORD >> 10} KiB; no record of a plan")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BundleError(f"{path}: not valid JSON: {error}") from None
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if schema != SCHEMA:
-        raise BundleError(f"{path}: schema {schema!r}, but this version reads {SCHEMA}")
-    return strict.decode(Record, value, str(path))
+    return strict.read(Record, path, SCHEMA, largest=_LARGEST_RECORD)
 
 
 def write(bundle: Path, record: Record, content: bytes | None) -> Plan | None:

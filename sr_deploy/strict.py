@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sr_deploy.errors import BundleError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 T = TypeVar("T")
+
+
+def read(kind: type[T], path: Path, schema: int, *, largest: int, advice: str = "") -> T:
+    """Read a JSON file that says its `schema` into `kind`.
+
+    Args:
+        kind: A frozen dataclass.
+        path: The file.
+        schema: The one that this version reads.
+        largest: In bytes; a larger file is not read.
+        advice: What to do about a file that does not hold.
+
+    Raises:
+        BundleError: it is too large, not JSON, of another schema, or a field does not fit.
+    """
+    advice = advice and f"; {advice}"
+    if path.stat().st_size > largest:
+        raise BundleError(f"{path}: larger than {largest >> 10} KiB, which none of its kind is")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BundleError(f"{path}: not valid JSON: {error}{advice}") from None
+    found = value.get("schema") if isinstance(value, dict) else None
+    if found != schema:
+        raise BundleError(f"{path}: schema {found!r}, but this version reads {schema}{advice}")
+    try:
+        return decode(kind, value, str(path))
+    except BundleError as error:
+        raise BundleError(f"{error}{advice}") from None
 
 
 def decode(kind: type[T], value: object, where: str) -> T:

@@ -128,18 +128,7 @@ def read(folder: Path) -> Record:
     path = folder / NAME
     if not path.is_file():
         return Record(SCHEMA, {})
-    if path.stat().st_size > _LARGEST:
-        raise BundleError(f"{path}: larger than {_LARGEST >> 10} KiB; not a tuning record")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BundleError(f"{path}: not valid JSON: {error}; delete it, and tune again") from None
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if schema != SCHEMA:
-        raise BundleError(
-            f"{path}: schema {schema!r}, but this version reads {SCHEMA}; delete it, and tune again"
-        )
-    return strict.decode(Record, value, str(path))
+    return strict.read(Record, path, SCHEMA, largest=_LARGEST, advice="delete it, and tune again")
 
 
 def keep(folder: Path, name: str, entry: Entry) -> None:

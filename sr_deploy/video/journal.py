@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from sr_deploy.errors import InvalidInputError, SrDeployError, VideoError
 from sr_deploy.files import atomic_file
+from sr_deploy.locking import Lock
 from sr_deploy.video import ledger
 from sr_deploy.video import segments as files
 from sr_deploy.video.ledger import Journal, Segment
-from sr_deploy.video.lock import Lock
 from sr_deploy.video.timing import decoding_times, reordering_depth
 
 if TYPE_CHECKING:

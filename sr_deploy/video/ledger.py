@@ -54,17 +54,11 @@ def read(path: Path) -> Journal:
     Raises:
         VideoError: it is damaged, or of another version.
     """
+    advice = "begin the job again with --overwrite"
     try:
-        if path.stat().st_size > LARGEST:
-            raise BundleError("too large")
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-            raise BundleError(f"written by another version; this one reads schema {SCHEMA}")
-        journal = strict.decode(Journal, value, NAME)
-    except (BundleError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise VideoError(
-            f"{path}: cannot be read: {error}; begin the job again with --overwrite"
-        ) from None
+        journal = strict.read(Journal, path, SCHEMA, largest=LARGEST, advice=advice)
+    except BundleError as error:
+        raise VideoError(str(error)) from None
     for number, segment in enumerate(journal.segments):
         if segment.file != f"{number:06}.packets":
             raise VideoError(f"{path}: names a segment {segment.file!r}; begin with --overwrite")

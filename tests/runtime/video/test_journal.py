@@ -207,7 +207,7 @@ def test_a_damaged_journal_is_refused(target: Path, text: str) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
     (folder_of(target) / "journal.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(VideoError, match=r"cannot be read.*--overwrite"):
+    with pytest.raises(VideoError, match=r"journal\.json.*--overwrite"):
         start(target, resume=True)
 
 
