@@ -159,7 +159,7 @@ class TestVideos:
         assert worklist.are_videos(inputs, output) is videos
 
     def test_videos_and_images_are_not_mixed(self) -> None:
-        with pytest.raises(InvalidInputError, match="clip.mp4 is a video, a.png is not"):
+        with pytest.raises(InvalidInputError, match=r"clip\.mp4 is a video, a\.png is not"):
             worklist.are_videos(["a.png", "clip.mp4"], "out")
 
     def test_one_to_a_file_and_several_into_a_folder(self) -> None:

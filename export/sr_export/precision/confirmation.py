@@ -76,9 +76,7 @@ def confirmed(
 def _worst(folder: Path, backend: str, variant: Variant, exam: Sequence[_Pair]) -> float | None:
     """Return the decibels of the worst image; None where the backend does not run it here."""
     try:
-        with Engine(
-            folder, backend=backend, precision=variant.precision, build="never"
-        ) as engine:
+        with Engine(folder, backend=backend, precision=variant.precision, build="never") as engine:
             return min(psnr(expected, _numbers(engine.upscale(low))) for low, expected in exam)
     except SrDeployError as error:
         _log.info("%s does not run %s here: %s", backend, variant.file, error)
