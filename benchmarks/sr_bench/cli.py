@@ -1,95 +1,63 @@
-"""`sr-bench`: quality and speed of a bundle, and the documents' tables made from the records."""
+"""`sr-bench`: the command line."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
+import sys
+from collections.abc import Callable  # noqa: TC003  the table's type is made at run time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from sr_bench import report
-from sr_deploy import backends, console, machine
-from sr_deploy.bundle import Bundle
-from sr_deploy.errors import InvalidInputError, NotFoundError
-from sr_deploy.files import sha256_of
+from sr_bench import commands, help_texts
+from sr_deploy import backends, console
 from sr_deploy.manifest import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from sr_bench.contenders import Job
-    from sr_bench.records import Method, Record
-
-_DESCRIPTION = """\
-Measure a bundle: how good its pictures are, and how fast it is beside PyTorch. Figures can be kept
-as records (JSON, with every sample and what it was measured on); the tables in the project's
-documents are made from records alone."""
-
-_EXAMPLES = """\
-examples:
-  sr-bench quality x2.srd --ground-truth set5/HR --low-resolution set5/LRx2
-  sr-bench speed x2.srd --checkpoint net_g.pth --json speed.json
-  sr-bench report --check                     are the documents' tables those of the records?
-"""
-
-_QUALITY = """\
-PSNR and SSIM by the protocol of the field's tables: Y channel, as many border pixels left out as
-the scale. Nearest, bilinear and bicubic are the rows to beat. On Set5's official files, bicubic
-gives the published figures (x2: 33.66 dB, 0.9299; x4: 28.42 dB, 0.8104) within 0.05 dB."""
-
-_QUALITY_EXAMPLES = """\
-examples:
-  sr-bench quality x2.srd --ground-truth photos
-      the low-resolution images are made: antialiased bicubic, as in MATLAB
-  sr-bench quality x2.srd --ground-truth set5/HR --low-resolution set5/LRx2
-      baby.png is compared with what becomes of baby.png or babyx2.png
-  sr-bench quality x2.srd --ground-truth photos --precision fp32 fp16 int8
-      what each precision costs, against FP32 and against the ground truth
-"""
-
-_SPEED = """\
-Time per frame, side by side: every contender has a process of its own with the same number of
-threads, is warmed up, and then they take turns, round after round, so that a machine that drifts
-hurts all alike. What is timed is frame in to frame out (height x width x channels, 8 bit), so that
-pre- and post-processing count for all. Ratios are taken within each round."""
-
-_SPEED_EXAMPLES = """\
-examples:
-  sr-bench speed x2.srd                       every backend and precision of this machine
-  sr-bench speed x2.srd --checkpoint net.pth  and PyTorch: as people run it (the baseline), and its
-                                              strong forms: channels_last, freed memory kept, BF16
-  sr-bench speed x2.srd --backends openvino --precisions fp32 bf16 --sizes 1280x720
-"""
-
-
-_REPORT = """\
-Make the tables in README.md and docs/*.md from the records in benchmarks/results. A document asks
-for the table of NAME.json with two lines:
-
-  <!-- table:NAME -->
-  <!-- /table -->"""
-
-_SIZES = ((256, 256), (480, 270))
+_FORMS = ("network", "stream", "video")
+_COMMANDS = ("speed", "quality", "tune", "compare", "merge", "show", "report")
+_DEFAULT = "speed"
+_ROOT_OPTIONS = ("-h", "--help", "--debug")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `sr-bench`."""
-    return console.run(_parser(), lambda arguments: int(arguments.command(arguments)), argv)
+    words = with_command(sys.argv[1:] if argv is None else argv)
+    return console.run(_parser(), lambda arguments: int(arguments.command(arguments)), words)
+
+
+def with_command(argv: Sequence[str]) -> list[str]:
+    """Put the command's name first, which may be left out or written as an option.
+
+    `sr-bench x.srd` is `sr-bench speed x.srd`, and `sr-bench --compare A B` is
+    `sr-bench compare A B`.
+    """
+    words = list(argv)
+    first = next((i for i, word in enumerate(words) if word not in _ROOT_OPTIONS), None)
+    if first is None or words[first] in _COMMANDS:
+        return words
+    for i, word in enumerate(words):
+        name = word.removeprefix("--")
+        if word.startswith("--") and name in ("compare", "tune"):
+            return [*words[:first], name, *words[first:i], *words[i + 1 :]]
+    return [*words[:first], _DEFAULT, *words[first:]]
 
 
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        "sr-bench", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=plain
+        "sr-bench",
+        description=help_texts.DESCRIPTION,
+        epilog=help_texts.EXAMPLES,
+        formatter_class=plain,
+        usage="sr-bench [COMMAND] ... [--help] [--debug]",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, function, add_options, about, description, epilog in (
-        ("quality", _quality, _quality_options, "PSNR and SSIM", _QUALITY, _QUALITY_EXAMPLES),
-        ("speed", _speed, _speed_options, "time per frame", _SPEED, _SPEED_EXAMPLES),
-        ("report", _report, _report_options, "make the documents' tables", _REPORT, None),
-    ):
-        command = commands.add_parser(
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in _COMMANDS:
+        function, add_options = _TABLE[name]
+        about, description, epilog = help_texts.COMMANDS[name]
+        command = subparsers.add_parser(
             name, help=about, description=description, epilog=epilog, formatter_class=plain
         )
         command.set_defaults(command=function)
@@ -101,10 +69,41 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _speed_options(add: Callable[..., object]) -> None:
+    seconds = {"type": _seconds, "metavar": "S"}
+    rows = [*backends.REGISTRY, "torch"]
+    add("targets", nargs="+", type=Path, metavar="BUNDLE|CHECKPOINT", help="what to measure")
+    add(
+        "--checkpoint",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="what the bundles were made from, for PyTorch's rows (default: the file beside each)",
+    )
+    add("--backends", nargs="+", choices=rows, help="default: all installed ones, and PyTorch")
+    add("--precisions", nargs="+", choices=get_args(Precision), help="default: all that run here")
+    add("--sizes", nargs="+", type=_size, metavar="WIDTHxHEIGHT", help="default: 256x256 480x270")
+    add("--batch", nargs="+", type=_count, default=[1], metavar="N", help="frames of a call")
+    add("--forms", nargs="+", choices=_FORMS, default=[], help="beside upscale; see below")
+    add("--device", choices=("cpu", "cuda"), help="default: the GPU, if there is one")
+    add("--python", nargs="+", type=_python, default=[], metavar="NAME=PATH", help=_PYTHON)
+    add("--threads", type=_count, help="of each contender (default: the cores it may use)")
+    add("--warm-up", **seconds, default=3.0, help="at each size, at least (default: %(default)s)")
+    add("--rounds", type=_count, default=10, help="turns of each contender (default: %(default)s)")
+    add("--turn", **seconds, default=1.0, help="seconds of a turn (default: %(default)s)")
+    add("--rest", **seconds, default=0.1, help="seconds between turns (default: %(default)s)")
+    add("--no-ceilings", action="store_true", help="spare the half minute of measuring limits")
+    _truth_options(add, required=False)
+    _output_options(add)
+
+
+_PYTHON = "the interpreter for torch or a backend, where it is another (torch=venv/bin/python)"
+
+
 def _quality_options(add: Callable[..., object]) -> None:
     add("bundle", type=Path, help="the bundle to measure")
-    add("--ground-truth", type=Path, required=True, metavar="FOLDER", help="images at full size")
-    add("--low-resolution", type=Path, metavar="FOLDER", help="their small versions, by name")
+    _truth_options(add, required=True)
     add("--name", help="of the images, for the record (default: the folder's name)")
     add("--backend", default="auto", help="default: the best one here")
     add(
@@ -114,27 +113,53 @@ def _quality_options(add: Callable[..., object]) -> None:
         choices=["auto", *get_args(Precision)],
         help="several are compared with FP32, too (default: the best one here)",
     )
-    add("--json", type=Path, metavar="FILE", help="write the record")
+    _output_options(add)
 
 
-def _speed_options(add: Callable[..., object]) -> None:
-    sizes, seconds = {"type": _size, "metavar": "WIDTHxHEIGHT"}, {"type": _seconds, "metavar": "S"}
-    add("bundle", type=Path, help="the bundle to measure")
-    add("--checkpoint", type=Path, metavar="FILE", help="what it was made from, for PyTorch's rows")
-    add("--backends", nargs="+", choices=[*backends.REGISTRY], help="default: all installed ones")
-    add("--precisions", nargs="+", choices=get_args(Precision), help="default: all that run here")
-    add("--sizes", nargs="+", **sizes, help="of the frames (default: 256x256 480x270)")
-    add("--threads", type=_count, help="of each contender (default: the cores it may use)")
-    add("--warm-up", **seconds, default=5.0, help="at each size, at least (default: %(default)s)")
-    add("--rounds", type=_count, default=10, help="turns of each contender (default: %(default)s)")
-    add("--turn", **seconds, default=1.0, help="seconds of a turn (default: %(default)s)")
-    add("--rest", **seconds, default=0.1, help="seconds between turns (default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write the record")
+def _tune_options(add: Callable[..., object]) -> None:
+    add("bundle", type=Path, help="the bundle to tune")
+    add("--for", dest="goal", choices=("throughput", "latency"), default="throughput")
+    add("--size", type=_size, default=(480, 270), metavar="WIDTHxHEIGHT", help="default: 480x270")
+    add("--backend", default="auto", help="default: the best one here")
+    add("--precision", default="auto", choices=["auto", *get_args(Precision)])
+    add("--memory", metavar="SIZE", help="that the engine may take, such as 2GiB")
+    add("--rounds", type=_count, default=7, help="turns of each choice (default: %(default)s)")
+    add("--turn", type=_seconds, metavar="S", default=0.5, help="default: %(default)s seconds")
+    add("--dry-run", action="store_true", help="only show what would be gained")
+
+
+def _compare_options(add: Callable[..., object]) -> None:
+    add("before", type=Path, help="a record")
+    add("after", type=Path, help="another")
+    add("--fail-over", type=_percent, metavar="PERCENT", help="exit code 1 if a row got so slow")
+
+
+def _merge_options(add: Callable[..., object]) -> None:
+    add("records", nargs="+", type=Path, metavar="RECORD", help="of speed")
+    _output_options(add)
+
+
+def _show_options(add: Callable[..., object]) -> None:
+    add("record", type=Path, help="of speed or of quality")
+    add("--html", type=Path, metavar="FILE", help="write a page with charts")
 
 
 def _report_options(add: Callable[..., object]) -> None:
     add("--check", action="store_true", help="only say whether they differ; exit code 1 if so")
     add("--root", type=Path, default=Path(), metavar="FOLDER", help="the checkout (default: here)")
+
+
+def _truth_options(add: Callable[..., object], *, required: bool) -> None:
+    add("--ground-truth", type=Path, required=required, metavar="FOLDER", help=_TRUTH)
+    add("--low-resolution", type=Path, metavar="FOLDER", help="their small versions, by name")
+
+
+_TRUTH = "images at full size, that results are compared with"
+
+
+def _output_options(add: Callable[..., object]) -> None:
+    add("--json", type=Path, metavar="FILE", help="write the record")
+    add("--html", type=Path, metavar="FILE", help="write a page with charts, that loads nothing")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -151,136 +176,44 @@ def _count(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
     return value
 
 
-def _quality(arguments: argparse.Namespace) -> int:
-    # Late, since --help needs no engine.
-    from sr_bench import quality, records, setting
-    from sr_deploy.engine import Engine
-
-    _check_target(arguments.json)
-    bundle = Bundle.open(arguments.bundle)
-    scale = bundle.manifest.model.scale
-    chosen = quality.pairs(arguments.ground_truth, arguments.low_resolution, scale)
-    made_by = setting.current()
-    with contextlib.ExitStack() as stack, console.Progress(len(chosen), "images") as progress:
-        networks = {}
-        for precision in dict.fromkeys(arguments.precision):
-            engine = stack.enter_context(
-                Engine(bundle.folder, backend=arguments.backend, precision=precision)
-            )
-            spec = engine.spec
-            networks[records.Contender("sr-deploy", spec.backend, spec.precision)] = engine.upscale
-        measured = quality.measure(networks, chosen, scale, bundle.manifest.name, progress.step)
-    record = records.QualityRecord(
-        schema=records.SCHEMA,
-        kind="quality",
-        setting=made_by,
-        subject=setting.subject(bundle),
-        images=arguments.name or arguments.ground_truth.name,
-        low_resolution=arguments.low_resolution and arguments.low_resolution.name,
-        methods=tuple(_with_statement(each, bundle) for each in measured),
-    )
-    return _finish(record, arguments.json)
+def _percent(text: str) -> float:
+    value = _number(text.removesuffix("%"))
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage, such as 5%")
+    return value / 100
 
 
-def _with_statement(method: Method, bundle: Bundle) -> Method:
-    """Return a bundle's row together with what its manifest says of that precision."""
-    for each in bundle.manifest.variants:
-        if (
-            method.contender is not None
-            and each.precision == method.contender.precision
-            and each.quality is not None
-        ):
-            return dataclasses.replace(method, stated=each.quality.psnr)
-    return method
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
 
 
-def _speed(arguments: argparse.Namespace) -> int:
-    from sr_bench import records, setting, speed
-
-    _check_target(arguments.json)
-    bundle = Bundle.open(arguments.bundle)
-    sizes = list(dict.fromkeys(arguments.sizes or _SIZES))
-    options = records.SpeedOptions(
-        threads=arguments.threads or machine.cores(),
-        warm_up_seconds=arguments.warm_up,
-        rounds=arguments.rounds,
-        turn_seconds=arguments.turn,
-        rest_seconds=arguments.rest,
-    )
-    jobs = _jobs(arguments, bundle, options.threads)
-    made_by = setting.current()
-    with console.Progress(len(sizes) * options.rounds * len(jobs), "turns") as progress:
-        timings = speed.measure(jobs, sizes, options, progress)
-    record = records.SpeedRecord(
-        schema=records.SCHEMA,
-        kind="speed",
-        setting=made_by,
-        subject=setting.subject(bundle),
-        options=options,
-        timings=timings,
-    )
-    if not record.steady():
-        console.complain(
-            "sr-bench", "warning: the rounds disagree; measure again when nothing else is running"
+def _python(text: str) -> tuple[str, str]:
+    name, _, path = text.partition("=")
+    known = ("torch", *backends.REGISTRY)
+    if name not in known or not path:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=PATH, where NAME is one of {', '.join(known)}"
         )
-    return _finish(record, arguments.json)
+    return name, path
 
 
-def _jobs(arguments: argparse.Namespace, bundle: Bundle, threads: int) -> list[Job]:
-    """Return what is compared, the baseline first."""
-    from sr_bench import contenders
-
-    checkpoint: Path | None = arguments.checkpoint
-    chosen = contenders.engines(bundle, arguments.backends, arguments.precisions)
-    if checkpoint is not None:
-        _check_source(checkpoint, bundle)
-        chosen = [*contenders.TORCH, *chosen]
-    path = None if checkpoint is None else str(checkpoint)
-    return [contenders.Job(each, str(bundle.folder), path, threads) for each in chosen]
-
-
-def _check_source(checkpoint: Path, bundle: Bundle) -> None:
-    if not checkpoint.is_file():
-        raise NotFoundError(f"{checkpoint}: no such file")
-    source = bundle.manifest.source
-    if sha256_of(checkpoint) != source.sha256:
-        raise InvalidInputError(
-            f"{checkpoint}: not the file that {bundle.folder} was made from, which was called "
-            f"{source.name} (SHA-256 {source.sha256[:12]}); rows of another network compare nothing"
-        )
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    changed = report.outdated(arguments.root)
-    if not arguments.check:
-        report.update(changed)
-    for path in changed:
-        console.say(f"{path}: {'differs from the records' if arguments.check else 'updated'}")
-    if not changed:
-        console.say("the tables are those of the records")
-    return 1 if changed and arguments.check else 0
-
-
-def _check_target(target: Path | None) -> None:
-    """Refuse, before minutes of measuring, a record that could not be written."""
-    if target is not None and not target.parent.is_dir():
-        raise NotFoundError(f"{target.parent}: no such folder to write {target.name} into")
-
-
-def _finish(record: Record, target: Path | None) -> int:
-    from sr_bench import records
-
-    console.say(report.text(record))
-    if target is not None:
-        records.write(target, record)
-        console.say(f"\nwritten to {target}")
-    return 0
+_TABLE: dict[
+    str, tuple[Callable[[argparse.Namespace], int], Callable[[Callable[..., object]], None]]
+] = {
+    "speed": (commands.speed, _speed_options),
+    "quality": (commands.quality, _quality_options),
+    "tune": (commands.tune, _tune_options),
+    "compare": (commands.compare, _compare_options),
+    "merge": (commands.merge, _merge_options),
+    "show": (commands.show, _show_options),
+    "report": (commands.report, _report_options),
+}

@@ -1,25 +1,28 @@
-"""Ways to run a network on frames: uint8 in, uint8 out, with all that is needed in between."""
+"""What can be measured of a network: which ways there are to run it, and how one is opened."""
 
 from __future__ import annotations
 
-import contextlib
+import json
+import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from sr_bench.records import Contender
+from sr_bench import interpreters
+from sr_bench.facts import Contender
 from sr_deploy import backends, selection
-from sr_deploy.bundle import Bundle
-from sr_deploy.errors import CheckpointError, InvalidInputError
+from sr_deploy.errors import BackendError, InvalidInputError
 from sr_deploy.manifest import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    import torch
+    import numpy as np
     from numpy.typing import NDArray
 
-    Upscale = Callable[[NDArray[Any]], NDArray[Any]]
+    from sr_deploy.bundle import Bundle
+
+    Frames = NDArray[np.uint8]
 
 # With these, glibc keeps freed memory for the next layer. Stock PyTorch gives it back and has it
 # mapped again, page by page, which costs a CPU more than half of the time of some networks.
@@ -28,16 +31,24 @@ KEEP_PAGES = (
     "glibc.malloc.trim_threshold=8589934592:"
     "glibc.malloc.top_pad=268435456"
 )
-# As people run it, which is the baseline, and the forms that are hard to beat.
-TORCH = (
-    Contender("torch", "contiguous", "fp32"),
-    Contender("torch", "channels_last", "fp32"),
-    Contender("torch", "channels_last", "bf16"),
-)
+DEFAULT = Contender("sr-deploy", "auto", "auto")
+"""What `Engine(bundle)` is, with no argument."""
+_STRONG = ("channels_last", "compiled")
+
+
+def torch(device: str) -> tuple[Contender, ...]:
+    """Return PyTorch's rows: as people run it, which is the baseline, and what is hard to beat."""
+    half = "bf16" if device == "cpu" else "fp16"
+    strong = (Contender("torch", form, each) for each in ("fp32", half) for form in _STRONG)
+    return (Contender("torch", "contiguous", "fp32"), *strong)
 
 
 def engines(
-    bundle: Bundle, names: Sequence[str] | None, precisions: Sequence[str] | None
+    bundle: Bundle,
+    names: Sequence[str] | None,
+    precisions: Sequence[str] | None,
+    device: str | None = None,
+    pythons: Mapping[str, str] | None = None,
 ) -> list[Contender]:
     """Return what sr-deploy can run of a bundle on this machine, of what is asked for.
 
@@ -45,16 +56,19 @@ def engines(
         bundle: the bundle.
         names: of backends; None: all that are installed.
         precisions: None: all.
+        device: as backends name it; None: their default.
+        pythons: the interpreters of backends that live in another environment, by name.
 
     Raises:
         InvalidInputError: nothing of it can be run.
         BackendMissingError: a named backend, or for None every one, is not installed.
     """
+    pythons = pythons or {}
     frames = selection.pixel_format(bundle.manifest.model.channels, itemsize=1)
     found: list[Contender] = []
     refusal: InvalidInputError | None = None
-    for name in names or [each.name for each in backends.candidates("auto")]:
-        computed = backends.create(name).precisions(None)
+    for name in names or _installed(device, pythons):
+        computed = _precisions(name, device, pythons.get(name))
         for precision in precisions or get_args(Precision):
             try:
                 choice = selection.choose(bundle, frames, precision, computed)
@@ -67,6 +81,31 @@ def engines(
     return found
 
 
+def _installed(device: str | None, pythons: Mapping[str, str]) -> list[str]:
+    elsewhere = [name for name in backends.REGISTRY if name in pythons]
+    if elsewhere and not backends.available():
+        return elsewhere
+    here = [each.name for each in backends.candidates("auto", device)]
+    return [name for name in backends.REGISTRY if name in (*here, *elsewhere)]
+
+
+def _precisions(name: str, device: str | None, python: str | None) -> tuple[Precision, ...]:
+    """Return what a backend computes in, asking its own interpreter where it has one."""
+    if python is None:
+        return backends.create(name).precisions(device)
+    code = (
+        "import json, sys; from sr_deploy import backends; "
+        "print(json.dumps(backends.create(sys.argv[1]).precisions(json.loads(sys.argv[2]))))"
+    )
+    with interpreters.environment(python) as variables:
+        command = [python, "-c", code, name, json.dumps(device)]
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise BackendError(f"{python}: cannot use the backend {name}: {said[0]}")
+    return tuple(json.loads(done.stdout))
+
+
 @dataclass(frozen=True)
 class Job:
     """A contender, and what it needs to run."""
@@ -76,60 +115,79 @@ class Job:
     checkpoint: str | None
     """Of the network in the bundle; needed by torch."""
     threads: int
+    device: str = "cpu"
+    memory: int | None = None
+    """Of the engine, in bytes: each gets what it would have alone on the machine."""
 
     def environment(self) -> dict[str, str]:
         """Return the variables that its process needs beside the usual ones."""
-        strong = self.contender.backend == "channels_last"
+        strong = self.contender.backend in _STRONG
         return {"GLIBC_TUNABLES": KEEP_PAGES} if strong else {}
 
 
-@contextlib.contextmanager
-def opened(job: Job) -> Iterator[Upscale]:
-    """Lend the function that upscales a frame (H,W,C uint8), as the contender does it."""
+class Opened(Protocol):
+    """A contender that is ready to run. Frames are (N, H, W, C) uint8, in and out."""
+
+    ran: Contender | None
+    """What the default turned out to be; None: just the contender."""
+
+    def upscale(self, frames: Frames) -> NDArray[Any]:
+        """Upscale a batch, with all copies."""
+
+    def network(self, batches: Frames) -> Callable[[int], object] | None:
+        """Return a call of the network alone on one of the batches (M, N, H, W, C), by its index.
+
+        None: it cannot be told apart from the rest.
+        """
+
+    def through(self, frames: Iterator[Frames]) -> Iterator[NDArray[Any]] | None:
+        """Upscale frames (H, W, C) that follow one another, overlapped; None: it cannot."""
+
+    def staged(self, frames: Frames) -> dict[str, float]:
+        """Upscale a batch; return the milliseconds of each stage, in order."""
+
+    def settle(self) -> None:
+        """Do now what would otherwise be done once many frames have come."""
+
+    def clock(self) -> Callable[[Callable[[], object]], float]:
+        """Return what runs a call and says how many milliseconds it took."""
+
+    def device_memory(self) -> int | None:
+        """Return the most bytes of a GPU's memory that were held; None: no GPU, or unknown."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+def opened(job: Job) -> Opened:
+    """Open a contender."""
+    # Each with its own imports: the other's packages may be missing in this interpreter.
     if job.contender.runtime == "torch":
-        yield _torch(job)
-        return
-    from sr_deploy.engine import Engine
+        from sr_bench.torch_runner import TorchRunner
 
-    chosen = job.contender
-    with Engine(
-        job.bundle, backend=chosen.backend, precision=chosen.precision, threads=job.threads
-    ) as engine:
-        yield engine.upscale
+        return TorchRunner(job)
+    from sr_bench.engine_runner import EngineRunner
+
+    return EngineRunner(job)
 
 
-def _torch(job: Job) -> Upscale:
-    """Return what a script around the checkpoint does, the network being the exporter's."""
-    import torch
+def checkpoint_of(bundle: Bundle, given: Sequence[Path]) -> Path | None:
+    """Return the file that a bundle was made from: one of those given, or the one beside it.
 
-    torch.set_num_threads(job.threads)
-    module = _module(job)
-    dtype = torch.bfloat16 if job.contender.precision == "bf16" else torch.float32
-    layout = (
-        torch.channels_last if job.contender.backend == "channels_last" else torch.contiguous_format
-    )
-    module = module.to(dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    Raises:
+        InvalidInputError: checkpoints are given, but this bundle's is not among them.
+    """
+    from sr_deploy.files import sha256_of
 
-    @torch.inference_mode()
-    def upscale(frame: NDArray[Any]) -> NDArray[Any]:
-        image = torch.from_numpy(frame).permute(2, 0, 1)[None].to(dtype).div(255)
-        output = module(image.contiguous(memory_format=layout))[0].float()
-        levels = output.clamp(0, 1).mul(255).round().byte()
-        return levels.permute(1, 2, 0).contiguous().numpy()
-
-    return upscale
-
-
-def _module(job: Job) -> torch.nn.Module:
-    from sr_export import checkpoint, layout, network, to_onnx
-    from sr_export.ranged import ranged
-
-    model = Bundle.open(job.bundle).manifest.model
-    if job.checkpoint is None:
-        raise InvalidInputError("PyTorch needs a checkpoint")
-    content = checkpoint.read(Path(job.checkpoint))
-    if not isinstance(content, checkpoint.Weights):
-        raise CheckpointError(f"{job.checkpoint}: PyTorch's rows need a checkpoint of weights")
-    found = network.recognise(layout.strippings(content.tensors), model.architecture)
-    module = to_onnx.Padded(found, model.multiple_of)
-    return ranged(module, found.ranges).eval()
+    source = bundle.manifest.source
+    beside = bundle.folder.resolve().parent / source.name
+    for path in given or ([beside] if beside.is_file() else []):
+        if sha256_of(path) == source.sha256:
+            return path
+    if given:
+        shown = ", ".join(map(str, given))
+        raise InvalidInputError(
+            f"{shown}: not the file that {bundle.folder} was made from, which was called "
+            f"{source.name} (SHA-256 {source.sha256[:12]}); rows of another network compare nothing"
+        )
+    return None

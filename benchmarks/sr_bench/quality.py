@@ -1,22 +1,25 @@
 """How good the pictures are, by the protocol of the field's tables.
 
-PSNR and SSIM of the Y channel, as many border pixels left out as the scale, output rounded to
-8 bits. Beside the network stand the rows that it has to beat: nearest, bilinear and bicubic.
+PSNR, SSIM and MSE of the Y channel and of RGB, as many border pixels left out as the scale, output
+rounded to 8 bits. Beside the network stand the rows that it has to beat: nearest, bilinear and
+bicubic.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from PIL import Image
 
-from sr_bench.records import Method, Score
+from sr_bench.scores import Method, Score
 from sr_deploy import images
 from sr_deploy.errors import InvalidInputError, NotFoundError
-from sr_export.quality import psnr, y_psnr, y_ssim
+from sr_deploy.manifest import Precision
+from sr_export.quality import luma, psnr, ssim
+from sr_export.report import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.records import Contender
+    from sr_bench.facts import Contender
 
     Pixels = NDArray[np.uint8]
     Upscale = Callable[[Pixels], NDArray[Any]]
@@ -78,6 +81,7 @@ def measure(
     scale: int,
     name: str,
     step: Callable[[str], None],
+    scenes: list[Scene] | None = None,
 ) -> tuple[Method, ...]:
     """Score the usual filters and a network in one precision or several.
 
@@ -87,6 +91,8 @@ def measure(
         scale: of the network.
         name: what the network is called.
         step: called with an image's name when it is done.
+        scenes: where to put the images and their results, for a page; None: nowhere. Then one of
+            the networks must compute in FP32.
 
     Raises:
         InvalidInputError: an image is not 8-bit gray or RGB, too small, or of the wrong size.
@@ -97,15 +103,17 @@ def measure(
     exact = next((each for each in networks if each.precision == "fp32"), None)
     for pair in chosen:
         image = pair.truth.name
-        low, truth = _load(pair, scale)
+        low, truth = load(pair, scale)
         size = (truth.shape[1], truth.shape[0])
         for each, kernel in FILTERS.items():
-            filters[each][image] = _score(truth, resize(low, size, kernel), scale)
+            filters[each][image] = score(truth, resize(low, size, kernel), scale)
         outputs = {each: upscale(low) for each, upscale in networks.items()}
         for contender, output in outputs.items():
-            scores[contender][image] = _score(truth, output, scale)
+            scores[contender][image] = score(truth, output, scale)
             if exact is not None:
                 distances[contender][image] = _finite(psnr(outputs[exact], output))
+        if scenes is not None:
+            scenes.append(_scene(image, low, outputs, truth))
         step(image)
     single = len(networks) == 1
     return (
@@ -120,6 +128,19 @@ def measure(
             for contender, found in scores.items()
         ),
     )
+
+
+def _scene(
+    name: str, low: Pixels, outputs: Mapping[Contender, NDArray[Any]], truth: Pixels
+) -> Scene:
+    """Return what a page shows of an image; one of the networks computes in FP32."""
+    shown: dict[Precision, Pixels] = {
+        precision: output
+        for contender, output in outputs.items()
+        for precision in get_args(Precision)
+        if precision == contender.precision
+    }
+    return Scene(name, low, shown, truth)
 
 
 def resize(image: Pixels, size: tuple[int, int], kernel: Image.Resampling) -> Pixels:
@@ -141,7 +162,7 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def _load(pair: Pair, scale: int) -> tuple[Pixels, Pixels]:
+def load(pair: Pair, scale: int) -> tuple[Pixels, Pixels]:
     """Return the low-resolution image and the ground truth, cropped to a multiple of the scale."""
     truth = _rgb(pair.truth)
     height, width = (side // scale for side in truth.shape[:2])
@@ -176,9 +197,24 @@ def _size(image: Pixels) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def _score(truth: Pixels, candidate: NDArray[Any], scale: int) -> Score:
-    decibels = _finite(y_psnr(truth, candidate, scale))
-    return Score(decibels, y_ssim(truth, candidate, scale))
+def score(truth: Pixels, candidate: NDArray[Any], scale: int) -> Score:
+    """Compare an RGB image with the ground truth, H,W,3 uint8 both."""
+    height, width = truth.shape[:2]
+    inner = np.s_[scale : height - scale, scale : width - scale]
+    truth, candidate = truth[inner], candidate[inner]
+    y_truth, y_candidate = luma(truth), luma(candidate)
+    return Score(
+        psnr=_finite(psnr(y_truth, y_candidate)),
+        ssim=ssim(y_truth, y_candidate),
+        mse=_mse(y_truth, y_candidate),
+        rgb_psnr=_finite(psnr(truth, candidate)),
+        rgb_ssim=float(np.mean([ssim(truth[..., i], candidate[..., i]) for i in range(3)])),
+        rgb_mse=_mse(truth, candidate),
+    )
+
+
+def _mse(a: NDArray[Any], b: NDArray[Any]) -> float:
+    return float(np.mean(np.square(np.subtract(a, b, dtype=np.float64))))
 
 
 def _finite(decibels: float) -> float | None:

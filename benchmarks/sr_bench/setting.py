@@ -9,13 +9,24 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sr_bench.records import Device, Setting, Subject
+from sr_bench import meters
+from sr_bench.facts import Device, Setting, Subject
 from sr_deploy import machine
 
 if TYPE_CHECKING:
     from sr_deploy.bundle import Bundle
 
-_PACKAGES = ("sr-deploy", "numpy", "pillow", "torch", "onnxruntime", "openvino")
+_PACKAGES = (
+    "sr-deploy",
+    "numpy",
+    "pillow",
+    "torch",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "av",
+)
 
 
 def current() -> Setting:
@@ -23,6 +34,7 @@ def current() -> Setting:
     folder = Path(__file__).parent
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    gpu, driver = meters.gpu()
     return Setting(
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         commit=commit,
@@ -33,8 +45,10 @@ def current() -> Setting:
             cores=machine.cores(),
             free_memory=machine.free_memory(),
             system=f"{platform.system()} {platform.machine()}",
+            gpu=gpu,
+            driver=driver,
         ),
-        versions=_versions(),
+        versions=versions(),
     )
 
 
@@ -47,7 +61,20 @@ def subject(bundle: Bundle) -> Subject:
         scale=manifest.model.scale,
         checkpoint=manifest.source.name,
         sha256=manifest.source.sha256,
+        files={manifest.onnx.file: manifest.onnx.sha256}
+        | {each.file: each.sha256 for each in manifest.variants},
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of what is installed."""
+    found = {"Python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -61,14 +88,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of Python and of what is installed."""
-    found = {"Python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

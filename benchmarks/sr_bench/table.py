@@ -23,6 +23,16 @@ class Table:
         rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
 
+    def without_empty(self, nothing: str) -> Table:
+        """Leave out the columns whose every cell is `nothing`."""
+        columns = [
+            column
+            for column in zip(self.header, *self.rows, strict=True)
+            if any(cell != nothing for cell in column[1:])
+        ]
+        header, *rows = zip(*columns, strict=True)
+        return Table(header, tuple(rows))
+
     def _aligned(self) -> list[list[str]]:
         lines = [self.header, *self.rows]
         # Markdown's rule needs two characters for an alignment.

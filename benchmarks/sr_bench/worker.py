@@ -1,4 +1,4 @@
-"""The process in which one contender runs: `python -m sr_bench.worker`, started by `speed`.
+"""The process in which one contender runs: `python -m sr_bench.worker`, started by `processes`.
 
 It does what it is told, one JSON object a line on stdin, and answers each with one on stdout.
 In between it sleeps, so that the others have the machine to themselves.
@@ -6,6 +6,9 @@ In between it sleeps, so that the others have the machine to themselves.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -15,21 +18,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sr_bench import forms, meters, setting, video
 from sr_bench.contenders import Job, opened
+from sr_bench.forms import Calls, Stream
+from sr_bench.video import Video
 from sr_deploy import strict
 from sr_deploy.bundle import Bundle
 from sr_deploy.errors import SrDeployError
-from sr_export import samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sr_bench.contenders import Upscale
+    from sr_bench.contenders import Opened
+    from sr_bench.forms import Form
+    from sr_bench.meters import Meter
 
-# So many different frames take turns, so that none is in the cache when its turn comes.
-_FRAMES = 4
-# It is warm when so many frames in a row were no faster than the fastest before, by this much.
-_STEADY_FRAMES = 5
+# It is warm when so many calls in a row were no faster than the fastest before, by this much.
+_STEADY_CALLS = 5
 _STEADY_GAIN = 0.02
 # Then what is still drifting is measured as it is.
 _LONGEST_FACTOR = 5
@@ -47,70 +52,138 @@ def main() -> int:
 
     try:
         job = strict.decode(Job, json.loads(sys.stdin.readline()), "job")
-        with opened(job) as upscale:
-            runner = Runner(upscale, Bundle.open(job.bundle).manifest.model.channels)
-            answer(ready=True)
+        with contextlib.closing(opened(job)) as contender:
+            channels = Bundle.open(job.bundle).manifest.model.channels
+            worker = Worker(contender, channels, meters.meter(job.device))
+            ran = contender.ran and dataclasses.asdict(contender.ran)
+            answer(ran=ran, versions=setting.versions())
             for line in sys.stdin:
-                answer(result=runner.do(**json.loads(line)))
-    except (SrDeployError, OSError, MemoryError) as error:
+                answer(result=worker.do(**json.loads(line)))
+    except (SrDeployError, OSError, MemoryError, ImportError) as error:
         traceback.print_exc()
         answer(error=type(error).__name__, text=str(error))
         return 1
     return 0
 
 
-class Runner:
-    """Runs one contender on frames of one size at a time."""
+class Worker:
+    """Runs one contender at one size."""
 
-    def __init__(self, upscale: Upscale, channels: int) -> None:
-        self._upscale = upscale
+    def __init__(self, contender: Opened, channels: int, meter: Meter) -> None:
+        self._contender = contender
         self._channels = channels
-        self._frames = np.empty((0, 0, 0, 0), np.uint8)
-        self._next = 0
+        self._meter = meter
+        self._batches = np.empty((0, 0, 0, 0, 0), np.uint8)
+        self._forms: dict[str, Form] = {}
 
     def do(self, what: str, **arguments: Any) -> object:
         """Do what a line on stdin asks for."""
         actions: dict[str, Callable[..., object]] = {
             "prepare": self.prepare,
+            "add": self.add,
             "measure": self.measure,
+            "stages": self.stages,
+            "upscale": self.upscale,
         }
         return actions[what](**arguments)
 
-    def prepare(self, width: int, height: int, seconds: float, output: str) -> None:
-        """Make frames, write the first one's output, and warm up.
+    def prepare(
+        self, width: int, height: int, batch: int, seconds: float, output: str
+    ) -> dict[str, object]:
+        """Make frames, write what becomes of the first batch, and warm up.
 
-        A backend may compile itself for a size once it has run long enough on it, so there is a
-        least time beside the wait for steadiness.
+        Returns:
+            The milliseconds of the first call, and the memory that was held at most until it was
+            warm.
         """
-        self._frames = samples.batch(_FRAMES, height, width, self._channels)
-        self._next = 0
-        np.save(output, self._upscale(self._frames[0]))
-        start = time.monotonic()
-        least, most = start + seconds, start + _LONGEST_FACTOR * seconds
-        fastest, steady = self._frame(), 0
-        while (now := time.monotonic()) < least or (steady < _STEADY_FRAMES and now < most):
-            last = self._frame()
-            steady = 0 if last < fastest * (1 - _STEADY_GAIN) else steady + 1
-            fastest = min(fastest, last)
+        meters.forget_peak()
+        self._batches = forms.inputs(width, height, self._channels, batch)
+        self._forms = {}
+        results: list[Any] = []
+        clock = self._contender.clock()
+        first = clock(lambda: results.append(self._contender.upscale(self._batches[0])))
+        np.save(output, results.pop())
+        self._contender.settle()
+        calls = Calls(
+            lambda index: self._contender.upscale(self._batches[index]), len(self._batches), clock
+        )
+        _warm_up(calls, seconds)
+        self._forms["upscale"] = calls
+        return {
+            "first_ms": first,
+            "peak_memory": meters.peak_memory(),
+            "device_memory": self._contender.device_memory(),
+        }
 
-    def measure(self, seconds: float) -> list[float]:
-        """Return the milliseconds of as many frames as fit, one at least.
+    def add(self, form: str, seconds: float) -> bool:
+        """Prepare another form and warm it up; return whether this contender has it."""
+        added = self._made(form)
+        if added is None:
+            return False
+        if isinstance(added, Calls):
+            _warm_up(added, seconds)
+        else:
+            added.turn(seconds)
+        self._forms[form] = added
+        return True
 
-        One frame goes before them unmeasured, since the caches are full of what others did.
-        """
-        self._frame()
-        end = time.monotonic() + seconds
-        found = [self._frame()]
-        while time.monotonic() < end:
-            found.append(self._frame())
-        return [round(each, 4) for each in found]
-
-    def _frame(self) -> float:
-        frame = self._frames[self._next]
-        self._next = (self._next + 1) % len(self._frames)
+    def measure(self, form: str, seconds: float) -> dict[str, object]:
+        """Return the milliseconds of as many calls as fit, and the energy of one."""
+        self._meter.joules()
         start = time.perf_counter()
-        self._upscale(frame)
-        return 1e3 * (time.perf_counter() - start)
+        samples = self._forms[form].turn(seconds)
+        joules, taken = self._meter.joules(), time.perf_counter() - start
+        # The turn's first call is not among the samples, but its energy is.
+        calls = max(1e3 * taken / (sum(samples) / len(samples)), len(samples))
+        return {
+            "samples": [round(each, 4) for each in samples],
+            "joules": None if joules is None else joules / calls,
+        }
+
+    def stages(self, form: str, seconds: float) -> dict[str, list[float]]:
+        """Return the milliseconds of each stage of as many calls as fit, one at least.
+
+        Nothing for a form that has no stages.
+        """
+        found: dict[str, list[float]] = {}
+        end = time.monotonic() + seconds
+        for batch in itertools.cycle(self._batches):
+            for name, milliseconds in self._staged(form, batch).items():
+                found.setdefault(name, []).append(round(milliseconds, 4))
+            if not found or time.monotonic() >= end:
+                break
+        return found
+
+    def upscale(self, frames: str, output: str) -> None:
+        """Upscale a batch that is in a file into another."""
+        np.save(output, self._contender.upscale(np.load(frames)))
+
+    def _staged(self, form: str, batch: Any) -> dict[str, float]:
+        if form == "upscale":
+            return self._contender.staged(batch)
+        whole = self._forms[form]
+        return whole.stages() if isinstance(whole, Video) else {}
+
+    def _made(self, form: str) -> Form | None:
+        clock = self._contender.clock()
+        if form == "network":
+            call = self._contender.network(self._batches)
+            return call and Calls(call, len(self._batches), clock)
+        if form == "stream":
+            overlaps = self._contender.through(iter(())) is not None
+            return Stream(self._contender, self._batches) if overlaps else None
+        return video.prepared(self._contender, self._batches)
+
+
+def _warm_up(calls: Calls, seconds: float) -> None:
+    """Call until it gets no faster, and for so long at least."""
+    start = time.monotonic()
+    least, most = start + seconds, start + _LONGEST_FACTOR * seconds
+    fastest, steady = calls.one(), 0
+    while (now := time.monotonic()) < least or (steady < _STEADY_CALLS and now < most):
+        last = calls.one()
+        steady = 0 if last < fastest * (1 - _STEADY_GAIN) else steady + 1
+        fastest = min(fastest, last)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 
 from sr_bench import records
-from sr_bench.records import (
-    Contender,
-    Device,
-    Method,
-    QualityRecord,
-    Score,
-    Setting,
+from sr_bench.facts import Contender, Device, Setting, Subject
+from sr_bench.scores import Method, QualityRecord, Score
+from sr_bench.timings import (
+    Bout,
+    Ceiling,
+    Fidelity,
+    Row,
+    Series,
     SpeedOptions,
     SpeedRecord,
-    Subject,
     Timing,
+    Work,
 )
 
 SETTING = Setting(
@@ -60,17 +61,86 @@ PRECISIONS = dataclasses.replace(
         ),
     ),
 )
-SPEED = SpeedRecord(
-    schema=records.SCHEMA,
-    kind="speed",
+
+
+def row(
+    contender: Contender,
+    *rounds: tuple[float, ...],
+    largest: int = 0,
+    psnr: float | None = None,
+) -> Row:
+    """What a contender's process did, as far as older records tell, too."""
+    return Row(contender, (Timing("upscale", rounds),), Fidelity(largest, psnr))
+
+
+SERIES = Series(
     setting=SETTING,
     subject=SUBJECT,
     options=SpeedOptions(2, 1.0, 3, 0.5, 0.1),
-    timings=(
-        # In the second round the machine is twice as slow, for both.
-        Timing(EAGER, (256, 128), ((10.0, 11.0, 12.0), (22.0,), (12.0,)), 0),
-        Timing(OPENVINO, (256, 128), ((5.5,), (10.0, 12.0), (4.0,)), 1),
-        Timing(EAGER, (64, 32), ((4.0,), (4.0,), (4.0,)), 0),
-        Timing(OPENVINO, (64, 32), ((1.0,), (1.0,), (1.0,)), 2),
+    bouts=(
+        Bout(
+            (256, 128),
+            1,
+            # In the second round the machine is twice as slow, for both.
+            (
+                row(EAGER, (10.0, 11.0, 12.0), (22.0,), (12.0,)),
+                row(OPENVINO, (5.5,), (10.0, 12.0), (4.0,), largest=1),
+            ),
+        ),
+        Bout(
+            (64, 32),
+            1,
+            (
+                row(EAGER, (4.0,), (4.0,), (4.0,)),
+                row(OPENVINO, (1.0,), (1.0,), (1.0,), largest=2, psnr=50.0),
+            ),
+        ),
     ),
 )
+SPEED = SpeedRecord(records.SCHEMA, "speed", (SERIES,))
+
+WORK = Work(
+    operations=1e6, int8_share=0.0, frame_bytes=3 * 64 * 32 * 5, weights=1000, activations=10_000
+)
+DEFAULT = Row(
+    contender=Contender("sr-deploy", "auto", "auto"),
+    timings=(
+        Timing(
+            "upscale",
+            ((1.1, 0.9), (1.0,), (1.0,)),
+            (0.02, 0.02, 0.04),
+            {"engine": (0.1, 0.1, 0.2), "tiles": (0.0, 0.0, 0.0), "network": (0.9, 0.9, 0.9)},
+        ),
+        Timing("network", ((0.9,), (0.9,), (0.9,))),
+        Timing("stream", ((0.8,), (0.8,), (0.8,))),
+    ),
+    fidelity=Fidelity(3, 48.0, 0.99),
+    ran=OPENVINO,
+    start_seconds=0.5,
+    first_ms=25.0,
+    peak_memory=100 << 20,
+    truth=Score(33.0, 0.9),
+)
+FULL = dataclasses.replace(
+    SPEED,
+    series=(
+        dataclasses.replace(
+            SERIES,
+            bouts=(
+                SERIES.bouts[0],
+                dataclasses.replace(
+                    SERIES.bouts[1],
+                    rows=(*SERIES.bouts[1].rows, DEFAULT),
+                    work=WORK,
+                    missing={"PyTorch compiled FP32": "PyTorch compiled FP32: no compiler"},
+                ),
+            ),
+            ceilings={
+                "fp32": Ceiling("a product", (1.0, 2.0)),
+                "bf16": Ceiling("a convolution", (4.0,)),
+                "copy": Ceiling("a copy", (8.0,)),
+            },
+        ),
+    ),
+)
+"""A record with all that can be measured: see `DEFAULT`."""

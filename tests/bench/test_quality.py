@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_bench import quality
+from sr_bench.facts import Contender
 from sr_bench.quality import FILTERS
-from sr_bench.records import Contender, Method
+from sr_bench.scores import Method
 from sr_deploy.errors import InvalidInputError, NotFoundError
+from sr_export.report import Scene
 
 Pixels = NDArray[np.uint8]
 
@@ -147,3 +149,31 @@ def test_precisions_are_compared_with_fp32(tmp_path: Path) -> None:
     # Every value is one level off.
     assert set(other.against_fp32 or {}) == {"a.png"}
     assert other.worst_against_fp32() == pytest.approx(20 * math.log10(255))
+
+
+def test_luma_and_colours_have_their_figures(tmp_path: Path) -> None:
+    """A truth that is brighter by 10 levels everywhere, inside of a border that does not count."""
+    truth = np.full((32, 32, 3), 100, np.uint8)
+    candidate = truth + np.uint8(10)
+    candidate[:2] = 0
+    score = quality.score(truth, candidate, 2)
+    assert score.rgb_mse == 100.0
+    assert score.rgb_psnr == pytest.approx(10 * math.log10(255**2 / 100))
+    luma = 10 * (65.481 + 128.553 + 24.966) / 255  # BT.601 squeezes 256 levels into 220
+    assert score.mse == pytest.approx(luma**2)
+    assert score.psnr == pytest.approx(20 * math.log10(255 / luma))
+    assert score.rgb_ssim is not None
+    assert 0.98 < score.rgb_ssim < 1.0
+
+
+def test_a_page_gets_the_pictures(tmp_path: Path) -> None:
+    _save(tmp_path / "hr/a.png", 40, 30)
+    scenes: list[Scene] = []
+    chosen = quality.pairs(tmp_path / "hr", None, 2)
+    networks = {FP32: _double, INT8: lambda image: _double(image) // 2}
+    quality.measure(networks, chosen, 2, "double", lambda _: None, scenes)
+    (scene,) = scenes
+    assert scene.name == "a.png"
+    assert scene.precisions == ["fp32", "int8"]
+    assert scene.truth is not None
+    assert scene.truth.shape == (40, 30, 3)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from sr_bench import records, report
-from sr_bench.records import QualityRecord, SpeedRecord
+from sr_bench.scores import Method, QualityRecord, Score
+from sr_bench.timings import SpeedRecord
 from sr_deploy.errors import InvalidInputError, NotFoundError
 from sr_deploy.files import sha256_of
-from tests.bench.examples import PRECISIONS, QUALITY, SPEED
+from tests.bench.examples import FULL, PRECISIONS, QUALITY, SPEED
 from tests.conftest import ROOT
 
 EMPTY = "before\n\n<!-- table:{} -->\n<!-- /table -->\n\nafter\n"
@@ -57,6 +59,7 @@ def test_documents_in_docs_are_filled(checkout: Path) -> None:
         "<!-- table:quality -->\n",
         "<!-- /table -->\n",
         "<!-- table:quality -->\n<!-- table:speed -->\n<!-- /table -->\n",
+        "<!-- chart:speed:faster -->\n<!-- /table -->\n",
     ],
 )
 def test_a_marker_without_its_counterpart_is_an_error(text: str, checkout: Path) -> None:
@@ -76,6 +79,43 @@ def test_what_is_no_checkout_is_refused(tmp_path: Path) -> None:
         report.outdated(tmp_path)
 
 
+def test_a_chart_is_drawn_beside_the_documents(checkout: Path) -> None:
+    (checkout / "docs").mkdir()
+    block = "<!-- chart:speed:faster -->\n<!-- /chart -->\n"
+    (checkout / "docs/speed.md").write_text(block)
+    (checkout / "README.md").write_text(block)
+    report.update(report.outdated(checkout))
+    drawn = checkout / "docs/charts/speed-faster.svg"
+    assert drawn.read_text().startswith("<svg ")
+    assert "](charts/speed-faster.svg)\n<!-- /chart -->" in (checkout / "docs/speed.md").read_text()
+    assert "](docs/charts/speed-faster.svg)\n" in (checkout / "README.md").read_text()
+    assert report.outdated(checkout) == {}
+    drawn.write_text(drawn.read_text().replace("tiny", "huge"))
+    assert list(report.outdated(checkout)) == [drawn]
+
+
+def test_a_table_may_be_of_another_kind(checkout: Path) -> None:
+    records.write(checkout / report.RESULTS / "full.json", FULL)
+    block = "<!-- table:full:overhead -->\n<!-- /table -->\n"
+    (checkout / "README.md").write_text(block)
+    report.update(report.outdated(checkout))
+    lines = (checkout / "README.md").read_text().splitlines()
+    (row,) = (line for line in lines if "by default" in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[0] == "sr-deploy by default (OpenVINO BF16), 64x32"
+    assert cells[1:3] == ["+11.1 %", "+8.9 to +13.3 %"]  # 1.0 ms over 0.9, and 2 % on either side
+    assert cells[3] == "engine 10.0 %, tiles 0.0 %"
+    (checkout / "README.md").write_text(block.replace("overhead", "beauty"))
+    with pytest.raises(InvalidInputError, match="there is no table 'beauty'"):
+        report.outdated(checkout)
+
+
+def test_a_chart_that_there_is_not_is_told(checkout: Path) -> None:
+    (checkout / "README.md").write_text("<!-- chart:speed:pie -->\n<!-- /chart -->\n")
+    with pytest.raises(InvalidInputError, match="there is no chart 'pie'; choose one of faster"):
+        report.outdated(checkout)
+
+
 def test_documents_show_ratios_and_no_times() -> None:
     text = report.markdown(SPEED)
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()[:4]]
@@ -88,16 +128,60 @@ def test_documents_show_ratios_and_no_times() -> None:
 
 def test_the_terminal_shows_times_by_size() -> None:
     lines = report.text(SPEED).splitlines()
-    assert lines[0].split()[:4] == ["256x128", "median", "p90", "min"]
-    assert lines[1].split()[3:5] == ["12.00", "ms"]
-    assert lines[2].endswith("2.00  2.00 to 2.50     1 level")
+    assert lines[0] == "tiny.pth (Compact x2), 2026-11-21"
+    assert lines[2].split()[:6] == ["256x128,", "ms", "median", "p90", "p99", "min"]
+    assert lines[3].split()[3:5] == ["12.00", "18.00"]
+    assert lines[4].endswith("2.00 (1.96-3.00)")  # no narrower than 2 % below
     assert max(map(len, lines)) <= 100
+
+
+def test_the_terminal_shows_all_that_was_measured() -> None:
+    text = report.text(FULL)
+    name = "sr-deploy by default (OpenVINO BF16)"
+    rows = [line.removeprefix(name).split() for line in text.splitlines() if name in line]
+    times, costs, forms, stages = rows
+    assert times == ["1.00", "1.07", "1.10", "0.90", "1000.0", "8.19", "4.00", "(3.92-4.08)"]
+    assert costs == [
+        "0.5",
+        "s",
+        "25",
+        "ms",
+        "100",
+        "MiB",
+        "0.03",
+        "J",
+        "28",
+        "%",
+        "48.0",
+        "dB,",
+        "3",
+        "33.00",
+    ]
+    assert forms == ["0.90", "ms", "+11.1", "%", "0.80", "ms", "+25.0", "%"]
+    assert stages == ["engine", "0.10,", "tiles", "0.00,", "network", "0.90"]
+    assert "Not measured: PyTorch compiled FP32: no compiler" in text
+    assert "GPU's" not in text  # a column in which nothing was measured
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_several_series_are_told_apart() -> None:
+    joined = records.merged([SPEED, FULL])
+    text = report.markdown(joined)
+    assert text.count("**tiny.pth (Compact x2)**") == 2
+    assert "of its ceiling" in text
+    assert "| sr-deploy by default (OpenVINO BF16) |" in text.replace("  ", " ")
+    assert report.text(joined).count("Times faster than PyTorch eager FP32;") == 2
 
 
 def test_the_terminal_shows_all_methods() -> None:
     lines = report.text(QUALITY).splitlines()
     assert lines[0].split() == ["image", "nearest", "bicubic", "tiny"]
     assert lines[1].split()[0] == "a"
+    assert not any("RGB" in line for line in lines)  # which this record lacks
+    scored = {"a.png": Score(31.0, 0.91, 50.0, 29.0, 0.9, 80.0)}
+    methods = (Method("tiny", scored, QUALITY.methods[2].contender),)
+    text = report.text(dataclasses.replace(QUALITY, methods=methods))
+    assert "tiny   31.00  0.9100  50.00     29.00  0.9000  80.00" in text
 
 
 def test_several_precisions_are_a_table_of_what_each_costs() -> None:
@@ -137,11 +221,16 @@ def test_committed_tables_are_those_of_the_records() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("quality", QualityRecord), ("speed", SpeedRecord)])
 def test_committed_records_are_of_the_shipped_checkpoint(
-    name: str, kind: type, shipped_checkpoint: Path
+    name: str, kind: type[QualityRecord] | type[SpeedRecord], shipped_checkpoint: Path
 ) -> None:
     record = records.read(ROOT / report.RESULTS / f"{name}.json")
     assert isinstance(record, kind)
-    assert record.subject.sha256 == sha256_of(shipped_checkpoint)
+    subjects = (
+        [record.subject]
+        if isinstance(record, QualityRecord)
+        else [each.subject for each in record.series]
+    )
+    assert {each.sha256 for each in subjects} == {sha256_of(shipped_checkpoint)}
 
 
 def test_committed_speed_was_measured_on_a_quiet_machine() -> None:

@@ -1,107 +1,162 @@
-"""Contenders take turns, in processes of their own, and what happens there is told here."""
+"""Contenders take turns, in groups that fit into memory."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sr_bench import speed
-from sr_bench.contenders import TORCH, Job
-from sr_bench.records import Contender, SpeedOptions
+from sr_bench import contenders, quality, speed
+from sr_bench.contenders import Job
+from sr_bench.facts import Contender
+from sr_bench.speed import Plan
+from sr_bench.timings import SpeedOptions
 from sr_deploy.console import Progress
-from sr_deploy.errors import BackendError, InvalidInputError, NotFoundError
+from sr_deploy.errors import BackendError, OutOfMemoryError
 from tests.bench.conftest import Tiny
+from tests.runtime.manifests import MODEL
 
 OPTIONS = SpeedOptions(
     threads=1, warm_up_seconds=0.05, rounds=2, turn_seconds=0.01, rest_seconds=0.0
 )
+TORCH = contenders.torch("cpu")
+JOBS = tuple(Job(each, "", None, 1) for each in TORCH)
 ENGINE = Contender("sr-deploy", "onnxruntime", "fp32")
 
 
-def _job(contender: Contender, tiny: Tiny) -> Job:
-    return Job(contender, str(tiny.bundle), str(tiny.checkpoint), threads=1)
-
-
-class FakeWorker:
+class FakeProcess:
     """Notes the order of what it is asked; contender number n is off by n levels."""
 
     calls: list[tuple[Any, ...]] = []  # noqa: RUF012
+    broken: tuple[int, ...] = ()
+    ran = None
+    start_seconds = 0.5
+    versions = {"torch": "9.9"}  # noqa: RUF012
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, python: str | None = None) -> None:
         self.job = job
         self.number = TORCH.index(job.contender)
-        self.calls.append(("start", self.number))
+        self.calls.append(("start", self.number, python))
+        if self.number in self.broken:
+            raise BackendError(f"number {self.number} is broken")
 
-    def prepare(self, size: tuple[int, int], seconds: float) -> np.ndarray:
-        self.calls.append(("prepare", self.number, size, seconds))
-        return np.array([[self.number, 0]], np.uint8)
+    def prepare(self, size: Any, batch: int, seconds: float) -> tuple[Any, dict[str, Any]]:
+        self.calls.append(("prepare", self.number, size, batch, seconds))
+        told = {"first_ms": 9.0, "peak_memory": 100, "device_memory": None}
+        return np.full((1, 16, 16, 3), self.number, np.uint8), told
 
-    def measure(self, seconds: float) -> tuple[float, ...]:
-        self.calls.append(("measure", self.number))
-        return (1.0 + self.number,)
+    def add(self, form: str, seconds: float) -> bool:
+        self.calls.append(("add", self.number, form))
+        return form == "network"
+
+    def measure(self, form: str, seconds: float) -> tuple[tuple[float, ...], float | None]:
+        self.calls.append(("measure", self.number, form))
+        return (1.0 + self.number,), 0.25 if form == "upscale" else None
+
+    def stages(self, form: str, seconds: float) -> dict[str, tuple[float, ...]]:
+        return {"network": (1.0,)} if form == "upscale" else {}
+
+    def upscale(self, frame: Any) -> Any:
+        return frame.repeat(2, 0).repeat(2, 1)
 
     def close(self) -> None:
         self.calls.append(("close", self.number))
 
 
-def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "Worker", FakeWorker)
-    monkeypatch.setattr(FakeWorker, "calls", [])
-    jobs = [Job(each, "", None, 1) for each in TORCH[:2]]
+@pytest.fixture(autouse=True)
+def _fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "tiny" not in request.fixturenames:
+        monkeypatch.setattr(speed, "Process", FakeProcess)
+        monkeypatch.setattr(FakeProcess, "calls", [])
+
+
+def _kinds(*kinds: str) -> list[tuple[Any, ...]]:
+    return [each for each in FakeProcess.calls if each[0] in kinds]
+
+
+def test_contenders_take_turns() -> None:
+    plan = Plan(JOBS[:2], (8, 6), forms=("network", "stream"), pythons={"torch": "python9"})
     with Progress(4) as progress:
-        timings = speed.measure(jobs, [(8, 6)], OPTIONS, progress)
-    turns = [("measure", 0), ("measure", 1)] * 2
-    prepared = [("prepare", number, (8, 6), 0.05) for number in (0, 1)]
-    ends = [("close", 1), ("close", 0)]
-    assert FakeWorker.calls == [("start", 0), ("start", 1), *prepared, *turns, *ends]
-    assert [each.rounds for each in timings] == [((1.0,), (1.0,)), ((2.0,), (2.0,))]
-    assert [each.difference for each in timings] == [0, 1]
+        bout = speed.measure(plan, OPTIONS, progress)
+    turns = [("measure", n, form) for n in (0, 1) for form in ("upscale", "network")] * 2
+    assert _kinds("measure") == turns
+    assert _kinds("prepare") == [("prepare", n, (8, 6), 1, 0.05) for n in (0, 1)]
+    assert _kinds("start") == [("start", 0, "python9"), ("start", 1, "python9")]
+    assert _kinds("close") == [("close", 1), ("close", 0)]
+    assert [row.upscale.rounds for row in bout.rows] == [((1.0,), (1.0,)), ((2.0,), (2.0,))]
+    assert [row.fidelity.largest for row in bout.rows] == [0, 1]
+    first = bout.rows[0]
+    assert [each.form for each in first.timings] == ["upscale", "network"]
+    assert first.upscale.joules == (0.25, 0.25)
+    assert first.timings[1].joules is None
+    assert first.versions == {"torch": "9.9"}
+    assert (first.start_seconds, first.first_ms, first.peak_memory) == (0.5, 9.0, 100)
+    assert [each.stages for each in first.timings] == [{"network": (1.0,)}, {}]
+    assert first.truth is None
+
+
+def test_fidelity_is_measured_beside_the_first_row() -> None:
+    with Progress(4) as progress:
+        bout = speed.measure(Plan(JOBS[:2], (8, 8)), OPTIONS, progress)
+    assert bout.rows[0].fidelity.psnr is None
+    assert bout.rows[1].fidelity.psnr == pytest.approx(20 * np.log10(255))  # off by one level
+    assert bout.rows[1].fidelity.ssim == pytest.approx(1.0, abs=0.02)
+
+
+def test_one_that_cannot_is_missing_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeProcess, "broken", (0,))
+    with Progress(4) as progress:
+        bout = speed.measure(Plan(JOBS[:3], (8, 6)), OPTIONS, progress)
+    assert bout.missing == {"PyTorch eager FP32": "number 0 is broken"}
+    assert [row.fidelity.largest for row in bout.rows] == [0, 1]  # beside the first that can
+
+
+def test_nobody_that_can_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeProcess, "broken", (0, 1))
+    with Progress(4) as progress, pytest.raises(BackendError, match=r"number 0 .*; number 1 is"):
+        speed.measure(Plan(JOBS[:2], (8, 6)), OPTIONS, progress)
+    with Progress(4) as progress, pytest.raises(BackendError, match=r"^number 0 is broken$"):
+        speed.measure(Plan(JOBS[:1], (8, 6)), OPTIONS, progress)
+
+
+def test_ground_truth_is_compared_with_what_the_contender_makes(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    pairs = quality.pairs(tmp_path, None, 2)
+    with Progress(4) as progress:
+        bout = speed.measure(Plan(JOBS[:1], (8, 6), pairs=pairs, scale=2), OPTIONS, progress)
+    low, truth = quality.load(pairs[0], 2)
+    assert bout.rows[0].truth == quality.score(truth, low.repeat(2, 0).repeat(2, 1), 2)
+
+
+@pytest.mark.parametrize(("gigabytes", "sizes"), [(64, [5]), (3, [3, 3]), (2, [2, 2, 2, 2])])
+def test_groups_fit_into_memory_and_each_has_the_baseline(
+    gigabytes: float, sizes: list[int]
+) -> None:
+    """A process takes some 0.63 GB, and 80 % of what is free may be used."""
+    groups = speed.heats(JOBS, MODEL, (64, 48), 1, int(gigabytes * 2**30))
+    assert [len(each) for each in groups] == sizes
+    assert all(each[0] == JOBS[0] for each in groups)
+    assert sorted(str(job) for each in groups for job in each[1:]) == sorted(map(str, JOBS[1:]))
+
+
+def test_too_little_memory_for_two_is_told() -> None:
+    with pytest.raises(OutOfMemoryError, match="two contenders side by side at 64x48 need about"):
+        speed.heats(JOBS, MODEL, (64, 48), 1, 1 << 30)
+    assert speed.heats(JOBS[:1], MODEL, (64, 48), 1, 1 << 30) == [[JOBS[0]]]
 
 
 def test_torch_and_the_engine_are_measured_in_processes(tiny: Tiny) -> None:
-    jobs = [_job(TORCH[0], tiny), _job(ENGINE, tiny)]
-    with Progress(8) as progress:
-        timings = speed.measure(jobs, [(24, 16), (16, 24)], OPTIONS, progress)
-    shown = [(each.contender, each.size) for each in timings]
-    assert shown == [
-        (TORCH[0], (24, 16)),
-        (ENGINE, (24, 16)),
-        (TORCH[0], (16, 24)),
-        (ENGINE, (16, 24)),
-    ]
-    assert all(len(each.rounds) == 2 for each in timings)
-    assert max(each.difference for each in timings) <= 1  # a level, where rounding differs
-
-
-def test_an_error_of_a_worker_has_its_class_and_says_whose_it_is(tiny: Tiny) -> None:
-    job = dataclasses.replace(_job(ENGINE, tiny), bundle=str(tiny.bundle.with_name("gone.srd")))
-    with pytest.raises(NotFoundError, match=r"sr-deploy ONNX Runtime FP32: .*no such bundle"):
-        speed.Worker(job)
-
-
-def test_an_engine_that_cannot_is_told(tiny: Tiny) -> None:
-    job = _job(dataclasses.replace(ENGINE, precision="int8"), tiny)
-    with pytest.raises(InvalidInputError, match=r"INT8: .*int8 cannot be had"):
-        speed.Worker(job)
-
-
-def test_a_worker_that_dies_is_an_error(tiny: Tiny) -> None:
-    worker = speed.Worker(_job(ENGINE, tiny))
-    try:
-        worker._process.kill()
-        with pytest.raises(BackendError, match=r"its process died \(SIGKILL\)"):
-            worker.measure(0.0)
-    finally:
-        worker.close()
-
-
-def test_what_no_one_foresaw_shows_its_last_line(tiny: Tiny) -> None:
-    worker = speed.Worker(_job(ENGINE, tiny))
-    try:
-        with pytest.raises(BackendError, match=r"\(exit code 1\): KeyError: 'nonsense'"):
-            worker._ask(what="nonsense")
-    finally:
-        worker.close()
+    jobs = [Job(each, str(tiny.bundle), str(tiny.checkpoint), 1) for each in (TORCH[0], ENGINE)]
+    with Progress(4) as progress:
+        bout = speed.measure(Plan(jobs, (24, 16), forms=("network",)), OPTIONS, progress)
+    assert [row.contender for row in bout.rows] == [TORCH[0], ENGINE]
+    assert all(len(each.rounds) == 2 for row in bout.rows for each in row.timings)
+    assert all(len(row.timings) == 2 for row in bout.rows)
+    assert bout.rows[1].fidelity.largest <= 1  # a level, where rounding differs
+    assert list(bout.rows[0].upscale.stages) == ["frame to tensor", "network", "tensor to frame"]
+    assert dataclasses.asdict(bout)["size"] == (24, 16)

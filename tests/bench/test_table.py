@@ -18,3 +18,8 @@ def test_markdown_is_aligned_and_says_so() -> None:
         "| baby  | 33.66 |",
         "| x     |     1 |",
     ]
+
+
+def test_columns_without_a_value_can_be_left_out() -> None:
+    table = Table(("a", "b", "c"), (("1", "-", "2"), ("3", "-", "-")))
+    assert table.without_empty("-") == Table(("a", "c"), (("1", "2"), ("3", "-")))

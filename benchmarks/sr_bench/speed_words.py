@@ -1,0 +1,80 @@
+"""What is said below the tables of speed: how and on what they were measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sr_bench.facts import Setting, Subject
+    from sr_bench.timings import Series, SpeedRecord
+
+_STRONG = (
+    " The channels_last rows run with an allocator that keeps freed memory (glibc's tunables), "
+    "which stock PyTorch does not."
+)
+_COMPILED = (
+    " So do the compiled ones, which are channels_last, too, through torch.compile with their "
+    "weights frozen."
+)
+
+
+def about(series: Series) -> str:
+    """Say how one series was measured."""
+    first = series.bouts[0].rows[0].contender
+    return f"Times faster than {first}; {subject(series.subject)}, {_how(series)}"
+
+
+def about_setting(setting: Setting) -> str:
+    """Say what a record was measured on."""
+    device = setting.device
+    versions = ", ".join(f"{package} {version}" for package, version in setting.versions.items())
+    commit = f", commit {setting.commit[:10]}" if setting.commit else ""
+    changes = " with changes" if setting.dirty else ""
+    gpu = f", {device.gpu} (driver {device.driver})" if device.gpu else ""
+    return (
+        f"Measured on {device.cpu}, {device.cores} cores ({', '.join(device.features)}){gpu}; "
+        f"{versions}; {setting.date[:10]}{commit}{changes}."
+    )
+
+
+def about_briefly(series: Series) -> str:
+    """Say how one of several series was measured, without what differs between them."""
+    first = series.bouts[0].rows[0].contender
+    setting = about_setting(series.setting)
+    return f"Times faster than {first}; {_how(series)} {setting}"
+
+
+def about_overhead(record: SpeedRecord) -> str:
+    """Say what the table of what lies beside the network shows."""
+    series = record.series[0]
+    return (
+        "Frame in to frame out, over the network alone: the backend called bare, with nothing of "
+        f"sr-deploy, or PyTorch's module on ready tensors. {subject(series.subject)}, "
+        f"{series.options.threads} threads, {series.options.rounds} rounds in which both took "
+        "turns in one process. The last column says what part of a call is not the network's. "
+        f"{about_setting(series.setting)}"
+    )
+
+
+def _how(series: Series) -> str:
+    backends = {row.contender.backend for bout in series.bouts for row in bout.rows}
+    ceiling = (
+        " Its ceiling is the least time that the operations of the graph can take at the rate of "
+        "the machine's best kernels in that precision, measured in the same run; at the last size."
+        if series.ceilings
+        else ""
+    )
+    return (
+        f"{series.options.threads} threads for all. Frame in to "
+        "frame out (8-bit, height x width x channels), so that pre- and post-processing count for "
+        f"all; medians of {series.options.rounds} interleaved rounds, each contender in a process "
+        "of its own. The last column is the largest difference from the first row's output, in "
+        f"levels of 255.{ceiling}"
+        + (_STRONG if "channels_last" in backends else "")
+        + (_COMPILED if "compiled" in backends else "")
+    )
+
+
+def subject(of: Subject) -> str:
+    """Return what a network is called."""
+    return f"{of.checkpoint} ({of.architecture} x{of.scale})"

@@ -1,0 +1,128 @@
+"""PyTorch: what a script around the checkpoint does, the network being the exporter's."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sr_bench import clocks
+from sr_deploy.bundle import Bundle
+from sr_deploy.errors import BackendError, CheckpointError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from sr_bench.contenders import Frames, Job
+    from sr_bench.facts import Contender
+
+_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_LAID_OUT = 8
+"""So many batches are made tensors for the network alone; their layers flush the caches anyway."""
+
+
+class TorchRunner:
+    """A checkpoint in PyTorch; see `contenders.Opened`."""
+
+    ran: Contender | None = None
+
+    def __init__(self, job: Job) -> None:
+        if job.device != "cpu" and not torch.cuda.is_available():
+            raise BackendError(f"this PyTorch ({torch.__version__}) sees no device {job.device!r}")
+        torch.set_num_threads(job.threads)
+        plain = job.contender.backend == "contiguous"
+        self._device = torch.device(job.device)
+        self._layout = torch.contiguous_format if plain else torch.channels_last
+        self._type = _TYPES[job.contender.precision]
+        module = _module(job).to(self._device, self._type)
+        module = module.to(memory_format=self._layout)  # type: ignore[call-overload]
+        self._module: Callable[[torch.Tensor], torch.Tensor] = module
+        if job.contender.backend == "compiled":
+            # Weights become constants, laid out as the kernels want them.
+            import torch._inductor.config as inductor
+
+            inductor.freezing = True
+            self._module = torch.compile(module, dynamic=False)
+
+    def upscale(self, frames: Frames) -> NDArray[Any]:
+        """Upscale a batch, with all copies."""
+        with torch.inference_mode():
+            return self._frames(self._module(self._tensor(frames)))
+
+    def network(self, batches: Frames) -> Callable[[int], object]:
+        """Return a call of the network alone."""
+        laid_out = [self._tensor(batch) for batch in batches[:_LAID_OUT]]
+
+        @torch.inference_mode()
+        def call(index: int) -> object:
+            return self._module(laid_out[index % len(laid_out)])
+
+        return call
+
+    def through(self, frames: Iterator[Frames]) -> Iterator[NDArray[Any]] | None:
+        """Return None: a script runs one frame after the other."""
+        return None
+
+    def staged(self, frames: Frames) -> dict[str, float]:
+        """Upscale a batch; return the milliseconds of each stage."""
+        with torch.inference_mode():
+            marks = [self._now()]
+            tensor = self._tensor(frames)
+            marks.append(self._now())
+            output = self._module(tensor)
+            marks.append(self._now())
+            self._frames(output)
+            marks.append(self._now())
+        names = ("frame to tensor", "network", "tensor to frame")
+        return {
+            name: 1e3 * (end - start)
+            for name, start, end in zip(names, marks, marks[1:], strict=False)
+        }
+
+    def settle(self) -> None:
+        """Do nothing: compiling, where it is asked for, happens at the first call."""
+
+    def clock(self) -> Callable[[Callable[[], object]], float]:
+        """Return CUDA's events on a GPU, else the wall clock."""
+        return clocks.cuda_events() if self._device.type == "cuda" else clocks.wall
+
+    def device_memory(self) -> int | None:
+        """Return the most bytes of the GPU's memory that were held."""
+        on_gpu = self._device.type == "cuda"
+        return torch.cuda.max_memory_reserved(self._device) if on_gpu else None
+
+    def close(self) -> None:
+        """Do nothing: the process ends."""
+
+    def _tensor(self, frames: Frames) -> torch.Tensor:
+        tensor = torch.from_numpy(frames).to(self._device).permute(0, 3, 1, 2)
+        return tensor.to(self._type).div(255).contiguous(memory_format=self._layout)
+
+    def _frames(self, output: torch.Tensor) -> NDArray[Any]:
+        levels = output.float().clamp(0, 1).mul(255).round().byte()
+        found: NDArray[Any] = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return found
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+def _module(job: Job) -> torch.nn.Module:
+    from sr_export import checkpoint, layout, network, to_onnx
+    from sr_export.ranged import ranged
+
+    model = Bundle.open(job.bundle).manifest.model
+    if job.checkpoint is None:
+        raise InvalidInputError("PyTorch needs a checkpoint")
+    content = checkpoint.read(Path(job.checkpoint))
+    if not isinstance(content, checkpoint.Weights):
+        raise CheckpointError(f"{job.checkpoint}: PyTorch's rows need a checkpoint of weights")
+    found = network.recognise(layout.strippings(content.tensors), model.architecture)
+    module = to_onnx.Padded(found, model.multiple_of)
+    return ranged(module, found.ranges).eval()
