@@ -106,6 +106,12 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--device", help="which one, where the backend knows several")
     engine.add_argument("--threads", type=int, help="processor threads (default: the real cores)")
     engine.add_argument(
+        "--lanes",
+        type=int,
+        metavar="N",
+        help="frames computed at once, sharing the threads (default: 1, of a video 2 on a CPU)",
+    )
+    engine.add_argument(
         "--memory",
         metavar="SIZE",
         help="what the whole command may take, such as 2GiB (default: a quarter of what is free)",
@@ -133,16 +139,17 @@ def _command(arguments: argparse.Namespace) -> int:
     ):
         run = upscale_video.run
     with _log_shown(debug=arguments.debug):
-        return run(arguments, lambda: _engine(arguments))
+        return run(arguments, lambda lanes: _engine(arguments, lanes))
 
 
-def _engine(arguments: argparse.Namespace) -> Engine:
+def _engine(arguments: argparse.Namespace, lanes: int | None) -> Engine:
     return Engine(
         arguments.bundle,
         backend=arguments.backend,
         precision=arguments.precision,
         device=arguments.device,
         threads=arguments.threads,
+        lanes=lanes,
         memory=arguments.memory,
         tile=arguments.tile,
     )

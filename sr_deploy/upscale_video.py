@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sr_deploy.video.transcode import Coding, Cut, Outcome, State
     from sr_deploy.worklist import Job
 
+    OpenEngine = Callable[[int | None], Engine]
+
 PIPE = "-"
 _CROP = re.compile(r"(\d+)x(\d+)\+(\d+)\+(\d+)")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
@@ -106,7 +108,7 @@ def crop(text: str) -> tuple[int, int, int, int]:
     return left, top, width, height
 
 
-def run(arguments: argparse.Namespace, open_engine: Callable[[], Engine]) -> int:
+def run(arguments: argparse.Namespace, open_engine: OpenEngine) -> int:
     """Upscale the videos that the arguments name; return the exit code."""
     if importlib.util.find_spec("av") is None:
         raise BackendMissingError("videos need the package av: pip install sr-deploy[video]")
@@ -124,11 +126,22 @@ def run(arguments: argparse.Namespace, open_engine: Callable[[], Engine]) -> int
         console.say(f"{jobs[0].target}: is done already")
     code = 0
     with _quick_end(arguments), contextlib.ExitStack() as stack:
-        engine = stack.enter_context(open_engine()) if todo else None
+        engine = stack.enter_context(_opened(arguments, open_engine)) if todo else None
         for job in todo:
             assert engine is not None
             code = max(code, _transcode(engine, job, arguments))
     return code
+
+
+def _opened(arguments: argparse.Namespace, open_engine: OpenEngine) -> Engine:
+    """Open an engine for many frames."""
+    engine: Engine = open_engine(arguments.lanes)
+    if arguments.lanes is not None or engine.spec.lanes > 1 or engine.spec.threads == 1:
+        return engine
+    # Two that share the threads fill each other's gaps: beside decoding and encoding on two cores,
+    # 1.2 times as many frames with Compact x2 in INT8, 1.03 times with Compact x4.
+    engine.close()
+    return open_engine(2)
 
 
 def _transcode(engine: Engine, job: Job, arguments: argparse.Namespace) -> int:
@@ -153,7 +166,7 @@ def _transcode(engine: Engine, job: Job, arguments: argparse.Namespace) -> int:
     return 1 if outcome.damage else 0
 
 
-def _into_pipe(arguments: argparse.Namespace, open_engine: Callable[[], Engine]) -> int:
+def _into_pipe(arguments: argparse.Namespace, open_engine: OpenEngine) -> int:
     """Write upscaled frames to stdout, from stdin or from a file."""
     from sr_deploy.video import relay
 
@@ -162,7 +175,7 @@ def _into_pipe(arguments: argparse.Namespace, open_engine: Callable[[], Engine])
     if arguments.json:
         raise InvalidInputError("--json and frames cannot both go to stdout; leave out one")
     source = arguments.inputs[0]
-    with open_engine() as engine:
+    with _opened(arguments, open_engine) as engine:
         if source == PIPE:
             damage = relay.from_pipe(engine, sys.stdin.buffer, sys.stdout.buffer, arguments.raw)
         else:

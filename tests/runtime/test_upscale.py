@@ -112,7 +112,7 @@ def test_metadata_goes_along() -> None:
 
 def test_the_options_reach_the_engine() -> None:
     options = ["--backend", "openvino", "--precision", "int8", "--device", "GPU.1"]
-    options += ["--threads", "3", "--memory", "1GiB", "--tile", "128x256"]
+    options += ["--threads", "3", "--lanes", "2", "--memory", "1GiB", "--tile", "128x256"]
     assert upscale.main(["net.srd", "photos/a.png", "big.png", *options]) == 0
     assert FakeEngine.options == {
         "path": "net.srd",
@@ -120,6 +120,7 @@ def test_the_options_reach_the_engine() -> None:
         "precision": "int8",
         "device": "GPU.1",
         "threads": 3,
+        "lanes": 2,
         "memory": "1GiB",
         "tile": (128, 256),
     }
