@@ -147,9 +147,14 @@ class Job:
         return self.segments[-1].last_pts if self.segments else None
 
     @property
-    def complete(self) -> str | None:
-        """What `finish` was told; None: there may be frames to come."""
+    def complete(self) -> bool:
+        """Whether all frames are there."""
         return self._journal.finished
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be told when the file is written, of all runs."""
+        return self._journal.remarks
 
     @property
     def extradata(self) -> bytes:
@@ -187,9 +192,15 @@ class Job:
         self._save(dataclasses.replace(self._journal, segments=(*self.segments, segment)))
         return segment
 
-    def finish(self, remark: str = "") -> None:
-        """Note that all frames are there, with what is to be told when the file is written."""
-        self._save(dataclasses.replace(self._journal, finished=remark))
+    def remark(self, remarks: Iterable[str]) -> None:
+        """Note what is to be told when the file is written; what is noted already stays once."""
+        known = tuple(dict.fromkeys((*self.remarks, *remarks)))
+        if known != self.remarks:
+            self._save(dataclasses.replace(self._journal, remarks=known))
+
+    def finish(self) -> None:
+        """Note that all frames are there."""
+        self._save(dataclasses.replace(self._journal, finished=True))
 
     def packets(self) -> Iterator[tuple[Packet, int]]:
         """Yield the packets of all segments in order, each with its decoding time.

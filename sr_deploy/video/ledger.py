@@ -40,8 +40,10 @@ class Journal:
     schema: int
     facts: dict[str, str]
     segments: tuple[Segment, ...] = ()
-    finished: str | None = None
-    """None: there may be segments to come; else what is to be told when the file is written."""
+    remarks: tuple[str, ...] = ()
+    """What is to be told when the file is written."""
+    finished: bool = False
+    """Whether there are no more segments to come."""
 
     def to_json(self) -> str:
         """Return the text of `journal.json`."""

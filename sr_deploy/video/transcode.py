@@ -134,9 +134,9 @@ def transcode(engine: Engine, task: Task, report: Callable[[State], None]) -> Ou
     left_out = assembly.check(task.source, info, settings, task.target, drop=task.drop)
     facts = _facts(engine, task, settings)
     with Job.open(task.target, facts, resume=task.resume, overwrite=task.overwrite) as job:
-        if job.complete is None:
-            damage = _encode(engine, task, info, settings, job, report)
-            job.finish("\n".join(damage))
+        if not job.complete:
+            _encode(engine, task, info, settings, job, report)
+            job.finish()
         done = assembly.assemble(
             job,
             task.source,
@@ -147,7 +147,7 @@ def transcode(engine: Engine, task: Task, report: Callable[[State], None]) -> Ou
             start=task.cut.start,
             end=task.cut.end,
         )
-        damage = tuple(each for each in (*(job.complete or "").split("\n"), done.damage) if each)
+        damage = (*job.remarks, *([done.damage] if done.damage else []))
         frames = job.frames
         job.remove()
     notes = dict.fromkeys((*settings.notes, *left_out, *done.left_out))
@@ -161,8 +161,8 @@ def _encode(
     settings: Settings,
     job: Job,
     report: Callable[[State], None],
-) -> tuple[str, ...]:
-    """Upscale and encode what the job does not have yet; return what could not be read."""
+) -> None:
+    """Upscale and encode what the job does not have yet; what cannot be read becomes a remark."""
     look = Look(info.colour, settings.colour, settings.pixel_format)
     meter, before = Meter(), job.frames
     count = before
@@ -185,10 +185,11 @@ def _encode(
             encoder = encoding.Encoder(settings)
             segment = itertools.chain([first], itertools.islice(frames, SEGMENT - 1))
             job.add(encoder.extradata, _packets(encoder, segment))
+            job.remark(source.damage)
         if not job.segments:
             reason = "; ".join(source.damage) or "it has none in what was asked for"
             raise VideoError(f"{task.source}: no frame could be read: {reason}")
-        return source.damage
+        job.remark(source.damage)
 
 
 def _packets(encoder: encoding.Encoder, frames: Iterator[av.VideoFrame]) -> Iterator[Packet]:

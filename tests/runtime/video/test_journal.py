@@ -35,7 +35,8 @@ with Job.open(Path(sys.argv[1]), FACTS, resume=True) as job:
                 yield packet
         job.add(b"header", slowly())
         print(number, flush=True)
-    job.finish("all there")
+    job.remark(["all there"])
+    job.finish()
 """
 
 
@@ -59,15 +60,18 @@ def target(tmp_path: Path) -> Path:
 
 def test_a_job_is_what_was_added(target: Path) -> None:
     with start(target) as job:
-        assert (job.frames, job.last_pts, job.complete, job.extradata) == (0, None, None, b"")
+        assert (job.frames, job.last_pts, job.complete, job.extradata) == (0, None, False, b"")
         for number in range(3):
             job.add(b"header", fake(number))
         assert (job.frames, job.last_pts, job.extradata) == (18, 235, b"header")
         found = list(job.packets())
         assert [packet for packet, _ in found] == [*fake(0), *fake(1), *fake(2)]
         assert [dts for _, dts in found][:4] == [-7, 0, 7, 14]
-        job.finish("some remark")
-        assert job.complete == "some remark"
+        job.remark(["one", "two"])
+        job.remark(["two", "three"])
+        job.finish()
+        assert job.complete
+        assert job.remarks == ("one", "two", "three")
 
 
 def test_going_on_gives_what_would_have_been_without_a_stop(target: Path) -> None:
@@ -274,7 +278,8 @@ def test_a_process_killed_at_any_instant_goes_on(target: Path) -> None:
         assert worker.returncode == -signal.SIGKILL, rest
     assert kills >= 3
     with start(target, resume=True) as job:
-        assert job.complete == "all there"
+        assert job.complete
+        assert job.remarks == ("all there",)
         expected = [packet for number in range(count) for packet in fake(number)]
         assert [packet for packet, _ in job.packets()] == expected
 

@@ -263,6 +263,21 @@ class TestKilled:
         assert target.read_bytes() == whole.read_bytes()
         assert sorted(each.name for each in tmp_path.iterdir()) == ["a.mp4", "b.mkv", "whole.mkv"]
 
+    def test_damage_before_the_kill_is_told_at_the_end(
+        self, repeating: Path, tmp_path: Path
+    ) -> None:
+        source = Clip(60, "ffv1", size=(48, 32)).write(tmp_path / "a.mkv")
+        content = bytearray(source.read_bytes())
+        where = len(content) // 10  # in a frame of the first segment
+        content[where : where + 300] = b"\xa5" * 300
+        source.write_bytes(content)
+        arguments = command(repeating, source, tmp_path / "b.mkv")
+        self.kill_with(signal.SIGKILL, self.run(*arguments, slow=0.02), tmp_path)
+        process = self.run(*arguments, "--resume")
+        said = process.communicate()[1].decode()
+        assert process.returncode == 1
+        assert "a.mkv: after 0.160 s: a frame could not be decoded" in said
+
     def test_ctrl_c_ends_at_once_and_says_how_to_go_on(
         self, repeating: Path, source: Path, tmp_path: Path
     ) -> None:
