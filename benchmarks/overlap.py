@@ -1,6 +1,6 @@
 """How well reading, the network and writing overlap: a whole video against each of its stages.
 
-    python benchmarks/overlap.py BUNDLE VIDEO --output benchmarks/results/overlap.json
+    python benchmarks/overlap.py BUNDLE VIDEO --output benchmarks/results/video/overlap.json
 
 Each round runs every stage alone and then the whole, in one process, one after the other: reading
 (decoding, and making pixels), the network, writing (making frames, and encoding). It does so twice:

@@ -36,7 +36,13 @@ def tensorrt(
     found = fake_tensorrt.module(gpu, NETWORK, request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", found)
     monkeypatch.setattr(native, "kernels", lambda: b"kernels")
+    _forget()
     yield found
+    _forget()
+
+
+def _forget() -> None:
+    """Have the library import its TensorRT modules afresh, whichever fake they know."""
     for name in MODULES:
         sys.modules.pop(f"sr_deploy.backends.{name}", None)
         if hasattr(backends, name):

@@ -32,7 +32,8 @@ class _Engine:
     opened: list[tuple[str, str]]
     levels: int | None
 
-    def __init__(self, folder: Path, *, backend: str, precision: str) -> None:
+    def __init__(self, folder: Path, *, backend: str, precision: str, build: str) -> None:
+        assert build == "never", "to look at a bundle builds nothing"
         self.opened.append((backend, precision))
         if self.levels is None:
             raise BackendError("no")
