@@ -25,7 +25,6 @@ from sr_deploy.video.timing import decoding_times, reordering_depth
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from sr_deploy.video.packets import Packet
 
@@ -234,12 +233,7 @@ class Job:
     def __enter__(self) -> Job:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _save(self, journal: Journal) -> None:

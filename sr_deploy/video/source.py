@@ -21,7 +21,6 @@ from sr_deploy.video.reading import Reader
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator
-    from types import TracebackType
 
     from sr_deploy.video.info import Info
 
@@ -121,12 +120,7 @@ class Source:
     def __enter__(self) -> Source:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _begun(

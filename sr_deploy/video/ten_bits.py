@@ -1,7 +1,7 @@
 """Frames of 10 bits straight into a network that takes them so, without RGB in between.
 
-RGB of 16 bits is computed in FP32 only; these frames in any precision. With INT8 that takes 0.4
-times as long (docs/pixels.md). Frames of 8 bits gain nothing from it on a CPU and go as RGB.
+RGB of 16 bits is computed in FP32 only; these frames in any precision. Frames of 8 bits gain
+nothing from it on a CPU and go as RGB.
 """
 
 from __future__ import annotations

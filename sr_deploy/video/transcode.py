@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sr_deploy import manifest
 from sr_deploy.errors import VideoError
@@ -126,7 +126,7 @@ def transcode(engine: Engine, task: Task, report: Callable[[State], None]) -> Ou
         OutOfMemoryError, BackendError: as `Engine.upscale` raises them.
     """
     threads = engine.spec.threads
-    with Source(task.source, threads=threads, **_reading(task.cut)) as source:
+    with Source(task.source, threads=threads, **vars(task.cut)) as source:
         info = source.info
     scale = engine.spec.scale
     size = (scale * info.width, scale * info.height)
@@ -178,7 +178,7 @@ def _encode(
         task.source,
         threads=engine.spec.threads,
         start_after=job.last_pts,
-        **_reading(task.cut),
+        **vars(task.cut),
     ) as source:
         frames = counted(upscaled(engine, source.frames(), look, meter))
         for first in frames:
@@ -196,10 +196,6 @@ def _packets(encoder: encoding.Encoder, frames: Iterator[av.VideoFrame]) -> Iter
     for frame in frames:
         yield from encoder.encode(frame)
     yield from encoder.finish()
-
-
-def _reading(cut: Cut) -> dict[str, Any]:
-    return dict(vars(cut))
 
 
 def _facts(engine: Engine, task: Task, settings: Settings) -> dict[str, str]:
