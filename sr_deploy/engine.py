@@ -74,7 +74,9 @@ class Engine:
         threads: Of computation on a CPU; None for as many as this process has real cores.
         lanes: How many frames to compute at once, sharing the threads, where several threads call
             `upscale`, and in `stream`; more take more memory, and seldom pay on a CPU. None for 1
-            on a CPU, and for what keeps a GPU busy while others are copied.
+            on a CPU (see `streaming`), and for what keeps a GPU busy while others are copied.
+        streaming: The engine is opened mainly for `stream`: where neither `lanes` nor a tuning says
+            how many, two frames are computed at once on a CPU, unless on one thread.
         memory: The most that this process may hold while a frame is upscaled, in bytes or as text
             ("2GiB"); None for what it holds when the engine opens and a quarter of what is free.
             Of a GPU's memory, it may take as much; None for nearly all that is free.
@@ -100,6 +102,7 @@ class Engine:
         device: str | None = None,
         threads: int | None = None,
         lanes: int | None = None,
+        streaming: bool = False,
         memory: str | int | None = None,
         build: Literal["auto", "never"] = "auto",
         tile: int | tuple[int, int] | None = None,
@@ -111,7 +114,7 @@ class Engine:
         if build not in ("auto", "never"):
             raise InvalidInputError(f"build must be auto or never, found {build!r}")
         limit = None if memory is None else parse(memory)
-        wish = Wish(backend, precision, device, threads, lanes, limit, build, tuning)
+        wish = Wish(backend, precision, device, threads, lanes, limit, build, tuning, streaming)
         self._budget = Budget.given(memory)
         bundle = Bundle.open(path)
         self._model = bundle.manifest.model

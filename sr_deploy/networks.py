@@ -35,6 +35,7 @@ class Wish:
     memory: int | None = None
     build: str = "auto"
     tuning: Tuning | None = None
+    streaming: bool = False
 
 
 class Networks:
@@ -175,6 +176,7 @@ class Networks:
             self._wish.lanes or tuned.lanes,
             self._wish.memory,
             self._wish.build,
+            self._wish.streaming,
         )
         return Pool(self.backend.load(job), tuned)
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sr_deploy.yuv import YuvFrame
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
@@ -58,6 +60,7 @@ class Item:
     tag: Any = _NOTHING
     started: bool = False
     done: bool = False
+    kind: object = None
     result: Any = None
     error: BaseException | None = None
 
@@ -88,8 +91,8 @@ class Stream:
         self._changed = threading.Condition()
         self._items: deque[Item] = deque()
         self._ended = self._stopped = False
-        self._lent: Any = None
-        self._spares: list[Any] = []
+        self._lent: tuple[object, Any] | None = None
+        self._spares: list[tuple[object, Any]] = []
         targets = [self._read] + [self._compute] * flow.lanes
         # Daemons, so that a source that never returns cannot keep the process from ending.
         self._threads = [
@@ -112,8 +115,8 @@ class Stream:
             if self._stopped or not self._items:
                 return None
             item = self._items.popleft()
-            if self._flow.reuse and isinstance(item.result, np.ndarray):
-                self._lent = item.result
+            if self._flow.reuse and item.error is None and item.kind is not None:
+                self._lent = item.kind, item.result
             self._changed.notify_all()
             return item
 
@@ -174,7 +177,8 @@ class Stream:
         while (item := self._next_waiting()) is not None:
             try:
                 most = self._flow.in_flight(item.frame)
-                item.result = self._upscale(item.frame, self._spare_for(item.frame), most)
+                item.kind = _kind(item.frame)
+                item.result = self._upscale(item.frame, self._spare(item.kind), most)
             except BaseException as error:  # noqa: BLE001 - the caller gets it, in its turn
                 item.error = error
             item.frame = None
@@ -196,17 +200,21 @@ class Stream:
                 self._changed.wait()
             return None
 
-    def _spare_for(self, frame: Any) -> Any:
-        """Return an earlier result that one of this frame fits into, if there is one."""
-        if not isinstance(frame, np.ndarray) or frame.ndim < 2 or not frame.size:
-            return None
+    def _spare(self, kind: object) -> Any:
+        """Return an earlier result, of a frame of the same kind, if there is one."""
         with self._changed:
-            for i, spare in enumerate(self._spares):
-                ratio = spare.shape[0] // frame.shape[0]
-                shape = (ratio * frame.shape[0], ratio * frame.shape[1], *frame.shape[2:])
-                if (spare.shape, spare.dtype) == (shape, frame.dtype):
-                    return self._spares.pop(i)
+            for i, (of, result) in enumerate(self._spares):
+                if of == kind:
+                    del self._spares[i]
+                    return result
         return None
+
+
+def _kind(frame: Any) -> object:
+    """Return what the results of frames that share memory must have in common; None: none do."""
+    if isinstance(frame, YuvFrame):
+        return frame.kind, frame.samples.shape
+    return (frame.dtype, frame.shape) if isinstance(frame, np.ndarray) else None
 
 
 def results(stream: Stream) -> Generator[Any, None, None]:

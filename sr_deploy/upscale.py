@@ -133,23 +133,23 @@ def _tile(text: str) -> tuple[int, int]:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    run = upscale_images.run
-    if upscale_video.PIPE in (*arguments.inputs, arguments.output) or worklist.are_videos(
+    streaming = upscale_video.PIPE in (*arguments.inputs, arguments.output) or worklist.are_videos(
         arguments.inputs, arguments.output
-    ):
-        run = upscale_video.run
+    )
+    run = upscale_video.run if streaming else upscale_images.run
     with _log_shown(debug=arguments.debug):
-        return run(arguments, lambda lanes: _engine(arguments, lanes))
+        return run(arguments, lambda: _engine(arguments, streaming=streaming))
 
 
-def _engine(arguments: argparse.Namespace, lanes: int | None) -> Engine:
+def _engine(arguments: argparse.Namespace, *, streaming: bool) -> Engine:
     return Engine(
         arguments.bundle,
         backend=arguments.backend,
         precision=arguments.precision,
         device=arguments.device,
         threads=arguments.threads,
-        lanes=lanes,
+        lanes=arguments.lanes,
+        streaming=streaming,
         memory=arguments.memory,
         tile=arguments.tile,
     )

@@ -22,7 +22,7 @@ _QUALITY = 95
 _WAITING_SHARE = 4
 
 
-def run(arguments: argparse.Namespace, open_engine: Callable[[int | None], Engine]) -> int:
+def run(arguments: argparse.Namespace, open_engine: Callable[[], Engine]) -> int:
     """Upscale the images that the arguments name; return the exit code."""
     quality = _checked_quality(arguments.quality)
     start = time.monotonic()
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace, open_engine: Callable[[int | None], Engin
     if todo:
         with console.Progress(len(todo), "images") as progress:
             progress.stage("loading the network")
-            with open_engine(arguments.lanes) as engine:
+            with open_engine() as engine:
                 report.run_by(engine.spec)
                 progress.stage(f"upscaling {todo[0].source.name}")
                 for outcome in _outcomes(engine, todo, quality):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sr_deploy.video.transcode import Coding, Cut, Outcome, State
     from sr_deploy.worklist import Job
 
-    OpenEngine = Callable[[int | None], Engine]
+    OpenEngine = Callable[[], Engine]
 
 PIPE = "-"
 _CROP = re.compile(r"(\d+)x(\d+)\+(\d+)\+(\d+)")
@@ -126,22 +126,11 @@ def run(arguments: argparse.Namespace, open_engine: OpenEngine) -> int:
         console.say(f"{jobs[0].target}: is done already")
     code = 0
     with _quick_end(arguments), contextlib.ExitStack() as stack:
-        engine = stack.enter_context(_opened(arguments, open_engine)) if todo else None
+        engine = stack.enter_context(open_engine()) if todo else None
         for job in todo:
             assert engine is not None
             code = max(code, _transcode(engine, job, arguments))
     return code
-
-
-def _opened(arguments: argparse.Namespace, open_engine: OpenEngine) -> Engine:
-    """Open an engine for many frames."""
-    engine: Engine = open_engine(arguments.lanes)
-    if arguments.lanes is not None or engine.spec.lanes > 1 or engine.spec.threads == 1:
-        return engine
-    # Two that share the threads fill each other's gaps: beside decoding and encoding on two cores,
-    # 1.2 times as many frames with Compact x2 in INT8, 1.03 times with Compact x4.
-    engine.close()
-    return open_engine(2)
 
 
 def _transcode(engine: Engine, job: Job, arguments: argparse.Namespace) -> int:
@@ -175,7 +164,7 @@ def _into_pipe(arguments: argparse.Namespace, open_engine: OpenEngine) -> int:
     if arguments.json:
         raise InvalidInputError("--json and frames cannot both go to stdout; leave out one")
     source = arguments.inputs[0]
-    with _opened(arguments, open_engine) as engine:
+    with open_engine() as engine:
         if source == PIPE:
             damage = relay.from_pipe(engine, sys.stdin.buffer, sys.stdout.buffer, arguments.raw)
         else:

@@ -102,6 +102,11 @@ class YuvFrame:
         return self.samples.nbytes
 
     @property
+    def kind(self) -> tuple[YuvFormat, Matrix, bool]:
+        """What frames must have in common for their samples to mean the same."""
+        return self.pixel_format, self.matrix, self.full_range
+
+    @property
     def pixels(self) -> NDArray[np.uint8]:
         """The samples as networks take them: (H*3/2, W, bytes), a view."""
         return self.samples[..., None].view(np.uint8)
@@ -130,10 +135,9 @@ def checked_out(out: object, frame: YuvFrame, scale: int) -> YuvFrame:
         except MemoryError as error:
             raise OutOfMemoryError(f"no memory for the result: {error}") from error
     rows, width = (scale * side for side in frame.samples.shape)
-    kind = (frame.pixel_format, frame.matrix, frame.full_range)
     if (
         not isinstance(out, YuvFrame)
-        or (out.pixel_format, out.matrix, out.full_range) != kind
+        or out.kind != frame.kind
         or out.samples.shape != (rows, width)
         or not out.samples.flags.writeable
     ):

@@ -30,7 +30,7 @@ def main(bundle: str, source: str, target: str) -> None:
     capture = cv2.VideoCapture(source)
     rate = capture.get(cv2.CAP_PROP_FPS)
     writer = None
-    with Engine(bundle) as engine:
+    with Engine(bundle, streaming=True) as engine:
         for big in engine.stream(frames(capture), reuse=True):
             if writer is None:
                 size = (big.shape[1], big.shape[0])

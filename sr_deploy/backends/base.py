@@ -47,6 +47,7 @@ class Job:
         lanes: How many frames are to be computed at once; None: as many as are worth it.
         memory: Bytes that the user allows, also of a GPU's memory; None: the user does not say.
         build: Whether what is missing may be built for this machine, "auto" or "never".
+        streaming: Whether frames come one right after the other, while others are read and written.
     """
 
     file: Path
@@ -58,6 +59,14 @@ class Job:
     lanes: int | None = None
     memory: int | None = None
     build: str = "auto"
+    streaming: bool = False
+
+    @property
+    def host_lanes(self) -> int:
+        """How many frames to compute at once where computing takes the CPU's threads."""
+        # One frame on all threads is computed as fast as several on fewer. Beside decoding and
+        # encoding, two fill each other's gaps.
+        return self.lanes or (2 if self.streaming and self.threads > 1 else 1)
 
 
 class Lane(Protocol):

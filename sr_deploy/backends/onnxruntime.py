@@ -83,7 +83,7 @@ class OnnxRuntimeNetwork(HostNetwork):
         # 256x256 and more run as fast without.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._job = job
-        self.lanes = job.lanes or 1
+        self.lanes = job.host_lanes
         self.device = "cuda" if provider == _PROVIDERS["cuda"] else "cpu"
         try:
             self._session = onnxruntime.InferenceSession(

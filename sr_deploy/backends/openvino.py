@@ -81,7 +81,7 @@ class OpenVinoNetwork(HostNetwork):
         self._job = job
         self._hint = hint
         self.device = device
-        self.lanes = job.lanes or 1  # one request of all threads is as fast as several of fewer
+        self.lanes = job.host_lanes
         try:
             self._model = core.read_model(job.file)
         except RuntimeError as error:

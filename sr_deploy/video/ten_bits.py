@@ -9,18 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import av
+import numpy as np
 
 from sr_deploy.video.colour import BT470BG, BT709, BT2020, FULL, SMPTE170M
-from sr_deploy.video.layouts import layout, planes, repacked
+from sr_deploy.video.layouts import layout, planes
 from sr_deploy.yuv import YuvFrame
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sr_deploy.engine import Engine
     from sr_deploy.video.colour import Colour
     from sr_deploy.yuv import Matrix
 
-_FORMAT = "p010le"
-_FORMATS = ("yuv420p10le", _FORMAT)
+# By how many bits P010 has the samples further up.
+_SHIFTS = {"yuv420p10le": 6, "p010le": 0}
 _MATRICES: dict[int, Matrix] = {
     BT709: "bt709",
     BT470BG: "bt601",
@@ -39,8 +42,8 @@ def fit(engine: Engine, frame: av.VideoFrame, colour: Colour, pixel_format: str)
         pixel_format: Of what comes out.
     """
     return (
-        frame.format.name in _FORMATS
-        and pixel_format in _FORMATS
+        frame.format.name in _SHIFTS
+        and pixel_format in _SHIFTS
         and colour.matrix in _MATRICES
         and engine.takes("p010", frame.height, frame.width)
     )
@@ -49,16 +52,22 @@ def fit(engine: Engine, frame: av.VideoFrame, colour: Colour, pixel_format: str)
 def from_frame(frame: av.VideoFrame, colour: Colour) -> YuvFrame:
     """Return what the network takes of a frame."""
     result = YuvFrame.empty("p010", frame.height, frame.width)
-    luma, chroma = planes(repacked(frame, _FORMAT), layout(_FORMAT))
-    result.samples[: frame.height] = luma
-    result.samples[frame.height :] = chroma
+    sources = planes(frame, layout(frame.format.name))
+    for source, target in zip(sources, _planes(result, len(sources)), strict=True):
+        np.left_shift(source, _SHIFTS[frame.format.name], out=target)
     return YuvFrame(result.samples, "p010", _MATRICES[colour.matrix], colour.range == FULL)
 
 
 def to_frame(frame: YuvFrame, pixel_format: str) -> av.VideoFrame:
     """Return a new frame of what the network gives."""
-    result = av.VideoFrame(frame.width, frame.height, _FORMAT)
-    luma, chroma = planes(result, layout(_FORMAT))
-    luma[...] = frame.samples[: frame.height]
-    chroma[...] = frame.samples[frame.height :]
-    return repacked(result, pixel_format)
+    result = av.VideoFrame(frame.width, frame.height, pixel_format)
+    targets = planes(result, layout(pixel_format))
+    for source, target in zip(_planes(frame, len(targets)), targets, strict=True):
+        np.right_shift(source, _SHIFTS[pixel_format], out=target)
+    return result
+
+
+def _planes(frame: YuvFrame, count: int) -> list[NDArray[np.uint16]]:
+    """Return luma and chroma, as views; of 3 planes, each kind of chroma has one of its own."""
+    luma, chroma = np.split(frame.samples, [frame.height])
+    return [luma, chroma] if count == 2 else [luma, chroma[:, ::2], chroma[:, 1::2]]

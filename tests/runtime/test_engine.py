@@ -27,6 +27,7 @@ from sr_deploy.errors import (
     OutOfMemoryError,
 )
 from sr_deploy.memory import Footprint
+from sr_deploy.tuning import Tuning
 from tests.runtime import networks
 from tests.runtime.oracles import Convolutions, Inference, frame
 
@@ -285,6 +286,25 @@ def test_a_frame_that_cannot_fit_says_how_much_it_needs(repeating: Path) -> None
         pytest.raises(OutOfMemoryError, match=r"30000x3000 pixels needs at least .* GiB.*--memory"),
     ):
         engine.upscale(np.broadcast_to(np.uint8(3), (3000, 30000, 3)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("how", "lanes"),
+    [
+        ({"streaming": True, "threads": 2}, 2),
+        ({"streaming": True, "threads": 1}, 1),
+        ({"streaming": True, "threads": 2, "lanes": 1}, 1),
+        ({"streaming": True, "threads": 2, "tuning": Tuning(lanes=3)}, 3),
+        ({"streaming": True, "threads": 2, "tuning": Tuning(lanes=1)}, 1),
+        ({"threads": 2}, 1),
+    ],
+)
+def test_for_streams_two_frames_are_computed_at_once_unless_something_else_is_said(
+    repeating: Path, name: str, how: dict[str, Any], lanes: int
+) -> None:
+    with Engine(repeating, backend=name, **how) as engine:
+        assert engine.spec.lanes == lanes
 
 
 class ShortOfMemory(HostNetwork):

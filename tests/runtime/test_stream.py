@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sr_deploy import Engine
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.stream import Flow, Stream, async_results, results
+from sr_deploy.yuv import YuvFrame, checked_out
 from tests.runtime import networks
 
 PATIENCE = 20
@@ -272,6 +273,25 @@ def test_memory_is_used_again_when_the_caller_allows_it() -> None:
     assert len(where) <= 5, "the results of three in flight, one taken and one spare"
 
 
+def test_memory_of_yuv_frames_is_used_again_by_those_of_the_same_colours() -> None:
+    new: list[int] = []
+
+    def network(frame: YuvFrame, out: YuvFrame | None, in_flight: int) -> YuvFrame:
+        if out is None:
+            new.append(int(frame.samples[0, 0]))
+        result = checked_out(out, frame, 2)
+        result.samples[...] = frame.samples[0, 0]
+        return result
+
+    frames = (
+        YuvFrame(np.full((6, 6), number, np.uint16), "p010", ("bt709", "bt2020")[number % 2])
+        for number in range(50)
+    )
+    for number, result in enumerate(results(Stream(frames, network, flow(1, 3, reuse=True)))):
+        assert (result.samples == number).all()
+    assert len(new) <= 4, "three in flight and one taken, two of each kind"
+
+
 def test_memory_is_not_used_again_unasked() -> None:
     def network(frame: NDArray[Any], out: Any, in_flight: int) -> Any:
         assert out is None
@@ -287,7 +307,8 @@ def test_memory_is_not_used_again_unasked() -> None:
 def test_an_engine_streams_frames_of_changing_size(
     repeating: Path, lanes: int, reuse: bool
 ) -> None:
-    sizes = [(4, 6), (4, 6), (9, 5), (1, 1), (4, 6)] * 4
+    # Results of some are as large as those of a larger scale of others would be.
+    sizes = [(4, 6), (4, 6), (8, 12), (9, 5), (2, 2), (1, 1), (4, 6)] * 4
     with Engine(repeating, lanes=lanes) as engine:
         assert engine.spec.lanes == lanes
         frames = ((picture(i, *size), i) for i, size in enumerate(sizes))

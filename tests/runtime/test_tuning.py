@@ -154,6 +154,14 @@ def test_an_engine_runs_as_its_bundle_is_tuned(bundle: Path) -> None:
         assert _used(engine) == ((40, 48), 2, 2, 3)
 
 
+def test_a_tuning_record_says_how_many_lanes_a_stream_gets(bundle: Path) -> None:
+    tuning.keep(bundle, KEY, dataclasses.replace(ENTRY, tuning=Tuning(lanes=1)))
+    with Engine(
+        bundle, backend="onnxruntime", precision="fp32", threads=2, streaming=True
+    ) as engine:
+        assert engine.spec.lanes == 1
+
+
 def test_what_the_user_says_comes_first(bundle: Path) -> None:
     with Engine(
         bundle, backend="onnxruntime", precision="fp32", lanes=1, threads=1, tile=(60, 60)

@@ -121,6 +121,7 @@ def test_the_options_reach_the_engine() -> None:
         "device": "GPU.1",
         "threads": 3,
         "lanes": 2,
+        "streaming": False,
         "memory": "1GiB",
         "tile": (128, 256),
     }

@@ -173,31 +173,27 @@ def test_what_is_said_to_programs(
 
 
 @pytest.mark.parametrize(
-    ("options", "opened"),
-    [
-        (["--threads", "2"], [None, 2]),
-        (["--threads", "1"], [None]),
-        (["--threads", "2", "--lanes", "1"], [1]),
-    ],
+    ("options", "lanes"),
+    [(["--threads", "2"], 2), (["--threads", "1"], 1), (["--threads", "2", "--lanes", "1"], 1)],
 )
 def test_two_frames_are_computed_at_once_where_there_are_processors(
     repeating: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     options: list[str],
-    opened: list[int | None],
+    lanes: int,
 ) -> None:
-    seen: list[int | None] = []
+    opened: list[int] = []
 
     class Noted(Engine):
         def __init__(self, path: Any, **how: Any) -> None:
-            seen.append(how["lanes"])
             super().__init__(path, **how)
+            opened.append(self.spec.lanes)
 
     monkeypatch.setattr(upscale, "Engine", Noted)
     source = Clip(3).write(tmp_path / "a.mp4")
     assert upscale.main(command(repeating, source, tmp_path / "b.mp4", *options)) == 0
-    assert seen == opened
+    assert opened == [lanes]
     assert len(clips.decoded(tmp_path / "b.mp4")) == 3
 
 
