@@ -54,8 +54,8 @@ def complain(program: str, message: str) -> None:
 
 
 def say(text: str = "") -> None:
-    """Print a result to stdout."""
-    print(text)  # noqa: T201
+    """Print a result to stdout, at once: what is long at work may be read through a pipe."""
+    print(text, flush=True)  # noqa: T201
 
 
 def say_json(value: dict[str, Any]) -> None:

@@ -27,7 +27,11 @@ def frames(source: av.container.InputContainer) -> Iterator[tuple[Any, Any]]:
 
 def main(bundle: str, source: str, target: str) -> None:
     """Upscale a video."""
-    with av.open(source) as opened, av.open(target, "w") as output, Engine(bundle, streaming=True) as engine:
+    with (
+        av.open(source) as opened,
+        av.open(target, "w") as output,
+        Engine(bundle, streaming=True) as engine,
+    ):
         video = opened.streams.video[0]
         scale = engine.spec.scale
         stream = output.add_stream("libx264", rate=video.average_rate)

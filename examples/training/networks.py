@@ -1,17 +1,49 @@
-"""The networks that train.py trains, under the parameter names that loaders know them by.
+"""The networks to train, under the parameter names that loaders know them by.
 
 SRResNet and RRDB have no shortcut from the input to the output, and would spend much of a short
 training on learning to copy. Here they start as enlargement by repeated pixels, plus a little noise
 to learn from; the blocks join in from nothing.
+
+All map N x C x H x W in [0, 1] to N x C x (scale H) x (scale W), C being 3 (RGB) or 1.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, cat, nn, no_grad
 from torch.nn import functional
 
+from sr_deploy.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 RESIDUAL_SCALE = 0.2
 START_SCALE = 0.1
+
+
+class Espcn(nn.Module):
+    """Three convolutions and a pixel shuffle: the smallest network that is worth training."""
+
+    def __init__(self, scale: int, channels: int = 3, features: int = 64) -> None:
+        super().__init__()
+        if scale == 1:
+            raise InvalidInputError("ESPCN is for enlarging; at scale 1, train a compact network")
+        self.feature_maps = nn.Sequential(
+            nn.Conv2d(channels, features, 5, padding=2),
+            nn.Tanh(),
+            nn.Conv2d(features, features // 2, 3, padding=1),
+            nn.Tanh(),
+        )
+        self.sub_pixel = nn.Sequential(
+            nn.Conv2d(features // 2, channels * scale * scale, 3, padding=1),
+            nn.PixelShuffle(scale),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarges."""
+        return self.sub_pixel(self.feature_maps(x))
 
 
 class Compact(nn.Module):
@@ -20,17 +52,17 @@ class Compact(nn.Module):
     The names of the parameters are those of Real-ESRGAN, so that every loader knows them.
     """
 
-    def __init__(self, scale: int, features: int = 32, convs: int = 8) -> None:
+    def __init__(self, scale: int, channels: int = 3, features: int = 32, blocks: int = 8) -> None:
         super().__init__()
         self.scale = scale
-        layers: list[nn.Module] = [nn.Conv2d(3, features, 3, padding=1), nn.PReLU(features)]
-        for _ in range(convs):
+        layers: list[nn.Module] = [nn.Conv2d(channels, features, 3, padding=1), nn.PReLU(features)]
+        for _ in range(blocks):
             layers += [nn.Conv2d(features, features, 3, padding=1), nn.PReLU(features)]
-        layers.append(nn.Conv2d(features, 3 * scale * scale, 3, padding=1))
+        layers.append(nn.Conv2d(features, channels * scale * scale, 3, padding=1))
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps N x 3 x H x W in [0, 1] to N x 3 x (scale H) x (scale W)."""
+        """Enlarges."""
         detail = functional.pixel_shuffle(self.body(x), self.scale)
         return detail + functional.interpolate(x, scale_factor=float(self.scale), mode="nearest")
 
@@ -41,20 +73,22 @@ class SrResNet(nn.Module):
     The names are those of SRGAN-PyTorch, whose images stay in [0, 1].
     """
 
-    def __init__(self, scale: int, features: int = 64, blocks: int = 8) -> None:
+    def __init__(self, scale: int, channels: int = 3, features: int = 64, blocks: int = 8) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(nn.Conv2d(3, features, 9, padding=4), nn.PReLU())
+        self.conv1 = nn.Sequential(nn.Conv2d(channels, features, 9, padding=4), nn.PReLU())
         self.trunk = nn.Sequential(*(ResidualBlock(features) for _ in range(blocks)))
         norm = nn.BatchNorm2d(features)
         nn.init.zeros_(norm.weight)
         self.conv2 = nn.Sequential(nn.Conv2d(features, features, 3, padding=1, bias=False), norm)
-        self.upsampling = nn.Sequential(*(Doubling(features) for _ in range(doublings(scale))))
-        self.conv3 = nn.Conv2d(features, 3, 9, padding=4)
+        self.upsampling = nn.Sequential(
+            *(Doubling(features, channels) for _ in range(doublings(scale)))
+        )
+        self.conv3 = nn.Conv2d(features, channels, 9, padding=4)
         for conv in (self.conv1[0], self.conv3):
-            hand_on_colours(conv)
+            hand_on_colours(conv, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps N x 3 x H x W in [0, 1] to N x 3 x (scale H) x (scale W)."""
+        """Enlarges."""
         shallow = self.conv1(x)
         return self.conv3(self.upsampling(shallow + self.conv2(self.trunk(shallow))))
 
@@ -80,12 +114,12 @@ class ResidualBlock(nn.Module):
 class Doubling(nn.Module):
     """Twice the height and width, by a convolution and a pixel shuffle."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, channels: int) -> None:
         super().__init__()
         self.upsample_block = nn.Sequential(
             nn.Conv2d(features, 4 * features, 3, padding=1), nn.PixelShuffle(2), nn.PReLU()
         )
-        hand_on_colours(self.upsample_block[0], copies=4)
+        hand_on_colours(self.upsample_block[0], channels, copies=4)
 
     def forward(self, x: Tensor) -> Tensor:
         """Doubles the height and the width."""
@@ -98,9 +132,16 @@ class RrdbNet(nn.Module):
     The names are those of BasicSR. Loaders take ESRGAN's growth of 32 for granted.
     """
 
-    def __init__(self, scale: int, features: int = 32, blocks: int = 3, growth: int = 32) -> None:
+    def __init__(
+        self,
+        scale: int,
+        channels: int = 3,
+        features: int = 32,
+        blocks: int = 3,
+        growth: int = 32,
+    ) -> None:
         super().__init__()
-        self.conv_first = nn.Conv2d(3, features, 3, padding=1)
+        self.conv_first = nn.Conv2d(channels, features, 3, padding=1)
         self.body = nn.Sequential(*(Rrdb(features, growth) for _ in range(blocks)))
         self.conv_body = nn.Conv2d(features, features, 3, padding=1)
         nn.init.zeros_(self.conv_body.weight)
@@ -108,12 +149,12 @@ class RrdbNet(nn.Module):
         for name in self._up:
             self.add_module(name, nn.Conv2d(features, features, 3, padding=1))
         self.conv_hr = nn.Conv2d(features, features, 3, padding=1)
-        self.conv_last = nn.Conv2d(features, 3, 3, padding=1)
+        self.conv_last = nn.Conv2d(features, channels, 3, padding=1)
         for name in ("conv_first", *self._up, "conv_hr", "conv_last"):
-            hand_on_colours(self.get_submodule(name))
+            hand_on_colours(self.get_submodule(name), channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps N x 3 x H x W in [0, 1] to N x 3 x (scale H) x (scale W)."""
+        """Enlarges."""
         shallow = self.conv_first(x)
         deep = shallow + self.conv_body(self.body(shallow))
         for name in self._up:
@@ -161,12 +202,18 @@ def leaky(x: Tensor) -> Tensor:
 
 
 def doublings(scale: int) -> int:
-    """Returns how often an image is doubled to be `scale` times larger: a power of two."""
+    """Returns how often an image is doubled to be `scale` times larger.
+
+    Raises:
+        InvalidInputError: no number of doublings gives that.
+    """
+    if scale.bit_count() != 1:
+        raise InvalidInputError(f"this network enlarges by 1, 2, 4 or 8; scale is {scale}")
     return scale.bit_length() - 1
 
 
-def hand_on_colours(conv: nn.Module, copies: int = 1) -> None:
-    """Starts a convolution as one whose first channels are those of its input, each `copies` times.
+def hand_on_colours(conv: nn.Module, channels: int, copies: int = 1) -> None:
+    """Starts a convolution as one whose first outputs are the colours, each `copies` times.
 
     Four copies are what a pixel shuffle turns into one channel of twice the size.
     """
@@ -174,7 +221,16 @@ def hand_on_colours(conv: nn.Module, copies: int = 1) -> None:
     assert conv.bias is not None
     centre = conv.kernel_size[0] // 2
     with no_grad():
-        conv.weight[: 3 * copies] *= START_SCALE
-        conv.bias[: 3 * copies] = 0.0
-        for channel in range(3 * copies):
-            conv.weight[channel, channel // copies, centre, centre] += 1.0
+        conv.weight[: channels * copies] *= START_SCALE
+        conv.bias[: channels * copies] = 0.0
+        for output in range(channels * copies):
+            conv.weight[output, output // copies, centre, centre] += 1.0
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "espcn": Espcn,
+    "compact": Compact,
+    "srresnet": SrResNet,
+    "rrdb": RrdbNet,
+}
+"""By name: makes a network from its scale and channels."""
