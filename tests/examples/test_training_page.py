@@ -1,0 +1,61 @@
+"""docs/training.md is run from top to bottom: its commands and its programs, with fewer steps."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sr_deploy import images
+from sr_deploy.bundle import Bundle
+from tests.conftest import ROOT
+
+PAGE = ROOT / "docs" / "training.md"
+SHORTER = {
+    "--steps 2000 --contest-steps 1000": "--steps 12 --contest-steps 4 --features 16 --blocks 1"
+    " --patch 12 --batch 2 --threads 1",
+}
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def steps() -> list[tuple[str, str]]:
+    text = PAGE.read_text(encoding="utf-8")
+    for long, short in SHORTER.items():
+        assert long in text
+        text = text.replace(long, short)
+    return BLOCK.findall(text)
+
+
+def test_the_page_does_what_it_says(tmp_path: Path) -> None:
+    if not (Path(sys.executable).parent / "sr-export").exists():
+        pytest.skip("the commands are not installed beside this Python")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for kind, text in steps():
+        if kind == "python":
+            name = text.partition("\n")[0].removeprefix("# ")
+            (tmp_path / name).write_text(text, encoding="utf-8")
+            continue
+        done = subprocess.run(
+            ["sh", "-ec", text],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    for name in ("big.png", "large.png"):
+        header = images.inspect(tmp_path / name)
+        assert (header.width, header.height) == (4 * 225, 4 * 150)
+    of_training, of_mine = (
+        Bundle.open(tmp_path / name).manifest for name in ("srgan.srd", "mine.srd")
+    )
+    assert (of_training.model.architecture, of_training.model.scale) == ("SRResNet", 4)
+    assert "generator_ema" in of_training.source.taken
+    assert of_mine.model.scale == 2
