@@ -16,14 +16,16 @@ from examples.training.degradation import DEGRADATIONS
 from examples.training.discriminators import DISCRIMINATORS
 from examples.training.exam import Exam
 from examples.training.learner import LOSSES, Learner
-from examples.training.photos import gather, hold_out
-from examples.training.recipes import RECIPES, Contest, Plan, Recipe
+from examples.training.photos import fingerprint, gather, hold_out
+from examples.training.recipes import RECIPES, Contest, Plan, Recipe, for_int8
 from examples.training.run import Pace, Run
 from sr_deploy import console, machine
 from sr_deploy.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from examples.training.photos import Photo
 
 _DESCRIPTION = """\
 Train a super-resolution network, or one that cleans images, on folders of photos.
@@ -103,14 +105,20 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=_count, metavar="N", help="for the pixels alone")
     add("--batch", type=_count, metavar="N", help="crops in a step")
     add("--patch", type=_count, metavar="N", help="low-resolution side of a crop")
-    add("--rate", type=float, metavar="R", help="learning rate, at its height")
+    add("--rate", type=_rate, metavar="R", help="learning rate, at its height")
     add("--loss", choices=tuple(LOSSES), default="charbonnier", help="default: %(default)s")
     add("--adversarial", choices=tuple(ADVERSARIAL), help="the kind of GAN")
     add("--discriminator", choices=tuple(DISCRIMINATORS))
     add("--contest-steps", type=_count, metavar="N", help="against the discriminator")
     add("--vgg", metavar="FILE", help="torchvision's vgg19-dcbb9e9d.pth, for a perceptual loss")
     add("--start", metavar="FILE", help="weights to start from, of the same network")
-    add("--seed", type=int, default=0, help="default: %(default)s")
+    add(
+        "--int8",
+        metavar="FILE",
+        help="a trained network of the same kind, to fine-tune for INT8: it learns to give in that "
+        "what it gives in FP32, and sr-export then takes INT8 as it was trained",
+    )
+    add("--seed", type=_natural, default=0, help="default: %(default)s")
 
 
 def _add_machine_options(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +137,7 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--workers",
-        type=int,
+        type=_natural,
         metavar="N",
         help="processes that make crops (default: one for two cores on a GPU, else none)",
     )
@@ -149,9 +157,24 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")
     return value
 
 
@@ -159,14 +182,14 @@ def _command(arguments: argparse.Namespace) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     torch.set_num_threads(arguments.threads)
     device = _device(arguments.device)
-    plan = _plan(arguments)
-    run = Run(plan, arguments.output)
-    learner = Learner(plan, device, bfloat16=_bfloat16(arguments.precision, device))
-    photos = gather(arguments.photos, plan.scale)
+    photos = gather(arguments.photos, arguments.scale)
     if arguments.validation:
-        held = gather(arguments.validation, plan.scale)
+        held = gather(arguments.validation, arguments.scale)
     else:
         photos, held = hold_out(photos)
+    plan = _plan(arguments, photos, bfloat16=_bfloat16(arguments.precision, device))
+    run = Run(plan, arguments.output)
+    learner = Learner(plan, device)
     levels = 65535 if all(photo.bits == 16 for photo in photos) else 255
     of_network = {"scale": plan.scale, "channels": plan.channels}
     degradation = DEGRADATIONS[plan.degradation](levels)
@@ -199,13 +222,14 @@ def _device(name: str) -> torch.device:
         raise InvalidInputError(f"--device {name}: {reason}") from error
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
+def _plan(arguments: argparse.Namespace, photos: Sequence[Photo], *, bfloat16: bool) -> Plan:
     given = {
         name: value
         for name in ("steps", "batch", "patch", "rate")
         if (value := getattr(arguments, name)) is not None
     }
-    recipe = replace(RECIPES[arguments.recipe], **given)
+    usual = RECIPES[arguments.recipe]
+    recipe = replace(for_int8(usual) if arguments.int8 else usual, **given)
     return Plan(
         recipe=replace(recipe, contest=_contest(arguments, recipe)),
         scale=arguments.scale,
@@ -219,7 +243,10 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         degradation=arguments.degradation or ("noise" if arguments.scale == 1 else "bicubic"),
         vgg=arguments.vgg,
         start=arguments.start,
+        photos=fingerprint(photos),
+        bfloat16=bfloat16,
         seed=arguments.seed,
+        int8=arguments.int8,
     )
 
 
@@ -232,6 +259,8 @@ def _contest(arguments: argparse.Namespace, recipe: Recipe) -> Contest | None:
     }
     given = {name: value for name, value in options.items() if value is not None}
     contest = recipe.contest or (_CONTEST if given else None)
+    if contest and arguments.int8:
+        raise InvalidInputError("--int8 learns from the network itself, not from a discriminator")
     if contest is None and arguments.vgg:
         raise InvalidInputError(
             "--vgg is for the second half of a GAN's training; choose --recipe srgan or esrgan, or "
@@ -250,7 +279,7 @@ def _bfloat16(precision: str, device: torch.device) -> bool:
 
 def _workers(wished: int | None, device: torch.device) -> int:
     if wished is not None:
-        return max(0, wished)
+        return wished
     return max(1, machine.cores() // 2) if device.type == "cuda" else 0
 
 

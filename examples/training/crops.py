@@ -37,7 +37,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     """Pairs of crops, float32 in [0, 1]: C x P x P in low, C x (scale P) x (scale P) in high.
 
     Turned, flipped, with colours exchanged and half of them inverted; all of that before the
-    degradation, which so sees an ordinary image.
+    degradation, whose traces so are those of ordinary images. Pairs, whose traces are there
+    already, are turned and flipped alone.
 
     Args:
         photos: to cut from; those that are too small for a crop are left out.
@@ -115,7 +116,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         source = math.ceil(side / random.choice(fitting))
         top, left = (int(random.integers(extent - source + 1)) for extent in pixels.shape[:2])
         region = pixels[top : top + source, left : left + source]
-        high = shrunk(to_tensor(region), side, levels_of(pixels))
+        high = zoomed_out(to_tensor(region), side, levels_of(pixels))
         (high,) = varied(random, high)
         low = self._degrade(high, self._scale, random)
         return without(low, margin), without(high, margin * self._scale)
@@ -134,7 +135,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         for pixels, zoom in ((low, 1), (high, self._scale)):
             rows, columns = (slice(at * zoom, (at + self._patch) * zoom) for at in (top, left))
             crops.append(to_tensor(pixels[rows, columns]))
-        small, large = varied(random, *crops)
+        small, large = varied(random, *crops, colours=False)
         return small, large
 
 
@@ -171,7 +172,7 @@ def levels_of(pixels: Pixels) -> int:
     return int(np.iinfo(pixels.dtype).max)
 
 
-def shrunk(image: Tensor, side: int, levels: int) -> Tensor:
+def zoomed_out(image: Tensor, side: int, levels: int) -> Tensor:
     """Shrinks a square C x S x S with antialiased bicubic, rounded as a file would round it."""
     if image.shape[-1] == side:
         return image
@@ -179,15 +180,15 @@ def shrunk(image: Tensor, side: int, levels: int) -> Tensor:
     return small.mul(levels).round().clamp(0, levels).div(levels)
 
 
-def varied(random: np.random.Generator, *crops: Tensor) -> list[Tensor]:
-    """Turns, flips, exchanges the colours and inverts: all crops in the same way."""
+def varied(random: np.random.Generator, *crops: Tensor, colours: bool = True) -> list[Tensor]:
+    """Turns and flips all crops in the same way; and exchanges colours and inverts, if asked to."""
     turns, flipped, inverted = (int(random.integers(end)) for end in (4, 2, 2))
-    colours = torch.from_numpy(random.permutation(crops[0].shape[0]))
+    order = torch.from_numpy(random.permutation(crops[0].shape[0]))
     results = []
     for crop in crops:
-        turned = torch.rot90(crop[colours], turns, (1, 2))
+        turned = torch.rot90(crop[order] if colours else crop, turns, (1, 2))
         turned = turned.flip(2) if flipped else turned
-        results.append((1 - turned if inverted else turned).contiguous())
+        results.append((1 - turned if inverted and colours else turned).contiguous())
     return results
 
 

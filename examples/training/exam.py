@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from examples.training.degradation import Degradation
-    from examples.training.photos import Photo, Pixels
+    from examples.training.photos import Photo
 
     Image8 = NDArray[np.uint8]
 
@@ -84,10 +84,14 @@ class Exam:
     ) -> tuple[Tensor, Tensor]:
         """Returns the middle of a photo, in low and high resolution."""
         pixels = library.read(photo.high)
-        side = min(SIDE, *pixels.shape[:2]) // self._scale
-        high = to_tensor(centre(pixels, side * self._scale))
+        size = [side // self._scale for side in pixels.shape[:2]]
+        side = min(SIDE // self._scale, *size)
+        top, left = ((extent - side) // 2 for extent in size)
+        inner = (slice(top, top + side), slice(left, left + side))
+        outer = tuple(slice(self._scale * at.start, self._scale * at.stop) for at in inner)
+        high = to_tensor(pixels[outer])
         if photo.low:
-            return to_tensor(centre(library.read(photo.low), side)), high
+            return to_tensor(library.read(photo.low)[inner]), high
         return degrade(high, self._scale, random), high
 
 
@@ -105,15 +109,10 @@ def to_bytes(image: Tensor) -> Image8:
     return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
 
 
-def centre(pixels: Pixels, side: int) -> Pixels:
-    """Returns the middle of H x W x C, at most `side` high and wide."""
-    top, left = (max(0, extent - side) // 2 for extent in pixels.shape[:2])
-    return pixels[top : top + side, left : left + side]
-
-
 def middle(image: Image8) -> Image8:
     """Returns the middle of a picture, which all pictures of a sheet have in one size."""
-    cut = centre(image, SAMPLE_SIDE)
+    top, left = (max(0, extent - SAMPLE_SIDE) // 2 for extent in image.shape[:2])
+    cut = image[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
     lacking = [(0, SAMPLE_SIDE - side) for side in cut.shape[:2]]
     return np.pad(cut, [*lacking, (0, 0)])
 

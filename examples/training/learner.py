@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from examples.training import discriminators
+from examples.training import discriminators, quantisation
 from examples.training.adversarial import ADVERSARIAL
 from examples.training.networks import NETWORKS
 from examples.training.perceptual import Perceptual
@@ -20,8 +21,10 @@ from sr_export.checkpoint import Weights, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from examples.training.recipes import Plan
+    from sr_export.precision.trained import Trained
 
 WARMUP_STEPS = 200
 CHARBONNIER_TIP = 1e-3
@@ -48,7 +51,6 @@ class Learner:
     Args:
         plan: what, and how.
         device: where.
-        bfloat16: compute in it wherever that is good enough.
 
     Attributes:
         generator: as the last step left it.
@@ -56,13 +58,18 @@ class Learner:
         step: how many steps are done.
     """
 
-    def __init__(self, plan: Plan, device: torch.device, *, bfloat16: bool) -> None:
+    def __init__(self, plan: Plan, device: torch.device) -> None:
         self._plan = plan
         self._device = device
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16)
         self._pixels = LOSSES[plan.loss]
         torch.manual_seed(plan.seed)
         self.generator = self._on_device(network(plan))
+        self._teacher: nn.Module | None = None
+        self._trained: dict[str, Trained] = {}
+        if plan.int8:
+            self._teacher = copy.deepcopy(self.generator).eval()
+            self._trained = quantisation.prepare(self.generator, plan.channels)
         self.average = copy.deepcopy(self.generator).eval()
         self._optimiser = adam(self.generator)
         self._discriminator: nn.Module | None = None
@@ -79,7 +86,8 @@ class Learner:
     @property
     def stage(self) -> str:
         """Which half this is, for people."""
-        return "pixels" if self.step < self._plan.recipe.steps else "contest"
+        recipe = self._plan.recipe
+        return "contest" if recipe.contest and self.step >= recipe.steps else "pixels"
 
     def learn(self, low: Tensor, high: Tensor) -> dict[str, float]:
         """Does one step and returns the losses, by name.
@@ -103,13 +111,27 @@ class Learner:
         )
         return {name: loss.item() for name, loss in losses.items()}
 
+    def computing(self, network: nn.Module) -> AbstractContextManager[Any]:
+        """Returns a context in which a network computes as it will when it is exported."""
+        if not self._trained:
+            return contextlib.nullcontext()
+        return quantisation.Int8(network, self._trained)
+
+    def export(self) -> dict[str, Any]:
+        """Returns what sr-export needs."""
+        return {"params_ema": self.average.state_dict(), **self._int8()}
+
+    def _int8(self) -> dict[str, Any]:
+        return {quantisation.KEY: quantisation.record(self._trained)} if self._trained else {}
+
     def state(self) -> dict[str, Any]:
         """Returns all of it as tensors and plain containers."""
-        state = {
+        state: dict[str, Any] = {
             "step": self.step,
             "generator": self.generator.state_dict(),
             "generator_ema": self.average.state_dict(),
             "optimizer_generator": self._optimiser.state_dict(),
+            **self._int8(),
         }
         if self._discriminator:
             state["discriminator"] = self._discriminator.state_dict()
@@ -119,6 +141,7 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a state of the same plan."""
         self.step = state["step"]
+        self._trained = quantisation.read(state, state["generator"])
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["generator_ema"])
         self._optimiser.load_state_dict(state["optimizer_generator"])
@@ -127,7 +150,11 @@ class Learner:
             self._critic.load_state_dict(state["optimizer_discriminator"])
 
     def _learn_pixels(self, low: Tensor, high: Tensor) -> dict[str, Tensor]:
-        with self._autocast:
+        if self._teacher is not None:
+            # In float32: bfloat16's own error is about as large as that of INT8.
+            with torch.no_grad():
+                high = self._teacher(low)
+        with self._autocast, self.computing(self.generator):
             output = self.generator(low)
         loss = self._pixels(output.float(), high)
         descend(self._optimiser, loss)
@@ -143,7 +170,8 @@ class Learner:
         descend(self._critic, judged)
 
         output = output.float()
-        losses = {"pixels": self._pixels(output, high)}
+        share = self._plan.recipe.contest.pixels if self._perceptual else 1.0
+        losses = {"pixels": share * self._pixels(output, high)}
         self._discriminator.requires_grad_(requires_grad=False)
         with self._autocast:
             teased = self._adversarial.of_generator(self._discriminator, high, output)
@@ -183,15 +211,15 @@ def network(plan: Plan) -> nn.Module:
         built = NETWORKS[name](plan.scale, plan.channels, **plan.size)
     except TypeError as error:
         raise InvalidInputError(f"{name} has no {str(error).rpartition(' ')[2]} to set") from error
-    if plan.start:
-        content = read(Path(plan.start))
+    if start := plan.int8 or plan.start:
+        content = read(Path(start))
         if not isinstance(content, Weights):
-            raise CheckpointError(f"{plan.start}: a program, not weights to start from")
+            raise CheckpointError(f"{start}: a program, not weights to start from")
         try:
             built.load_state_dict(content.tensors)
         except RuntimeError as error:
             reason = " ".join(str(error).split()[:40])
-            raise CheckpointError(f"{plan.start}: not of this {name} ({reason} ...)") from error
+            raise CheckpointError(f"{start}: not of this {name} ({reason} ...)") from error
     return built
 
 
@@ -209,7 +237,8 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 
 def warmed(rate: float, step: int, steps: int) -> float:
     """Returns the learning rate of a step: a short rise, then half a cosine to zero."""
-    return rate * min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    rise = max(1, min(WARMUP_STEPS, steps // 10))
+    return rate * min(1.0, (step + 1) / rise) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:

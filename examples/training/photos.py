@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -92,6 +93,12 @@ def hold_out(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
     held = [photo for number, photo in enumerate(photos) if number % every == every // 2]
     held = held or [photos[-1]]
     return [photo for photo in photos if photo not in held], held
+
+
+def fingerprint(photos: Sequence[Photo]) -> str:
+    """Returns a short text that is another one for other photos."""
+    lines = [f"{each.high.name} {each.low is None} {each.bytes} {each.share}" for each in photos]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 class Library:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -16,7 +16,8 @@ class Contest:
         discriminator: a name in `discriminators.DISCRIMINATORS`.
         steps: of both optimisers.
         rate: the learning rate of both.
-        weight: of the adversarial loss, beside the pixels' and the perceptual one.
+        weight: of the adversarial loss.
+        pixels: weight of the pixels' loss beside a perceptual one; without, it counts in full.
     """
 
     kind: str
@@ -24,6 +25,7 @@ class Contest:
     steps: int
     rate: float
     weight: float
+    pixels: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,14 @@ RECIPES = {
         patch=24,
         rate=5e-4,
         average=0.99,
-        contest=Contest("relativistic", "unet", steps=1_000, rate=1e-4, weight=5e-3),
+        contest=Contest("relativistic", "pyramid", steps=1_000, rate=1e-4, weight=5e-3),
     ),
 }
+
+
+def for_int8(recipe: Recipe) -> Recipe:
+    """Returns a recipe to fine-tune the network of another for INT8."""
+    return replace(recipe, steps=400, rate=1e-4, average=0.9, contest=None)
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,13 @@ class Plan:
     """The file with the weights for the perceptual loss."""
     start: str | None
     """The checkpoint that a new training starts from."""
+    photos: str
+    """A hash of their names, sizes and shares."""
+    bfloat16: bool
+    """Computed in it wherever that is good enough."""
     seed: int
+    int8: str | None = None
+    """The checkpoint of a network that learns to give in INT8 what it gives in FP32."""
 
     @property
     def steps(self) -> int:

@@ -97,11 +97,12 @@ class Run:
         """Writes the averaged weights alone, for others; returns where."""
         path = self._folder / f"{self._folder.name}.pth"
         with atomic_file(path) as temporary:
-            torch.save({"params_ema": learner.average.state_dict()}, temporary)
+            torch.save(learner.export(), temporary)
         return path
 
     def _examine(self, learner: Learner, exam: Exam, losses: dict[str, float]) -> None:
-        result = exam.take(learner.average)
+        with learner.computing(learner.average):
+            result = exam.take(learner.average)
         console.say(
             f"step {learner.step}/{self._plan.steps}  {console.clock(self._seconds)}  "
             f"{words(losses)}  {result.psnr:.2f} dB  SSIM {result.ssim:.4f}"

@@ -21,6 +21,8 @@ def plan(network: str = "compact", contest: Contest | None = None, **changes: ob
         degradation="bicubic",
         vgg=None,
         start=None,
+        photos="",
+        bfloat16=False,
         seed=0,
     )
     return replace(usual, **changes)

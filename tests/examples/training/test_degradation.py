@@ -12,7 +12,7 @@ from examples.training.degradation import DEGRADATIONS, Bicubic, Degradation, Jp
 from examples.training.distortions import compressed, rounded, shrunk
 from sr_deploy.errors import InvalidInputError
 
-SCALES = {"bicubic": (1, 2, 3, 4, 8), "real": (1, 2, 4), "noise": (1,), "jpeg": (1,)}
+SCALES = {"bicubic": (1, 2, 3, 4, 8), "real": (1, 2, 3, 4, 8), "noise": (1,), "jpeg": (1,)}
 
 
 def photo_like(channels: int, height: int, width: int, levels: int = 255) -> Tensor:

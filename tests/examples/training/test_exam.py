@@ -73,3 +73,12 @@ def test_samples_are_low_output_and_truth_side_by_side(folder: Path, tmp_path: P
 def test_samples_of_one_channel_are_gray_files(folder: Path, tmp_path: Path) -> None:
     save_samples(tmp_path / "s.png", exam(folder, 2, 1).take(Enlarge(2, "nearest")).samples)
     assert images.inspect(tmp_path / "s.png").channels == 1
+
+
+@pytest.mark.parametrize("size", [(203, 135), (135, 203), (601, 547)])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_pairs_of_any_size_line_up(tmp_path: Path, size: tuple[int, int], scale: int) -> None:
+    low = drawing(1, *size)
+    save(tmp_path / "HR" / "a.png", np.repeat(np.repeat(low, scale, 0), scale, 1))
+    save(tmp_path / f"LRx{scale}" / "a.png", low)
+    assert exam(tmp_path, scale).take(Enlarge(scale, "nearest")).psnr == np.inf

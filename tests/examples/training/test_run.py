@@ -170,3 +170,24 @@ def test_what_cannot_be_trained(
     train(folder, tmp_path / "run", options, code=1)
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_other_photos_are_another_training(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = f"{SRGAN} --steps 2 --contest-steps 1"
+    train(folder, tmp_path / "run", options)
+    (folder / "0.png").unlink()
+    train(folder, tmp_path / "run", options, code=1)
+    assert "photos was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option", ["--seed -1", "--rate -1", "--rate x", "--batch 0", "--batch x", "--workers -3"]
+)
+def test_numbers_that_are_none(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        train(folder, tmp_path / "run", option)
+    assert "is no " in capsys.readouterr().err
