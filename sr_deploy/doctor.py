@@ -124,8 +124,11 @@ def _ask_openvino(openvino: Any) -> dict[str, str]:
 def _ask_onnxruntime(onnxruntime: Any) -> dict[str, str]:
     """Return what ONNX Runtime runs on, and in which precisions."""
     providers = onnxruntime.get_available_providers()
-    devices = ("cpu", "cuda") if "CUDAExecutionProvider" in providers else ("cpu",)
-    found = {device: _precisions("onnxruntime", device) for device in devices}
+    found = {
+        device: _precisions("onnxruntime", device)
+        for device in ("cpu", "cuda", "tensorrt")
+        if f"{device}ExecutionProvider".lower() in map(str.lower, providers)
+    }
     return {"providers": ", ".join(providers)} | found
 
 

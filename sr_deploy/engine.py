@@ -11,6 +11,7 @@ from sr_deploy import device_array
 from sr_deploy.bundle import Bundle
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.frames import Frames, checked_tile
+from sr_deploy.latents import Latents
 from sr_deploy.memory import Budget, parse
 from sr_deploy.networks import Networks, Wish
 from sr_deploy.pool import closed
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_deploy.manifest import Precision, YuvFormat
+    from sr_deploy.manifest import Latent, Precision, YuvFormat
     from sr_deploy.tuning import Tuning
 
 # Frames of a stream beside those that are computed: one that was read, one that is ready.
@@ -47,6 +48,7 @@ class Spec:
         threads: Of computation, on a CPU.
         lanes: Frames that it computes at once.
         memory: Bytes that the process may hold while a frame is upscaled.
+        latent: What a generator takes and gives, see `Engine.generate`; None: it upscales.
     """
 
     architecture: str
@@ -58,18 +60,20 @@ class Spec:
     threads: int
     lanes: int
     memory: int
+    latent: Latent | None = None
 
 
 class Engine:
-    """Upscales images with a bundle. Threads may share an engine.
+    """Upscales images with a bundle, or makes them. Threads may share an engine.
 
     Args:
         path: The bundle's folder, `NAME.srd`.
         backend: "auto" for the best that is installed and takes the network, or "openvino" or
             "onnxruntime"; or "tensorrt", which is for NVIDIA GPUs.
-        precision: "auto" for the fastest on the backend; every precision of a bundle was measured
-            and holds its budget. Or "fp32", "bf16", "fp16" or "int8", which is for 8-bit frames:
-            those of 16 bits are computed in it where the bundle has it for them, else in FP32.
+        precision: "auto" for the fastest that the backend takes on the device; every precision of a
+            bundle was measured and holds its budget. Or "fp32", "bf16", "fp16" or "int8", which is
+            for 8-bit frames: those of 16 bits are computed in it where the bundle has it for them,
+            else in FP32.
         device: The backend's name for a device; None for its default.
         threads: Of computation on a CPU; None for as many as this process has real cores.
         lanes: How many frames to compute at once, sharing the threads, where several threads call
@@ -120,17 +124,19 @@ class Engine:
         self._model = bundle.manifest.model
         first = pixel_format(self._model.channels, itemsize=1)
         self._networks = Networks(bundle, first, wish)
+        self._latents = Latents(self._networks, self._model, self._budget)
         self._frames = Frames(self._networks, self._model, self._budget, tile)
         self._spec = Spec(
             architecture=self._model.architecture,
             scale=self._model.scale,
             channels=self._model.channels,
             backend=self._networks.backend.name,
-            precision=self._networks.precision(first),
+            precision=self._networks.precision,
             device=self._networks.pool(first).network.device,
             threads=self._networks.threads,
             lanes=self._networks.pool(first).network.lanes,
             memory=self._budget.total,
+            latent=self._model.latent,
         )
 
     @property
@@ -175,7 +181,8 @@ class Engine:
             libraries take. On an error, `out` holds anything.
 
         Raises:
-            InvalidInputError: the image or `out` does not fit, or the engine is closed.
+            InvalidInputError: the image or `out` does not fit, the engine is closed, or its network
+                is a generator.
             BundleError: the bundle has no network for such frames of YUV.
             TilingNeededError: a frame of YUV does not fit into memory in one piece.
             OutOfMemoryError: the frame does not fit into the memory budget.
@@ -183,11 +190,35 @@ class Engine:
         """
         if self._networks.closed:
             raise closed()
+        self._model.require_images()
         if isinstance(image, YuvFrame):
             return self._frames.yuv(image, out, reserve)
         if device_array.on_device(image):
             return self._frames.on_device(image, out, stream)
         return self._frames.image(image, out, reserve)
+
+    def generate(
+        self, noise: NDArray[Any] | None = None, *, count: int = 1, seed: int | None = None
+    ) -> NDArray[np.uint8]:
+        """Return images that a generator makes out of random numbers.
+
+        Args:
+            noise: (N, size), N images' worth of numbers, as they were drawn in training; see
+                `spec.latent`. None: they are drawn here, from the standard normal distribution.
+            count: How many images to make of numbers that are drawn here.
+            seed: The same one draws the same numbers; more images begin with those of fewer. None:
+                others each time.
+
+        Returns:
+            (N, height, width, channels).
+
+        Raises:
+            InvalidInputError: the network takes images, an argument does not fit, or the engine is
+                closed.
+            OutOfMemoryError: not even one image fits into the memory budget.
+            BackendError: the backend failed.
+        """
+        return self._latents.images(noise, count, seed)
 
     def pinned_frame(
         self, height: int, width: int, *, deep: bool = False, scaled: bool = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from sr_deploy import strict
-from sr_deploy.errors import BundleError
+from sr_deploy.errors import BundleError, InvalidInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +36,26 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Latent:
+    """What a generator takes, which makes images out of random numbers, and what it gives."""
+
+    size: int
+    """How many numbers make an image."""
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not 1 <= value <= 1 << 16:
+                raise BundleError(f"{name} must be from 1 to {1 << 16}, found {value}")
+
+
+@dataclass(frozen=True)
 class Model:
     """What the runtime must know of the network, whatever file it then runs.
 
-    Lengths are in pixels of the low-resolution image.
+    Lengths are in pixels of the low-resolution image; of a generator, which has none, in pixels of
+    the image that it makes.
     """
 
     architecture: str
@@ -60,6 +76,12 @@ class Model:
     """Billions of floating-point operations per million low-resolution pixels."""
     bytes_per_pixel: int
     """Bytes of FP32 intermediates alive at once, at their peak, per low-resolution pixel."""
+    bytes_per_pair: float = 0.0
+    """The same for each pair of those pixels, where attention has every pixel look at every other
+    one: then memory grows with the square of the image."""
+    latent: Latent | None = None
+    """None: it takes images and upscales them. Else it is a generator, and none of its variants
+    takes pixels: float32 (N, size) goes in."""
 
     def __post_init__(self) -> None:
         bounds = {
@@ -70,6 +92,7 @@ class Model:
             "fixed_batch": (1, 1 << 12),
             "parameters": (0, 1 << 40),
             "bytes_per_pixel": (1, 1 << 32),
+            "bytes_per_pair": (0, 1 << 16),
         }
         sides = self.fixed_size or ()
         checked = [(name, getattr(self, name), *bound) for name, bound in bounds.items()]
@@ -77,6 +100,18 @@ class Model:
         for name, value, low, high in checked:
             if value is not None and not low <= value <= high:
                 raise BundleError(f"{name} must be from {low} to {high}, found {value}")
+
+    def require_images(self) -> None:
+        """Check that the network takes images.
+
+        Raises:
+            InvalidInputError: it is a generator.
+        """
+        if self.latent is not None:
+            raise InvalidInputError(
+                f"{self.architecture} makes images out of random numbers and takes none; "
+                "sr-generate runs it, or Engine.generate"
+            )
 
 
 @dataclass(frozen=True)
@@ -132,7 +167,8 @@ class Quantisation:
 
     calibration: str
     """On what, in words."""
-    method: Method
+    method: Literal[Method, "trained"]
+    """How the clipping of activations was chosen; of a network trained for INT8, by training."""
     layers: int
     """Layers that could compute in INT8."""
     steps: tuple[Step, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import sys
@@ -107,10 +108,12 @@ class Footprint:
     Attributes:
         fixed: Bytes that do not depend on the tile.
         per_pixel: Bytes per low-resolution pixel that goes through at once.
+        per_pair: Bytes per pair of them, where every pixel looks at every other one.
     """
 
     fixed: int
     per_pixel: float
+    per_pair: float = 0.0
 
     @classmethod
     def of(
@@ -128,11 +131,12 @@ class Footprint:
         weights = round(4 * copies * model.parameters)
         result = 4 * model.channels * model.scale**2
         peak = max(factor * model.bytes_per_pixel, _PACKING[pixel_format] * result)
-        return cls(fixed + weights, peak + _ON_TOP[pixel_format] * result)
+        per_pixel = peak + _ON_TOP[pixel_format] * result
+        return cls(fixed + weights, per_pixel, factor * model.bytes_per_pair)
 
     def times(self, lanes: int) -> Footprint:
         """Return what several lanes take."""
-        return Footprint(lanes * self.fixed, lanes * self.per_pixel)
+        return Footprint(lanes * self.fixed, lanes * self.per_pixel, lanes * self.per_pair)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,10 @@ class Budget:
             tile_bytes: Bytes per pixel of a tile's own input and output.
         """
         left = self.total - self.held - footprint.fixed - frames
-        return int(left / (footprint.per_pixel + tile_bytes))
+        linear = footprint.per_pixel + tile_bytes
+        # The root of per_pair * pixels**2 + linear * pixels = left; per_pair may be 0.
+        square = linear**2 + 4 * footprint.per_pair * max(left, 0)
+        return int(2 * left / (linear + math.sqrt(square)))
 
     def require(
         self, pixels: int, footprint: Footprint, frames: int, tile_bytes: int, frame: str
@@ -178,7 +185,7 @@ class Budget:
             OutOfMemoryError: they do not; the text says what would be needed.
         """
         needed = self.held + footprint.fixed + frames
-        needed += round(pixels * (footprint.per_pixel + tile_bytes))
+        needed += round(pixels * (footprint.per_pixel + footprint.per_pair * pixels + tile_bytes))
         if needed > self.total:
             raise OutOfMemoryError(
                 f"{frame} needs at least {words(needed)} of memory, {words(frames)} of it for the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from sr_deploy import backends, machine, selection, tuning
@@ -15,6 +16,8 @@ from sr_deploy.memory import give_back, resident
 from sr_deploy.pool import Pool, closed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from sr_deploy.backends.base import Backend
     from sr_deploy.bundle import Bundle
     from sr_deploy.manifest import PixelFormat, Precision, Variant
@@ -57,10 +60,12 @@ class Networks:
         backend: What they run on.
         closed: Whether they were given back.
         held: Bytes that this process holds beside frames and what the running network takes.
+        precision: Of the first.
         threads: Of computation on a CPU, of the first.
     """
 
     backend: Backend
+    precision: Precision
 
     def __init__(self, bundle: Bundle, first: PixelFormat, wish: Wish) -> None:
         self.closed = False
@@ -92,14 +97,10 @@ class Networks:
     def offers(self, frames: PixelFormat) -> bool:
         """Return whether there is a network for a pixel format, loaded or not."""
         try:
-            self._choice(frames)
+            self._choices(frames)
         except (BundleError, InvalidInputError):
             return False
         return True
-
-    def precision(self, frames: PixelFormat) -> Precision:
-        """Return the precision in which frames of a format are computed."""
-        return self._choice(frames).precision
 
     def turn_to(self, pool: Pool, frame: int) -> None:
         """Have the other networks give back what they keep, and see what that leaves.
@@ -132,27 +133,28 @@ class Networks:
 
     def _start(self, frames: PixelFormat) -> None:
         """Find the best backend that takes the network; else say why the best does not."""
-        failure: BackendError | InvalidInputError | OutOfMemoryError | None = None
-        for candidate in backends.candidates(self._wish.backend, self._wish.device):
-            self.backend = candidate
-            try:
-                self.pool(frames)
-            except (BackendError, InvalidInputError, OutOfMemoryError) as error:
-                failure = failure or error
-            else:
-                if failure is not None:
-                    _log.warning("%s; going on with %s", failure, self.backend.name)
-                return
-        assert failure is not None
-        raise failure
 
-    def _choice(self, frames: PixelFormat) -> Variant:
+        def pool(backend: Backend) -> Pool:
+            self.backend = backend
+            return self.pool(frames)
+
+        found = backends.candidates(self._wish.backend, self._wish.device)
+        ways = ((each.name, partial(pool, each)) for each in found)
+        _first(ways, (BackendError, InvalidInputError, OutOfMemoryError))
+
+    def _choices(self, frames: PixelFormat) -> list[Variant]:
         computed = self.backend.precisions(self._wish.device)
         wanted = self._wish.precision
-        return selection.choose(self._bundle, frames, wanted, computed, self.backend.name)
+        return selection.choices(self._bundle, frames, wanted, computed, self.backend.name)
 
     def _loaded(self, frames: PixelFormat) -> Pool:
-        variant = self._choice(frames)
+        """Load the best variant that the backend takes here; else say why not the best of all."""
+        choices = self._choices(frames)
+        ways = ((each.precision, partial(self._taken, frames, each)) for each in choices)
+        # Where memory is too small for one precision, it is for those after it.
+        return _first(ways, BackendError)
+
+    def _taken(self, frames: PixelFormat, variant: Variant) -> Pool:
         if self.backend.name in variant.unfit:
             _log.warning(
                 "%s: %s is off on %s: %s",
@@ -165,7 +167,8 @@ class Networks:
             _log.debug("frames of format %s are computed in %s", frames, variant.precision)
         tuned = self._tuned(frames, variant)
         threads = self._wish.threads or tuned.threads or machine.cores()
-        self.threads = self.threads if self._pools else threads
+        if not self._pools:
+            self.threads, self.precision = threads, variant.precision
         job = Job(
             self._bundle.verified(variant),
             self._bundle.manifest.model,
@@ -188,3 +191,30 @@ class Networks:
         found = tuning.found(folder, self.backend.name, variant.precision, device)
         # Frames of YUV go through whole, and the tile was found with others.
         return replace(found, tile=None) if frames in get_args(YuvFormat) else found
+
+
+def _first(
+    ways: Iterable[tuple[str, Callable[[], Pool]]],
+    passed_over: type[Exception] | tuple[type[Exception], ...],
+) -> Pool:
+    """Return what the first way gives that can be gone, warning why it is not the very first.
+
+    Args:
+        ways: By name, the best first.
+        passed_over: What a way raises that cannot be gone.
+
+    Raises:
+        Exception: what the very first raised, where none can be gone.
+    """
+    failure: Exception | None = None
+    for name, way in ways:
+        try:
+            pool = way()
+        except passed_over as error:
+            failure = failure or error
+        else:
+            if failure is not None:
+                _log.warning("%s; going on with %s", failure, name)
+            return pool
+    assert failure is not None
+    raise failure

@@ -24,20 +24,20 @@ def pixel_format(channels: int, itemsize: int) -> PixelFormat:
     return "rgb24" if itemsize == 1 else "rgb48"
 
 
-def choose(
+def choices(
     bundle: Bundle,
     frames: PixelFormat,
     wanted: str,
     computed: Sequence[Precision],
     backend: str = "",
-) -> Variant:
-    """Choose the variant for frames of a pixel format.
+) -> list[Variant]:
+    """Return the variants that may run for frames of a pixel format, the one to try first first.
 
-    Every variant of a bundle was measured and holds its budget, so "auto" is the fastest, but for
-    those that the exporter found this backend to compute worse. A precision that the user names is
-    one for 8-bit frames: it trades exactness that 8 bits do not show. Frames of 16 bits are
-    computed in it where the bundle has it for them, else in the most exact precision, so that a
-    folder of both can be upscaled with one setting.
+    Every variant of a bundle was measured and holds its budget, so "auto" takes any, the fastest
+    first, but for those that the exporter found this backend to compute worse. A precision that the
+    user names is the only one, and for 8-bit frames: it trades exactness that 8 bits do not show.
+    Frames of 16 bits are computed in it where the bundle has it for them, else in the most exact
+    precision, so that a folder of both can be upscaled with one setting.
 
     Args:
         bundle: Where to choose from.
@@ -56,8 +56,8 @@ def choose(
             f"there is no precision {wanted!r}; choose auto or one of {allowed}"
         )
     found = (bundle.variant(precision, frames) for precision in computed)
-    choices = {variant.precision: variant for variant in found if variant is not None}
-    if not choices:
+    there = {variant.precision: variant for variant in found if variant is not None}
+    if not there:
         held = ", ".join(sorted({each.pixel_format for each in bundle.manifest.variants}))
         option = " with --yuv" if frames in get_args(YuvFormat) else ""
         raise BundleError(
@@ -65,14 +65,14 @@ def choose(
             f"(it has {held or 'no variants'}); export the checkpoint again{option}"
         )
     if wanted == "auto":
-        fit = [each for each in choices.values() if backend not in each.unfit]
-        return (fit or list(choices.values()))[0]
+        fit = [each for each in there.values() if backend not in each.unfit]
+        return fit or list(there.values())
     for precision in (wanted, *_EXACT_FIRST) if frames in _DEEP else (wanted,):
-        if precision in choices:
-            return choices[precision]
+        if precision in there:
+            return [there[precision]]
     raise InvalidInputError(
         f"{bundle.folder}: {wanted} cannot be had for frames of format {frames} on this device; "
-        f"there is {', '.join(choices)}{_reason(bundle, wanted)}"
+        f"there is {', '.join(there)}{_reason(bundle, wanted)}"
     )
 
 

@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from sr_deploy import console, upscale_images, upscale_video, worklist
+from sr_deploy.bundle import Bundle
 from sr_deploy.engine import Engine
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
 
 def _engine(arguments: argparse.Namespace, *, streaming: bool) -> Engine:
+    Bundle.open(arguments.bundle).manifest.model.require_images()
     return Engine(
         arguments.bundle,
         backend=arguments.backend,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sr_export.options import Options
+    from sr_export.precision.tuning import Placed
     from sr_export.ranges import Ranges
 
     Run = Callable[[NDArray[Any]], NDArray[Any]]
@@ -48,25 +49,21 @@ class Exported:
     ranges: Ranges
     limits: verify.Limits
     checks: tuple[Check, ...]
+    trained: Placed | None = None
+    """The layers that were trained in INT8; None: none, so that it is calibrated."""
 
 
 def write(
     exported: Exported, options: Options, taken: str, folder: Path, report: Report
 ) -> Manifest:
     """Write all files of the bundle; the manifest last, so that no half bundle has one."""
-    source = Path(options.checkpoint)
     described = _describe(exported, report)
-    stored = _store(exported.model, folder / "model.onnx")
+    stored = store(exported.model, folder / "model.onnx")
     variants = [
         _variant(exported, each, folder, report) for each in pixels.formats(exported.channels)
     ]
     offered = offer.make(_subject(exported, described), options, report)
-    for each in offered.variants:
-        # A precision without a file of its own is computed from that of FP32, the first variant.
-        kept = _store(each.model, folder / f"{each.precision}.onnx") if each.model else variants[0]
-        variants.append(
-            Variant(kept.file, kept.sha256, each.precision, variants[0].pixel_format, each.quality)
-        )
+    variants += stored_offer(offered, variants[0], folder)
     films = [_film(exported, options, offered, each, report) for each in options.yuv]
     for film in films:
         variants += _stored_film(film, folder)
@@ -74,15 +71,15 @@ def write(
     written = Manifest(
         schema=manifest.SCHEMA,
         name=options.name,
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        source=Source(source.name, sha256_of(source), taken, str(exported.ranges)),
+        created=now(),
+        source=source_of(options, taken, str(exported.ranges)),
         model=described,
         onnx=stored,
         variants=tuple(variants),
         checks=exported.checks,
         int8=offered.int8,
         refused=offered.refused | {key: why for each in films for key, why in each.refused.items()},
-        tools=_versions(),
+        tools=versions(),
     )
     (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")
     report("confirming with the other runtimes")
@@ -105,6 +102,7 @@ def _subject(exported: Exported, described: Model) -> offer.Subject:
         fixed_size=described.fixed_size,
         fixed_batch=described.fixed_batch,
         operations=1e3 * described.gflop_per_megapixel,
+        trained=exported.trained,
     )
 
 
@@ -137,7 +135,7 @@ def _stored_film(film: Film, folder: Path) -> list[Variant]:
     variants: list[Variant] = []
     for each in film.variants:
         path = folder / f"{each.precision}-{film.pixel_format}.onnx"
-        kept = _store(each.model, path) if each.model else variants[0]
+        kept = store(each.model, path) if each.model else variants[0]
         variants.append(
             Variant(kept.file, kept.sha256, each.precision, film.pixel_format, each.quality)
         )
@@ -154,11 +152,29 @@ def _variant(
     shape = next(each for each in verify.shapes(exported.limits) if min(each[1:]) >= 32)
     verify.compare_bytes(OnnxRunner(model), exported.reference, shape, exported.channels, depth)
     name = "fp32.onnx" if depth == 8 else f"fp32-{pixel_format}.onnx"
-    stored = _store(model, folder / name)
+    stored = store(model, folder / name)
     return Variant(stored.file, stored.sha256, "fp32", pixel_format)
 
 
-def _store(model: onnx.ModelProto, path: Path) -> Stored:
+def stored_offer(offered: offer.Offer, exact: Variant, folder: Path) -> list[Variant]:
+    """Write the files of the precisions that hold; return their variants.
+
+    Args:
+        offered: What came of all precisions.
+        exact: The variant of FP32; what has no file of its own is computed from its file.
+        folder: Where to write.
+    """
+    variants = []
+    for each in offered.variants:
+        kept = store(each.model, folder / f"{each.precision}.onnx") if each.model else exact
+        variants.append(
+            Variant(kept.file, kept.sha256, each.precision, exact.pixel_format, each.quality)
+        )
+    return variants
+
+
+def store(model: onnx.ModelProto, path: Path) -> Stored:
+    """Write a graph."""
     path.write_bytes(model.SerializeToString())
     return Stored(path.name, sha256_of(path))
 
@@ -168,8 +184,9 @@ def _describe(exported: Exported, report: Report) -> Model:
     limits = exported.limits
     free = limits.fixed_size is None
     side = max(_COST_SIDE, limits.minimum)
+    size = limits.fixed_size or (side, side)
     report("measuring the cost")
-    spent = cost.measure(exported.model, limits.fixed_size or (side, side))
+    spent = cost.measure(exported.model, size)
     report("measuring the halo")
     reach = (
         halo.measure(
@@ -195,10 +212,25 @@ def _describe(exported: Exported, report: Report) -> Model:
         parameters=exported.parameters,
         gflop_per_megapixel=round(spent.operations / 1e3, 3),
         bytes_per_pixel=spent.bytes,
+        bytes_per_pair=(
+            cost.bytes_per_pair(exported.model, size, spent) if free and reach is None else 0.0
+        ),
     )
 
 
-def _versions() -> dict[str, str]:
+def source_of(options: Options, taken: str, ranges: str) -> Source:
+    """Return where weights came from."""
+    path = Path(options.checkpoint)
+    return Source(path.name, sha256_of(path), taken, ranges)
+
+
+def now() -> str:
+    """Return the time as a manifest has it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what makes a bundle."""
     names = ("sr-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "spandrel")
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import safetensors
@@ -14,9 +14,12 @@ import torch
 
 from sr_deploy.errors import CheckpointError, SrDeployError
 from sr_export import filekind, layout, norms, unpickling
+from sr_export.precision import trained
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sr_export.precision.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,12 @@ class Weights:
             `layout.strippings`); float32 (integers and booleans stay), contiguous, finite, on
             the CPU, owned by the caller.
         taken: for the user, what was taken of what: "params_ema (of params, params_ema)".
+        trained: the tensors that were trained in INT8; they are on its levels.
     """
 
     tensors: dict[str, torch.Tensor]
     taken: str
+    trained: dict[str, Trained] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,9 @@ def read(path: Path, *, ema: bool = True, key: str | None = None, trust: bool = 
     try:
         taken, tensors = layout.select(content, ema=ema, key=key)
         _check_size(tensors, path.stat().st_size)
-        return Weights(
-            norms.fold({name: _plain(name, each) for name, each in tensors.items()}), taken
-        )
+        plain = norms.fold({name: _plain(name, each) for name, each in tensors.items()})
+        found = trained.read(content, plain)
+        return Weights(trained.on_levels(plain, found), taken, found)
     except SrDeployError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

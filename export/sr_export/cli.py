@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, get_args
 
 from sr_deploy import bundle, console
 from sr_deploy.errors import CheckpointError, InvalidInputError, NotFoundError
-from sr_deploy.manifest import REPORT, Method, Precision, YuvFormat
+from sr_deploy.manifest import Method, Precision, YuvFormat
 from sr_export.engine import command
+from sr_export.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sr_deploy.manifest import Manifest
     from sr_export.options import Options
 
 _DESCRIPTION = """\
@@ -34,6 +34,8 @@ examples:
   sr-export gan.ckpt --key netG_A             where several generators are in one file
   sr-export mine.pt --arch-file mine.py:Net features=32      a network of your own: Net(features=32)
   sr-export fsrcnn.pth --arch FSRCNN scale=3  where the weights do not tell it
+  sr-export netG.pth                          a DCGAN's generator, for sr-generate
+  sr-export mine.pt --arch-file mine.py:G --latent 128       a generator of your own
   sr-export other.onnx --input-range 0 255    a network that takes and gives other ranges
   sr-export net_g_latest.pth --yuv nv12 p010  also for frames of video, as GPUs decode them
   sr-export net_g_latest.srd --engine         of a bundle: build TensorRT plans for this GPU
@@ -76,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("FILE.py:CLASS", "KEY=VALUE"),
         help="a class or function of your own that makes the module, and what to call it with; "
         "runs that file",
+    )
+    choice.add_argument(
+        "--latent",
+        type=int,
+        metavar="N",
+        help="the module of --arch-file is a generator that makes images of N random numbers",
     )
     choice.add_argument(
         "--trust",
@@ -220,6 +228,7 @@ def _options(arguments: argparse.Namespace, target: Path) -> Options:
         trust=arguments.trust,
         architecture=" ".join(arguments.arch) if arguments.arch else None,
         arch_file=tuple(arguments.arch_file or ()),
+        latent=arguments.latent,
         ranges=ranges,
         precisions=tuple(arguments.precision),
         yuv=tuple(arguments.yuv or (() if arguments.yuv is None else get_args(YuvFormat))),
@@ -229,61 +238,3 @@ def _options(arguments: argparse.Namespace, target: Path) -> Options:
         seed=arguments.seed,
         budgets=dict(arguments.min_psnr),
     )
-
-
-def summary(written: Manifest, target: Path, seconds: float) -> str:
-    """Return what came out, for people."""
-    model = written.model
-    worst = max(written.checks, key=lambda check: check.max_error)
-    limits = [f"batch {model.fixed_batch} only"] if model.fixed_batch else []
-    if model.fixed_size:
-        limits.append("tiles of {}x{} only".format(*model.fixed_size))
-    halo = "global: tiles are blended" if model.halo is None else f"{model.halo} pixels"
-    colours = "gray" if model.channels == 1 else "RGB"
-    verified = (
-        f"{len(written.checks)} shapes on photos, largest difference from the original "
-        f"{worst.max_error:.1g} (white is 1)"
-    )
-    files = dict.fromkeys(["model.onnx", *(each.file for each in written.variants)])
-    rows = [
-        ("network", f"{model.architecture} x{model.scale}, {colours}"),
-        ("weights", f"{written.source.name}: {written.source.taken}"),
-        ("values", written.source.ranges),
-        ("parameters", f"{model.parameters:,}"),
-        ("cost", f"{model.gflop_per_megapixel:,.0f} GFLOP per megapixel of input"),
-        ("halo", halo),
-        *([("limits", ", ".join(limits))] if limits else []),
-        ("verified", verified),
-        *_precision_rows(written),
-        ("files", ", ".join(files)),
-        ("report", str(target / REPORT)),
-    ]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"  {name:<{width}}  {text}" for name, text in rows]
-    return "\n".join([f"{target} in {console.clock(seconds)}", *lines])
-
-
-def _precision_rows(written: Manifest) -> list[tuple[str, str]]:
-    """Return how each precision fared, and how INT8 was placed."""
-    rows: list[tuple[str, str]] = []
-    for each in written.variants:
-        if each.quality is not None:
-            text = f"{_decibels(each.quality.psnr)} against FP32 on the worst photo"
-            text += "".join(f"; {name}: {found}" for name, found in each.unfit.items())
-            video = f" {each.pixel_format}" if each.pixel_format in get_args(YuvFormat) else ""
-            rows.append((each.precision + video, text))
-    for precision, reason in written.refused.items():
-        rows.append((precision, f"not offered: {reason}"))
-    if written.int8 is not None and len(written.int8.steps) > 1:
-        for step in written.int8.steps:
-            layers = written.int8.layers - len(step.restored)
-            fitted = ", weights fitted" if step.fitted else ""
-            text = (
-                f"{layers} of {written.int8.layers} layers, {step.share:.0%} of the multiply-adds"
-            )
-            rows.append(("", f"{_decibels(step.psnr)} with {text}{fitted}"))
-    return rows
-
-
-def _decibels(psnr: float | None) -> str:
-    return "equal" if psnr is None else f"{psnr:.1f} dB"

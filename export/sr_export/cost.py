@@ -14,6 +14,10 @@ from sr_deploy.errors import ExportError
 
 # Operators whose output is their input seen otherwise, or small beside the convolution before.
 MULTIPLYING = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+# How much larger a frame is that tells whether memory grows faster than it; bytes per pixel of
+# other networks hardly differ.
+_LARGER = 4
+_GROWTH = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,20 @@ def measure(model: onnx.ModelProto, size: tuple[int, int]) -> Cost:
     return Cost(count / pixels, max(1, round(_peak_bytes(graph, shapes) / pixels)))
 
 
+def bytes_per_pair(model: onnx.ModelProto, size: tuple[int, int], spent: Cost) -> float:
+    """Return the intermediate bytes for each pair of pixels, where they grow so; nearly always 0.
+
+    Args:
+        model: Of any size.
+        size: Of the frame that `spent` was measured with; a larger one tells.
+        spent: What it cost.
+    """
+    height, width = (_LARGER * side for side in size)
+    larger = measure(model, (height, width))
+    more = larger.bytes - spent.bytes
+    return more / (height * width) if more > _GROWTH * spent.bytes else 0.0
+
+
 def shapes_of(graph: onnx.GraphProto) -> dict[str, list[int]]:
     """Return the shapes of a graph's values and weights, by their names."""
     shapes = {
@@ -53,7 +71,8 @@ def with_shapes(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProt
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     dims = fixed.graph.input[0].type.tensor_type.shape.dim
-    for dim, value in zip(dims, (1, dims[1].dim_value, *size), strict=True):
+    # A generator takes numbers (N, size), and makes one image of that height and width.
+    for dim, value in zip(dims, (1, dims[1].dim_value, *size), strict=False):
         if not dim.dim_value:
             dim.dim_value = value
     for dim in fixed.graph.output[0].type.tensor_type.shape.dim:

@@ -12,6 +12,7 @@ from torch import nn
 
 from sr_deploy.errors import CheckpointError, NotFoundError
 from sr_export.network import Network, window_sizes
+from sr_export.norms import unnormalise
 from sr_export.rewriting import rewrite
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SIDES = (64, 96, 128, 256)
+# Larger ones are those of U-Nets with many levels, and seven times as much would take long.
+_USUAL_GRID = 64
 # What networks raise at sizes that they do not take.
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
@@ -31,6 +34,16 @@ def from_file(
     candidates: Iterable[dict[str, Tensor]],
     arguments: Mapping[str, str] | None = None,
 ) -> Network:
+    """Return the network of a module that a user's own class or function gives; see `loaded`."""
+    return _probed(loaded(path, name, candidates, arguments), name)
+
+
+def loaded(
+    path: Path,
+    name: str,
+    candidates: Iterable[dict[str, Tensor]],
+    arguments: Mapping[str, str] | None = None,
+) -> nn.Module:
     """Build the module that a user's own class or function gives, and load the weights into it.
 
     This runs the file: it is the user's own word, on the command line, that it may.
@@ -44,12 +57,15 @@ def from_file(
     given = {key: _value(text) for key, text in (arguments or {}).items()}
     called = f"{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
     module = _call(path, name, given, called)
+    unnormalise(module)
     problem = ""
     for tensors in candidates:
         missing, unexpected = _misfits(module, tensors)
         if not missing and not unexpected:
-            module.load_state_dict(tensors)
-            return _probed(module.eval(), name)
+            with torch.no_grad():
+                for key, own in module.state_dict().items():
+                    own.copy_(tensors[key])  # past the hooks that norms leave behind
+            return module.eval()
         problem = problem or (
             f"{len(missing)} tensors are missing {missing[:3]}, "
             f"{len(unexpected)} are not known or of another shape {unexpected[:3]}"
@@ -134,7 +150,7 @@ def _probed(module: nn.Module, name: str, fixed: tuple[int, int] | None = None) 
             if scale < 1 or output.shape != (1, channels, size[0] * scale, size[1] * scale):
                 failure = f"from 1x{channels}x{size[0]}x{size[1]} it makes {tuple(output.shape)}"
                 continue
-            free = not fixed and _takes(module, channels, (size[0] + 64, size[1] + 64))
+            free = not fixed and _takes(module, channels, (2 * size[0], 2 * size[1]))
             return Network(
                 module=module,
                 architecture=name,
@@ -144,7 +160,10 @@ def _probed(module: nn.Module, name: str, fixed: tuple[int, int] | None = None) 
                 fixed_size=None if free else size,
                 windowed=bool(window_sizes(module)),
             )
-    raise CheckpointError(f"{name}: not a network from image to image: {failure}")
+    raise CheckpointError(
+        f"{name}: not a network from image to image: {failure}. One that makes images out of N "
+        "random numbers goes with --arch-file and --latent N"
+    )
 
 
 def _run(module: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
@@ -166,8 +185,8 @@ def _takes(module: nn.Module, channels: int, size: tuple[int, int]) -> bool:
 def _grid(module: nn.Module, channels: int, scale: int) -> int:
     """Return the smallest grid on which the module itself runs and gives the right size."""
     named = math.lcm(1, *window_sizes(module))
-    for grid in (1, 2, 4, 8, 16, 32, 64):
-        size = (7 * grid, 9 * grid)
+    for grid in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+        size = (7 * grid, 9 * grid) if grid <= _USUAL_GRID else (grid, 3 * grid)
         try:
             output = _run(module, torch.full((1, channels, *size), 0.5))
         except FAILURES:

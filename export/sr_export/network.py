@@ -10,7 +10,7 @@ from torch import nn
 
 from sr_deploy.errors import CheckpointError, InvalidInputError
 from sr_export import unknown
-from sr_export.architectures import MismatchError, PlainArch, find
+from sr_export.architectures import MismatchError, PlainArch, Translator, find, latent
 from sr_export.ranges import Ranges
 from sr_export.registry import registry  # first, since it sees to spandrel's import
 from sr_export.rewriting import rewrite
@@ -114,7 +114,7 @@ def _asked(architecture: str | None) -> tuple[str | None, dict[str, str]]:
     if architecture is None:
         return None, {}
     name, *pairs = architecture.split()
-    known = sorted(known_architectures(), key=str.lower)
+    known = sorted({*known_architectures(), latent.NAME}, key=str.lower)
     if name not in known:
         raise InvalidInputError(f"unknown architecture {name!r}; known are: {', '.join(known)}")
     return name, arguments(name, pairs)
@@ -143,16 +143,18 @@ def _by_names(
     for tensors in candidates:
         for support in registry().architectures("detection"):
             found = str(support.architecture.id)
-            if isinstance(support.architecture, PlainArch) or name not in (None, found):
+            architecture = support.architecture
+            if isinstance(architecture, PlainArch) or name not in (None, found):
                 continue
             if not support.detect(tensors):
                 continue
             try:
-                network = describe(_load(support.architecture.load, found, tensors), found)
+                network = describe(_load(architecture.load, found, tensors), found)
             except _MisfitError as error:
                 misfit = misfit or error
             else:
-                return replace(network, ranges=Ranges()), None
+                ranges = architecture.ranges if isinstance(architecture, Translator) else Ranges()
+                return replace(network, ranges=ranges), None
     return None, misfit
 
 

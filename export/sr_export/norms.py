@@ -7,6 +7,10 @@ in two spellings: the old hooks (`weight_orig`, `weight_g`) and `torch.nn.utils.
 from __future__ import annotations
 
 import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from sr_deploy.errors import CheckpointError
 
@@ -41,6 +45,23 @@ def fold(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 "(torch.nn.utils.parametrize.remove_parametrizations)"
             )
     return plain
+
+
+def unnormalise(module: nn.Module) -> None:
+    """Make every weight of a module a plain parameter, so that it takes what `fold` returns.
+
+    Args:
+        module: In which spectral and weight norm, in either spelling, are taken off.
+    """
+    for part in module.modules():
+        kept = getattr(part, "parametrizations", None)
+        for name in list(kept) if isinstance(kept, nn.ModuleDict) else ():
+            parametrize.remove_parametrizations(part, name)
+        for hook in list(part._forward_pre_hooks.values()):
+            if isinstance(hook, SpectralNorm):
+                nn.utils.remove_spectral_norm(part, hook.name)
+            elif isinstance(hook, WeightNorm):
+                nn.utils.remove_weight_norm(part, hook.name)
 
 
 Folded = tuple[str, torch.Tensor, set[str]]

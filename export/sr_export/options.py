@@ -28,6 +28,8 @@ class Options:
     arch_file: tuple[str, ...] = ()
     """A file and what in it makes the module, `FILE.py:CLASS`, and what to call that with,
     `KEY=VALUE`; empty: the architecture is one that is known."""
+    latent: int | None = None
+    """Of how many random numbers the module of `arch_file` makes an image; None: of an image."""
     ranges: Ranges | None = None
     """None: found out by looking at the output."""
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")

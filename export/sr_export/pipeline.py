@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from sr_deploy.errors import ExportError
-from sr_export import checkpoint, custom, foreign, layout, network, padding, to_onnx, verify
+from sr_deploy.errors import CheckpointError, ExportError
+from sr_export import (
+    checkpoint,
+    custom,
+    foreign,
+    generators,
+    latent,
+    layout,
+    network,
+    padding,
+    samples,
+    to_onnx,
+    verify,
+)
 from sr_export.bundling import Exported, write
-from sr_export.ranges import guess
+from sr_export.options import Options
+from sr_export.precision import tuning
+from sr_export.precision.material import gather
+from sr_export.ranges import Ranges, guess
 from sr_export.runner import OnnxRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import onnx
     from numpy.typing import NDArray
 
     from sr_deploy.manifest import Check, Manifest
-    from sr_export.options import Options
+    from sr_export.precision.tuning import Start
 
     Run = Callable[[NDArray[Any]], NDArray[Any]]
     Report = Callable[[str], None]
@@ -44,13 +61,62 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
     content = checkpoint.read(
         Path(options.checkpoint), ema=options.ema, key=options.key, trust=options.trust
     )
+    if isinstance(content, checkpoint.Weights):
+        generator = generators.find(content.tensors, options)
+        if generator is not None:
+            taken = "; ".join(each for each in (content.taken, generator.how) if each)
+            return latent.build(generator, options, taken, folder, report)
     if isinstance(content, checkpoint.Onnx):
         taken = "the whole file"
         exported = _convert_foreign(foreign.read(content.path), options, report)
     else:
         taken, found = _network(content, options)
         exported = _export(found, options, report, skip)
+        if isinstance(content, checkpoint.Weights) and content.trained:
+            names = _constants(found, content)
+            placed = tuning.placed(exported.model, names, content.trained)
+            exported = replace(exported, trained=placed)
     return write(exported, options, taken, folder, report)
+
+
+def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str, Start]:
+    """Return how a network would compute in INT8, for a training to go on from there.
+
+    Args:
+        weights: Of a network that is recognised by them, and takes and gives [0, 1].
+        report: Called with what is being done, as it begins.
+
+    Returns:
+        By the names of weights, all layers that can compute in INT8; but not those that share
+        their weights, or whose weights are equal to others.
+
+    Raises:
+        CheckpointError: there is no network to export.
+        ExportError: no way of exporting it holds.
+    """
+    plain = {name: each.detach().cpu().clone() for name, each in weights.items()}
+    content = checkpoint.Weights(plain, "the network")
+    options = Options(checkpoint="network.pth", name="network", ranges=Ranges())
+    _, found = _network(content, options)
+    exported = _export(found, options, report, skip=0)
+    layers = tuning.layers(exported.model, _constants(found, content))
+    material = gather(
+        None,
+        channels=exported.channels,
+        scale=exported.scale,
+        minimum=exported.limits.minimum,
+        fixed_size=exported.limits.fixed_size,
+        low_resolution=False,
+        seed=options.seed,
+        report=report,
+    )
+    return tuning.calibrated(exported.model, layers, material.tiles, report)
+
+
+def _constants(found: network.Network, content: checkpoint.Weights) -> dict[str, str]:
+    """Return what the graph calls weights, by what the checkpoint calls them."""
+    names = tuning.names(found.module, content.tensors)
+    return {name: to_onnx.PARAMETERS + each for name, each in names.items()}
 
 
 def _network(
@@ -74,6 +140,7 @@ def _network(
 def _export(found: network.Network, options: Options, report: Report, skip: int) -> Exported:
     """Try one way of exporting after the other, until one holds."""
     run = _torch_runner(found.module)
+    _check_repeatable(run, found)
     ranges = (
         options.ranges
         or found.ranges
@@ -105,6 +172,19 @@ def _export(found: network.Network, options: Options, report: Report, skip: int)
             checks=checks,
         )
     raise ExportError(f"{found.architecture} cannot be exported. {_listed(failures)}")
+
+
+def _check_repeatable(run: Run, found: network.Network) -> None:
+    """Refuse a network that draws random numbers: no graph of it could be compared with it."""
+    image = samples.as_float(samples.batch(1, *found.probe_size(), found.channels))
+    # A network may write into its input.
+    first, second = run(image.copy()), run(image.copy())
+    difference = float(np.abs(first - second).max())
+    if difference > verify.TOLERANCE:
+        raise CheckpointError(
+            f"{found.architecture} gives two results for one image ({difference:.3g} apart, where "
+            "white is 1): it draws random numbers, so nothing exported of it could be verified"
+        )
 
 
 def _listed(failures: list[tuple[str, str]]) -> str:

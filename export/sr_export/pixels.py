@@ -53,8 +53,11 @@ def formats(channels: int) -> tuple[PixelFormat, PixelFormat]:
 def wrap(model: onnx.ModelProto, pixel_format: PixelFormat) -> onnx.ModelProto:
     """Return a copy of a float model that takes and gives frames of a pixel format.
 
-    Those of video also take what their numbers mean; see `yuv`.
+    Those of video also take what their numbers mean; see `yuv`. A generator, which takes no frames,
+    gives them.
     """
+    if len(model.graph.input[0].type.tensor_type.shape.dim) == 2:
+        return _giving(model, LAYOUTS[pixel_format])
     wrapped = onnx.ModelProto()
     wrapped.CopyFrom(model)
     graph = wrapped.graph
@@ -78,6 +81,20 @@ def wrap(model: onnx.ModelProto, pixel_format: PixelFormat) -> onnx.ModelProto:
     graph.initializer.extend([*before.constants, *after.constants])
     for value, name in ((source, "pixels"), (result, "upscaled")):
         _retype(value, name, bytes_per_pixel, subsampled=pixel_format in yuv.LAYOUTS)
+    onnx.checker.check_model(wrapped)
+    return wrapped
+
+
+def _giving(model: onnx.ModelProto, layout: Layout) -> onnx.ModelProto:
+    """Return a copy of a generator that gives frames."""
+    wrapped = onnx.ModelProto()
+    wrapped.CopyFrom(model)
+    result = wrapped.graph.output[0]
+    after = _pack(result.name, layout)
+    after.nodes[-1].output[0] = "pixels"
+    wrapped.graph.node.extend(after.nodes)
+    wrapped.graph.initializer.extend(after.constants)
+    _retype(result, "pixels", layout.channels * layout.bytes_per_value, subsampled=False)
     onnx.checker.check_model(wrapped)
     return wrapped
 

@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 UNIT = (0.0, 1.0)
-_USUAL = (UNIT, (-1.0, 1.0), (0.0, 255.0))
+_SIGNED = (-1.0, 1.0)
+_USUAL = (UNIT, _SIGNED, (0.0, 255.0))
 # A network in the wrong range restores worse, if only by a tenth of a decibel; less than this, in
 # decibels, is what two ranges that fit equally well differ by.
 _TELLING_GAIN = 0.05
 # Below this the output does not resemble the image in any range: the weights are untrained.
 _RESEMBLANCE = 15.0
+# How far from gray the darkest and the brightest values of a tanh are.
+_NEAR_ENDS = 0.8
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,8 @@ def guess(run: Run, channels: int, scale: int, size: tuple[int, int]) -> Ranges:
     """Find the ranges in which a network restores photos best.
 
     Photos are made small and enlarged again by the network, once for each pair of usual ranges.
-    Untrained weights restore nothing in any range; then [0, 1] is taken.
+    Weights that are untrained, or that make other pictures of photos, restore nothing in any range.
+    Then [0, 1] is taken, or [-1, 1] where the output shows that it ends in tanh.
 
     Args:
         run: the network, NCHW float32 in and out, in its own ranges.
@@ -169,9 +173,18 @@ def guess(run: Run, channels: int, scale: int, size: tuple[int, int]) -> Ranges:
         ranged = Ranges(input=given, output=taken).around(run)
         found[given, taken] = _restoration(ranged, samples.as_float(small), originals)
     best = max(found, key=lambda pair: found[pair])
+    if found[best] < _RESEMBLANCE and _ends_in_tanh(run, samples.as_float(small)):
+        return Ranges(input=_SIGNED, output=_SIGNED)
     if found[best] < _RESEMBLANCE or found[best] - found[UNIT, UNIT] < _TELLING_GAIN:
         return Ranges()
     return Ranges(input=best[0], output=best[1])
+
+
+def _ends_in_tanh(run: Run, images: NDArray[np.float32]) -> bool:
+    """Return whether images in [-1, 1] come near both ends of that and never leave it."""
+    outputs = [run(2 * image[None] - 1) for image in images]
+    low, high = min(map(np.min, outputs)), max(map(np.max, outputs))
+    return bool(-1 <= low < -_NEAR_ENDS and _NEAR_ENDS < high <= 1)
 
 
 def _restoration(run: Run, small: NDArray[np.float32], originals: NDArray[np.uint8]) -> float:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from sr_export.architectures import ARCHITECTURES  # first, since it sees to spandrel's import
+from sr_export.architectures import (
+    ARCHITECTURES,
+    TRANSLATORS,
+)  # first, since it sees to spandrel's import
 
 from spandrel import MAIN_REGISTRY, ArchRegistry, ArchSupport  # isort: skip
 
@@ -13,5 +16,5 @@ from spandrel import MAIN_REGISTRY, ArchRegistry, ArchSupport  # isort: skip
 def registry() -> ArchRegistry:
     """Return spandrel's registry with this project's architectures behind its own."""
     extended = MAIN_REGISTRY.copy()
-    extended.add(*map(ArchSupport.from_architecture, ARCHITECTURES))
+    extended.add(*map(ArchSupport.from_architecture, (*TRANSLATORS, *ARCHITECTURES)))
     return extended

@@ -7,6 +7,7 @@ on: the graph pads its input to the network's grid, by reflection, and crops the
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # 18 is what the exporter writes natively; asking for 17 or less can silently give 18.
 OPSET = 18
 INPUT, OUTPUT = "input", "output"
+PARAMETERS = "module."
+"""What the graph puts before the names of a network's parameters: where `Padded` has it."""
 _GRIDS = (8, 16, 32, 64)
 _FIXED_SIDE = 64
 _LARGEST_FILE = 2**31  # of protobuf
@@ -117,12 +120,8 @@ def export(network: Network, strategy: Strategy) -> onnx.ModelProto:
             "and an ONNX file holds 2 GiB at most"
         )
     scripted = isinstance(network.module, torch.jit.ScriptModule)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter warns of its own future
-            model = (_export_scripted if scripted else _export_traced)(network, strategy)
-    except Exception as error:
-        raise ExportError(_reason(error)) from error
+    with _translated():
+        model = (_export_scripted if scripted else _export_traced)(network, strategy)
     if any(node.op_type.startswith("Random") for node in model.graph.node):
         raise CheckpointError(
             f"{name} cannot be exported: it draws random numbers, so the same image gives "
@@ -137,9 +136,39 @@ def _export_traced(network: Network, strategy: Strategy) -> onnx.ModelProto:
     axes = {0: free if strategy.batch is None else torch.export.Dim.STATIC}
     if strategy.size is None:
         axes |= {2: free, 3: free}
+    example = torch.rand(_example_shape(network, strategy))
+    return _traced(Padded(network, strategy.grid).eval(), example, axes)
+
+
+def export_generator(module: nn.Module, size: int) -> onnx.ModelProto:
+    """Export a module that makes images out of (N, size) numbers.
+
+    Raises:
+        ExportError: the exporter refused; the text says why, in plain words if it can.
+    """
+    with _translated():
+        model = _traced(module, torch.randn(2, size), {0: torch.export.Dim.DYNAMIC})
+    height, width = (
+        each.dim_value for each in model.graph.output[0].type.tensor_type.shape.dim[2:]
+    )
+    return tidy(model, Strategy(1, None, (height, width)))
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what the exporter raises into an error of ours."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns of its own future
+            yield
+    except Exception as error:
+        raise ExportError(_reason(error)) from error
+
+
+def _traced(module: nn.Module, example: Tensor, axes: dict[int, Any]) -> onnx.ModelProto:
     program = torch.onnx.export(
-        Padded(network, strategy.grid).eval(),
-        (torch.rand(_example_shape(network, strategy)),),
+        module,
+        (example,),
         dynamo=True,
         opset_version=OPSET,
         dynamic_shapes=(axes,),

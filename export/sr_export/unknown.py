@@ -39,8 +39,9 @@ def describe(candidates: Sequence[dict[str, Tensor]], name: str | None, plain: s
     return (
         f"the network {what}{hint}. Its {len(tensors)} tensors begin with: "
         f"{', '.join(shown[:_SHOWN])}{more}. {reasons[:1].upper()}{reasons[1:]}. "
-        "Export your own class with --arch-file FILE.py:CLASS, or save it as a TorchScript, "
-        "torch.export or ONNX file and export that"
+        "Export your own class with --arch-file FILE.py:CLASS (and --latent N, if it makes images "
+        "of N random numbers), or save it as a TorchScript, torch.export or ONNX file and export "
+        "that"
     )
 
 

@@ -68,13 +68,22 @@ def compare(run: Run, reference: Run, shape: tuple[int, int, int], channels: int
     where = f"at {batch}x{channels}x{height}x{width}"
     if not np.isfinite(expected).all():
         raise CheckpointError(f"the network itself gives NaN or infinity on a photo {where}")
+    return Check((batch, channels, height, width), difference(found, expected, where))
+
+
+def difference(found: NDArray[Any], expected: NDArray[Any], where: str) -> float:
+    """Return the largest difference of a graph's output from the network's.
+
+    Raises:
+        ExportError: it is too large, or the shapes differ.
+    """
     if found.shape != expected.shape:
         raise ExportError(f"the graph gives {found.shape} {where}, the network {expected.shape}")
     # Untrained networks leave [0, 1] far behind; rounding then grows with the values.
     error = float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
     if not error <= TOLERANCE:
         raise ExportError(f"the graph differs by {error:.3g} {where}, allowed is {TOLERANCE:g}")
-    return Check((batch, channels, height, width), error)
+    return error
 
 
 def compare_bytes(
@@ -127,10 +136,8 @@ def smallest_side(run: Run, reference: Run, limits: Limits, channels: int) -> in
     """
     if limits.fixed_size is not None:
         return min(limits.fixed_size)
-    candidates = [
-        limits.minimum,
-        *(each for each in (2, 4, 8, 16, 32, 64) if each > limits.minimum),
-    ]
+    usual = sorted({2, 4, 8, 16, 32, 64, limits.grid})
+    candidates = [limits.minimum, *(each for each in usual if each > limits.minimum)]
     failure: ExportError | None = None
     for side in candidates:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -34,13 +34,14 @@ class Inference(Protocol):
 
     def infer(
         self,
-        pixels: NDArray[np.uint8],
+        pixels: NDArray[Any],
         into: NDArray[np.uint8],
         colour: NDArray[np.float32] | None = None,
     ) -> None:
         """Run on (N, h, w, bytes) into (N, scale*h, scale*w, bytes), both contiguous.
 
-        Frames of YUV come with their `colour`, see `Lane.run`.
+        Frames of YUV come with their `colour`, see `Lane.run`. In the place of
+        pixels, a generator gets float32 (N, size), and makes (N, height, width, bytes).
 
         Raises:
             OutOfMemoryError: it lacked memory.
@@ -85,6 +86,15 @@ class HostLane:
             if isinstance(error, OutOfMemoryError):
                 raise
             raise OutOfMemoryError(f"no memory for tiles of {plan.tile} pixels") from error
+
+    def generate(self, noise: NDArray[np.float32], into: NDArray[np.uint8]) -> None:
+        """Make images (N, height, width, bytes) out of (N, size) numbers, both contiguous.
+
+        Raises:
+            OutOfMemoryError: there are too many of them.
+            BackendError: anything else that the backend reports.
+        """
+        self._inference.infer(noise, into)
 
     def release(self) -> None:
         """Give back what is only kept to be faster the next time."""

@@ -1,14 +1,15 @@
-"""ONNX Runtime: runs on any CPU, and on NVIDIA GPUs through its CUDA provider."""
+"""ONNX Runtime: runs on any CPU, and on NVIDIA GPUs by its CUDA and TensorRT providers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import onnxruntime
 
 from sr_deploy.backends.base import HostNetwork, translated
 from sr_deploy.backends.host import HostLane
+from sr_deploy.backends.onnxruntime_devices import Place, place_of
 from sr_deploy.errors import BackendError
 from sr_deploy.manifest import YuvFormat
 from sr_deploy.memory import Footprint
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sr_deploy.backends.base import Job
     from sr_deploy.manifest import Precision
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ERRORS_ONLY = 3
 
 # Peak resident memory over the exporter's figure, measured on four networks (16 convolutions of
@@ -43,38 +43,17 @@ class OnnxRuntimeBackend:
 
     def precisions(self, device: str | None) -> tuple[Precision, ...]:
         """Return the precisions that a device computes in, fastest first."""
-        # Bundles quantise the inputs of convolutions, not their outputs. Its CPU kernels want both;
-        # with this, INT8 takes 1.25 times as long as FP32. FP16 is converted back and forth.
-        on_cpu = _provider(device) == _PROVIDERS["cpu"]
-        return ("fp32", "int8", "fp16") if on_cpu else ("fp16", "fp32", "int8")
+        return place_of(device).precisions
 
     def load(self, job: Job) -> OnnxRuntimeNetwork:
         """Load a network; see `Backend.load`."""
-        return OnnxRuntimeNetwork(job, _provider(job.device))
-
-
-def _provider(device: str | None) -> str:
-    """Return the execution provider for a device, cpu or cuda.
-
-    Raises:
-        BackendError: there is no such device, or this build of ONNX Runtime lacks it.
-    """
-    name = (device or "cpu").lower()
-    provider = _PROVIDERS.get(name)
-    if provider is None:
-        raise BackendError(f"ONNX Runtime has no device {device!r}; choose cpu or cuda")
-    if provider not in onnxruntime.get_available_providers():
-        raise BackendError(
-            f"this build of ONNX Runtime does not run on {name}; in its place: "
-            "pip install onnxruntime-gpu"
-        )
-    return provider
+        return OnnxRuntimeNetwork(job, place_of(job.device))
 
 
 class OnnxRuntimeNetwork(HostNetwork):
     """A network in a session; all its lanes share the session."""
 
-    def __init__(self, job: Job, provider: str) -> None:
+    def __init__(self, job: Job, place: Place) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = job.threads
@@ -84,14 +63,17 @@ class OnnxRuntimeNetwork(HostNetwork):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._job = job
         self.lanes = job.host_lanes
-        self.device = "cuda" if provider == _PROVIDERS["cuda"] else "cpu"
+        self._place = place
+        self.device = place.name
+        wanted = place.providers(job.precision)
         try:
+            # Falling back by itself, it would print to the console and compute elsewhere.
             self._session = onnxruntime.InferenceSession(
-                str(job.file), options, providers=[provider]
+                str(job.file), options, providers=wanted, enable_fallback=False
             )
         except Exception as error:
             raise translated(error, f"ONNX Runtime cannot load {job.file.name}") from error
-        if provider not in self._session.get_providers():
+        if wanted[0][0] not in self._session.get_providers():
             raise BackendError(f"ONNX Runtime could not start on {self.device}; see sr-doctor")
 
     @property
@@ -107,7 +89,7 @@ class OnnxRuntimeNetwork(HostNetwork):
 
     def open_lane(self) -> HostLane:
         """Open a lane on the session."""
-        runs = _Runs(self._session, self._job, on_cpu=self.device == "cpu")
+        runs = _Runs(self._session, self._job, self._place)
         return HostLane(runs, self._job.model, self._job.pixel_format)
 
     def close(self) -> None:
@@ -118,16 +100,17 @@ class OnnxRuntimeNetwork(HostNetwork):
 class _Runs:
     """Runs a session, reading and writing where the batch lies."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, job: Job, *, on_cpu: bool) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, job: Job, place: Place) -> None:
         self._session = session
         self._model = job.model
         self._is_yuv = job.pixel_format in get_args(YuvFormat)
-        self._on_cpu = on_cpu
+        self._on_cpu = place.kind == "cpu"
+        self._inputs = place.inputs()
         self._shape: tuple[int, ...] = ()
 
     def infer(
         self,
-        pixels: NDArray[np.uint8],
+        pixels: NDArray[Any],
         into: NDArray[np.uint8],
         colour: NDArray[np.float32] | None = None,
     ) -> None:
@@ -136,24 +119,27 @@ class _Runs:
             self.release()
         self._shape = pixels.shape
         try:
+            names = (each.name for each in self._session.get_inputs())
+            given = dict(zip(names, (pixels, colour), strict=False))
+            binding = self._inputs.bound(self._session, given)
             (fetched,) = self._session.get_outputs()
-            binding = self._session.io_binding()
-            for fed, given in zip(self._session.get_inputs(), (pixels, colour), strict=False):
-                binding.bind_cpu_input(fed.name, given)
+            # In the caller's own memory: from a GPU, the result is copied once.
             binding.bind_output(fetched.name, "cpu", 0, np.uint8, into.shape, into.ctypes.data)
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise translated(error, "ONNX Runtime") from error
 
     def release(self) -> None:
-        """Make the arena give back what it kept from other shapes.
+        """Give back what was kept for a shape; on a CPU, have the arena give back, too.
 
         It gives back at the end of a run that asks for it. Without this, the pieces of differing
         frames add up to 2.3 times what the largest needs, where it is 1.6 with it (measured); the
         smallest frame costs some milliseconds.
         """
+        self._inputs.release()
         nothing_kept, self._shape = not self._shape, ()
-        if nothing_kept or not self._on_cpu or self._model.fixed_size is not None:
+        one_size = self._model.fixed_size is not None or self._model.latent is not None
+        if nothing_kept or not self._on_cpu or one_size:
             return
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

@@ -159,7 +159,7 @@ class _Requests:
 
     def infer(
         self,
-        pixels: NDArray[np.uint8],
+        pixels: NDArray[Any],
         into: NDArray[np.uint8],
         colour: NDArray[np.float32] | None = None,
     ) -> None:

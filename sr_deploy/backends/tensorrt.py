@@ -72,6 +72,11 @@ class TensorRtBackend:
 
     def load(self, job: Job) -> TensorRtNetwork:
         """Load a network; see `Backend.load`."""
+        if job.model.latent is not None:
+            raise BackendError(
+                "TensorRT plans are built for networks that take images, not for generators; "
+                "openvino and onnxruntime run those"
+            )
         return TensorRtNetwork(job, _index(job.device))
 
 

@@ -18,8 +18,10 @@ from sr_bench.scores import QualityRecord
 from sr_bench.timings import Bout, SpeedRecord, Timing
 from sr_deploy import backends, tuning
 from sr_deploy.files import sha256_of
+from sr_deploy.manifest import Latent
 from tests.bench.conftest import Tiny
 from tests.bench.examples import QUALITY, SERIES, SPEED
+from tests.runtime import networks
 
 Output = pytest.CaptureFixture[str]
 QUICK = ["--warm-up", "0", "--rounds", "1", "--turn", "0", "--rest", "0", "--sizes", "16x12"]
@@ -201,6 +203,17 @@ def test_an_error_is_one_line(options: list[str], message: str, tiny: Tiny, caps
     assert main(["speed", str(tiny.bundle), *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message, line)
+
+
+@pytest.mark.parametrize("command", ["speed", "quality", "tune"])
+def test_generators_are_not_measured(
+    command: str, photos: Path, tmp_path: Path, capsys: Output
+) -> None:
+    changes = {"latent": Latent(4, 6, 8), "scale": 1}
+    bundle = networks.bundle(tmp_path / "g.srd", networks.generator, ("rgb24",), **changes)
+    options = ["--ground-truth", str(photos)] if command == "quality" else []
+    assert main([command, str(bundle), *options]) == 1
+    assert "sr-generate runs it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

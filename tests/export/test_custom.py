@@ -11,6 +11,7 @@ from torch import nn
 from sr_deploy.errors import CheckpointError, NotFoundError
 from sr_export.custom import from_file, from_module
 from tests.export.networks import Convolutions, Windowed
+from tests.export.translators import UNet
 
 _FILE = """
 import torch
@@ -97,6 +98,12 @@ def test_scripted_modules() -> None:
 
 def test_windows_give_the_grid() -> None:
     assert from_module(Windowed(), "mine").grid == 4
+
+
+@pytest.mark.parametrize("levels", [5, 7])
+def test_deep_unets_take_any_size_on_their_grid(levels: int) -> None:
+    found = from_module(UNet(levels), "mine")
+    assert (found.grid, found.fixed_size, found.channels) == (2**levels, None, 3)
 
 
 def test_what_is_no_image_network_is_refused() -> None:

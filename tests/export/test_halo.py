@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 
 from sr_export import halo
 from sr_export.runner import OnnxRunner
@@ -43,3 +46,30 @@ def test_a_windowed_network_reaches_across_its_window() -> None:
 
 def test_a_global_network_has_none() -> None:
     assert _halo(Attended(), 2) is None
+
+
+class Pooled(nn.Module):
+    """Looks near, but what it pooled is enlarged by another factor at every size."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        small = functional.max_pool2d(image, 7, 3)
+        weights = functional.interpolate(small, image.shape[2:], mode="bilinear")
+        return image * torch.sigmoid(weights)
+
+
+class Rolled(nn.Module):
+    """Looks near, but past the left border it sees the right one."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + 0.5 * torch.roll(image, (2, 2), (2, 3))
+
+
+@pytest.mark.parametrize("make", [Pooled, Rolled])
+def test_a_network_that_cannot_be_divided_has_none(make: type[nn.Module]) -> None:
+    module = make()
+
+    def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(module(torch.from_numpy(image)))
+
+    found = halo.measure(run, channels=3, scale=1, grid=1, minimum=16, batch=1)
+    assert found is None

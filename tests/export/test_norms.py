@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from sr_deploy.errors import CheckpointError
-from sr_export.norms import fold
+from sr_export.norms import fold, unnormalise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,24 @@ def trained(
         network(torch.randn(shape)).square().mean().backward()
         optimizer.step()
     return network.eval()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_module_without_its_norms_takes_what_was_folded(norm: str) -> None:
+    network = trained(LAYERS["Conv2d"], NORMS[norm])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the old spellings are deprecated
+        other = nn.Sequential(nn.Identity(), NORMS[norm](LAYERS["Conv2d"]()))
+    unnormalise(other)
+    folded = fold(network.state_dict())
+    assert other.state_dict().keys() == folded.keys()
+    with torch.no_grad():
+        for name, each in other.state_dict().items():
+            each.copy_(folded[name])
+    x = torch.randn(3, 5, 9, 9)
+    assert torch.allclose(other(x), network(x), rtol=1e-5, atol=1e-6)
+    other.train()(x)  # nothing changes the weights any more
+    assert torch.allclose(other(x), network(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)

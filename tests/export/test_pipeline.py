@@ -74,3 +74,18 @@ def test_a_network_of_nan_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(CheckpointError, match="the network itself gives NaN or infinity"):
         _build(network(module), tmp_path, monkeypatch)
     assert not (tmp_path / "manifest.json").exists()
+
+
+class Noisy(Convolutions):
+    """Adds noise that is drawn anew each time, as generators with style do."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        output = super().forward(image)
+        return output + 0.1 * torch.randn_like(output)
+
+
+def test_a_network_that_draws_random_numbers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointError, match="gives two results for one image"):
+        _build(network(Noisy()), tmp_path, monkeypatch)

@@ -63,3 +63,15 @@ def test_bgr_turns_the_channels_on_both_sides() -> None:
 def test_untrained_networks_keep_the_unit_range() -> None:
     torch.manual_seed(0)
     assert guess(_torch_runner(Convolutions()), 3, 2, (64, 64)).plain
+
+
+def test_pictures_that_fill_what_tanh_gives_are_of_a_tanh() -> None:
+    """A translator restores no photo, so that only its own output tells."""
+
+    def inverted(image: np.ndarray, strength: float = 1.0) -> np.ndarray:
+        return (strength * np.tanh(-4 * image[..., ::-1])).astype(np.float32)
+
+    found = guess(inverted, 3, 1, (64, 64))
+    assert (found.input, found.output) == ((-1, 1), (-1, 1))
+    assert guess(lambda image: inverted(image, 0.5), 3, 1, (64, 64)).plain  # too dull to tell
+    assert guess(lambda image: inverted(image, 2.0), 3, 1, (64, 64)).plain

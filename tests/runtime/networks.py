@@ -181,6 +181,44 @@ def unusual(path: Path, pixel_format: PixelFormat, model: Model) -> None:
     graph.save(path, model)
 
 
+def mixing(model: Model) -> np.ndarray:
+    """Return the matrix that `generator` has for a model, (size, height * width * channels)."""
+    assert model.latent is not None
+    pixels = model.latent.height * model.latent.width * model.channels
+    return np.random.default_rng(0).normal(0, 40, (model.latent.size, pixels)).astype(np.float32)
+
+
+def generator(path: Path, _: PixelFormat, model: Model) -> None:
+    """Write a network that makes images out of numbers: a matrix, and gray where all are zero."""
+    assert model.latent is not None
+    size, height, width = dataclasses.astuple(model.latent)
+    nodes = [
+        helper.make_node("MatMul", ["input", "matrix"], ["mixed"]),
+        helper.make_node("Add", ["mixed", "gray"], ["lifted"]),
+        helper.make_node("Clip", ["lifted", "black", "white"], ["clipped"]),
+        helper.make_node("Round", ["clipped"], ["rounded"]),
+        helper.make_node("Reshape", ["rounded", "shape"], ["image"]),
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.UINT8),
+    ]
+    constants = {
+        "matrix": mixing(model),
+        "gray": np.float32(128),
+        "black": np.float32(0),
+        "white": np.float32(255),
+        "shape": np.array([-1, height, width, model.channels]),
+    }
+    result = ["n", height, width, model.channels]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", size])],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, result)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+
+
 def _unpack(graph: _Graph, pixel_format: PixelFormat) -> str:
     white = 65535.0 if pixel_format in DEEP else 255.0
     graph.add("Cast", to=TensorProto.FLOAT)

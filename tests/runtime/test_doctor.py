@@ -36,6 +36,17 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["cores"] >= 1
 
 
+def test_every_device_of_onnx_runtime_comes_with_its_precisions(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert "cuda: fp16, fp32, int8 (fastest first)" in text
+    assert "tensorrt: int8, fp16, fp32 (fastest first)" in text
+
+
 def test_what_is_missing_comes_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

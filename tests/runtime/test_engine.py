@@ -459,6 +459,96 @@ def test_where_no_backend_takes_the_network_the_best_says_why(
     ]
 
 
+class Picky(ShortOfMemory):
+    """A backend whose device refuses some precisions, and has not the memory for others."""
+
+    def __init__(self, name: str, refused: str = "", too_large: str = "") -> None:
+        super().__init__(1_000_000)
+        self.name, self.refused, self.too_large = name, refused.split(), too_large.split()
+        self.asked: list[str] = []
+
+    def precisions(self, _device: str | None) -> tuple[str, ...]:
+        return ("int8", "fp16", "fp32")
+
+    def load(self, job: Job) -> ShortOfMemory:
+        self.asked.append(f"{job.precision} {job.pixel_format}")
+        if job.precision in self.refused:
+            raise BackendError(f"{self.name}: no {job.precision} here")
+        if job.precision in self.too_large:
+            raise OutOfMemoryError(f"{self.name}: {job.precision} is too large")
+        return self
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "several.srd"
+    return networks.bundle(folder, precisions=("fp32", "fp16", "int8"))
+
+
+@pytest.mark.parametrize(
+    ("refused", "tried", "warnings"),
+    [
+        ("", ["int8"], []),
+        ("int8", ["int8", "fp16"], ["best: no int8 here; going on with fp16"]),
+        ("int8 fp16", ["int8", "fp16", "fp32"], ["best: no int8 here; going on with fp32"]),
+    ],
+)
+def test_a_precision_that_the_device_refuses_gives_way_to_the_next_of_the_same_backend(
+    several: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    refused: str,
+    tried: list[str],
+    warnings: list[str],
+) -> None:
+    best, other = Picky("best", refused), Picky("other")
+    monkeypatch.setattr(backends, "candidates", lambda *_: [best, other])
+    with caplog.at_level(logging.WARNING), Engine(several) as engine:
+        assert (engine.spec.backend, engine.spec.precision) == ("best", tried[-1])
+        assert best.asked == [f"{each} rgb24" for each in tried]
+        assert caplog.messages == warnings
+        # Frames of other formats are looked at on their own.
+        best.asked.clear()
+        engine.upscale(image(9, 7, 3, dtype=np.uint16))
+        assert best.asked == [f"{each} rgb48" for each in tried]
+        assert engine.spec.precision == tried[-1]
+    assert other.asked == []
+
+
+def test_only_when_a_backend_takes_no_precision_the_next_one_is_asked(
+    several: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    best, other = Picky("best", "int8 fp16 fp32"), Picky("other", "int8")
+    monkeypatch.setattr(backends, "candidates", lambda *_: [best, other])
+    with caplog.at_level(logging.WARNING), Engine(several) as engine:
+        assert (engine.spec.backend, engine.spec.precision) == ("other", "fp16")
+    assert len(best.asked) == 3
+    assert caplog.messages == [
+        "other: no int8 here; going on with fp16",
+        "best: no int8 here; going on with other",
+    ]
+
+
+def test_a_precision_that_was_asked_for_is_the_only_one(
+    several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = Picky("only", "int8")
+    monkeypatch.setattr(backends, "candidates", lambda *_: [only])
+    with pytest.raises(BackendError, match="only: no int8 here"):
+        Engine(several, precision="int8")
+    assert only.asked == ["int8 rgb24"]
+
+
+def test_where_memory_is_too_small_for_a_precision_larger_ones_are_not_tried(
+    several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best, other = Picky("best", too_large="int8"), Picky("other")
+    monkeypatch.setattr(backends, "candidates", lambda *_: [best, other])
+    with Engine(several) as engine:
+        assert (engine.spec.backend, engine.spec.precision) == ("other", "int8")
+    assert best.asked == ["int8 rgb24"]
+
+
 def test_the_network_of_other_frames_gives_back_what_it_keeps(random: Path) -> None:
     with Engine(random) as engine:
         engine.upscale(image(40, 40, 3))

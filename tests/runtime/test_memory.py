@@ -115,6 +115,19 @@ def test_what_a_budget_allows_also_fits_and_one_pixel_more_does_not() -> None:
         budget.require(pixels + 1, footprint, 20 * MIB, 15, "it")
 
 
+def test_where_every_pixel_looks_at_every_other_memory_grows_with_the_square() -> None:
+    model = dataclasses.replace(MODEL, bytes_per_pixel=1000, bytes_per_pair=0.5, parameters=0)
+    footprint = Footprint.of(model, "rgb24", factor=2, fixed=0, copies=0)
+    assert footprint.times(3) == Footprint(0, 3 * 2000, 3 * 1.0)
+    budget = Budget(100 * MIB, 0)
+    pixels = budget.pixels(footprint, 0, 0)
+    assert pixels**2 + 2000 * pixels == pytest.approx(100 * MIB, rel=1e-3)  # whole pixels
+    budget.require(pixels, footprint, 0, 0, "it")
+    with pytest.raises(OutOfMemoryError):
+        budget.require(pixels + 1, footprint, 0, 0, "it")
+    assert budget.pixels(footprint, 101 * MIB, 0) <= 0
+
+
 def test_a_frame_that_cannot_fit_says_what_it_would_need() -> None:
     with pytest.raises(
         OutOfMemoryError,

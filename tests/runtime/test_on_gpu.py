@@ -95,6 +95,21 @@ def test_tensorrt_gives_what_onnx_runtime_gives(bundle: Path, size: tuple[int, i
             assert np.abs(engine.upscale(image) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_onnx_runtime_gives_on_a_gpu_what_it_gives_on_a_cpu(tmp_path: Path, device: str) -> None:
+    provider = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}[device]
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if provider not in onnxruntime.get_available_providers():
+        pytest.skip(f"this build of ONNX Runtime has no {provider}")
+    folder = networks.bundle(tmp_path / "net.srd")
+    with Engine(folder, backend="onnxruntime", device=device, precision="fp32") as engine:
+        assert engine.spec.device == f"{device}:0"
+        for size in ((64, 96), (64, 96), (33, 200), (64, 96)):
+            image = frame(*size) // 4 + 90
+            # Sums of other order may round to the other side; the TensorRT provider rounds to TF32.
+            assert np.abs(engine.upscale(image) - exact(folder, image)).max() <= 1
+
+
 def test_a_stream_gives_the_same_as_single_frames(bundle: Path) -> None:
     images = [frame(270, 480, seed=i) for i in range(12)]
     with Engine(bundle, backend="tensorrt", precision="fp32") as engine:

@@ -43,7 +43,15 @@ def test_formats_follow_channels_and_bytes(channels: int, itemsize: int, expecte
 def test_auto_is_the_fastest_that_the_bundle_has(
     held: tuple[str, ...], computed: Any, wanted: str, found: str
 ) -> None:
-    assert selection.choose(bundle(*held), "rgb24", wanted, computed).precision == found
+    assert selection.choices(bundle(*held), "rgb24", wanted, computed)[0].precision == found
+
+
+def test_auto_is_all_that_the_device_computes_and_a_named_one_is_alone() -> None:
+    held = bundle("fp32", "fp16", "int8")
+    named = [each.precision for each in selection.choices(held, "rgb24", "fp16", EVERYTHING)]
+    assert named == ["fp16"]
+    found = selection.choices(held, "rgb24", "auto", ("int8", "bf16", "fp32"))
+    assert [each.precision for each in found] == ["int8", "fp32"]
 
 
 def test_auto_leaves_out_what_the_backend_computes_worse() -> None:
@@ -54,7 +62,7 @@ def test_auto_leaves_out_what_the_backend_computes_worse() -> None:
     held = Bundle(Path("net.srd"), make(variants=variants))
 
     def chosen(wanted: str, backend: str) -> str:
-        return selection.choose(held, "rgb24", wanted, EVERYTHING, backend).precision
+        return selection.choices(held, "rgb24", wanted, EVERYTHING, backend)[0].precision
 
     assert chosen("auto", "openvino") == "fp32"
     assert chosen("auto", "tensorrt") == "int8"
@@ -75,7 +83,7 @@ def test_a_precision_named_for_8_bits_leaves_16_bits_the_most_exact(
     deep: tuple[str, ...], wanted: str, found: str
 ) -> None:
     mixed = bundle("fp32", "int8", deep=deep)
-    assert selection.choose(mixed, "rgb48", wanted, EVERYTHING).precision == found
+    assert selection.choices(mixed, "rgb48", wanted, EVERYTHING)[0].precision == found
 
 
 @pytest.mark.parametrize(
@@ -91,22 +99,22 @@ def test_what_cannot_be_had_is_refused_with_what_can(
     held: tuple[str, ...], computed: Any, wanted: str, there: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=f"{wanted} cannot be had.*there is {there}$"):
-        selection.choose(bundle(*held), "rgb24", wanted, computed)
+        selection.choices(bundle(*held), "rgb24", wanted, computed)
 
 
 def test_a_precision_that_the_exporter_refused_comes_with_its_reason() -> None:
     whole = bundle("fp32", refused={"int8": "41 dB, where 45 are wanted"})
     with pytest.raises(InvalidInputError, match="there is fp32; when it was exported: 41 dB"):
-        selection.choose(whole, "rgb24", "int8", EVERYTHING)
+        selection.choices(whole, "rgb24", "int8", EVERYTHING)
 
 
 def test_an_unknown_precision_is_refused_with_those_known() -> None:
     with pytest.raises(InvalidInputError, match="no precision 'fp8'; choose auto or one of fp32"):
-        selection.choose(bundle("fp32"), "rgb24", "fp8", EVERYTHING)
+        selection.choices(bundle("fp32"), "rgb24", "fp8", EVERYTHING)
 
 
 def test_a_bundle_with_nothing_for_the_frames_says_what_it_has() -> None:
     with pytest.raises(BundleError, match=r"rgb48 \(it has rgb24\)"):
-        selection.choose(bundle("fp32"), "rgb48", "auto", EVERYTHING)
+        selection.choices(bundle("fp32"), "rgb48", "auto", EVERYTHING)
     with pytest.raises(BundleError, match="no variants"):
-        selection.choose(bundle(), "rgb24", "auto", EVERYTHING)
+        selection.choices(bundle(), "rgb24", "auto", EVERYTHING)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from sr_deploy.errors import (
     OutOfMemoryError,
 )
 from sr_deploy.files import sha256_of
-from sr_deploy.plan_record import SCHEMA, Device, Record, Shapes
+from sr_deploy.manifest import Latent, Precision
+from sr_deploy.plan_record import SCHEMA, Device, Record, Shape, Shapes
 from tests.runtime import fake_tensorrt, networks
 from tests.runtime.fake_cuda import FakeCuda, Status
 from tests.runtime.oracles import Convolutions, frame
@@ -55,37 +57,48 @@ def bundle(tmp_path: Path) -> Path:
     return networks.bundle(tmp_path / "net.srd", formats=("rgb24",), halo=halo)
 
 
+@pytest.mark.usefixtures("tensorrt")
+def test_generators_are_left_to_others(tmp_path: Path) -> None:
+    changes = {"latent": Latent(4, 6, 8), "scale": 1}
+    folder = networks.bundle(tmp_path / "g.srd", networks.generator, ("rgb24",), **changes)
+    with pytest.raises(BackendError, match="not for generators; openvino and onnxruntime run"):
+        Engine(folder, backend="tensorrt", build="never")
+
+
+def kept(
+    bundle: Path,
+    tensorrt: Any,
+    precision: Precision,
+    least: Shape = (1, 40, 50),
+    most: Shape | None = None,
+    **changes: Any,
+) -> Record:
+    """Put a plan into a bundle, as the builder does; if it was refused, only its record."""
+    most = most or least
+    record = Record(
+        schema=SCHEMA,
+        onnx=sha256_of(bundle / f"{precision}-rgb24.onnx"),
+        precision=precision,
+        tensorrt=tensorrt.__version__,
+        device=Device("Fake GPU", (9, 0), "for CUDA 12.8"),
+        shapes=Shapes(least, most, most),
+        reach="gpu",
+        version_compatible=False,
+        settings={},
+        plan=None,
+        refused=(),
+        device_memory=1000,
+    )
+    record = dataclasses.replace(record, **changes)
+    content = fake_tensorrt.plan(least, most, memory=record.device_memory)
+    plan = plans.write(bundle, record, None if record.refused else content)
+    return record if plan is None else plan.record
+
+
 @pytest.fixture
 def store(bundle: Path, tensorrt: Any) -> Store:
-    """Put plans into the bundle, as the builder does."""
-    onnx = sha256_of(bundle / "fp32-rgb24.onnx")
-
-    def stored(
-        least: tuple[int, int, int], most: tuple[int, int, int] | None = None, **changes: Any
-    ) -> Record:
-        most = most or least
-        record = Record(
-            schema=SCHEMA,
-            onnx=onnx,
-            precision="fp32",
-            tensorrt=tensorrt.__version__,
-            device=Device("Fake GPU", (9, 0), "for CUDA 12.8"),
-            shapes=Shapes(least, most, most),
-            reach="gpu",
-            version_compatible=False,
-            settings={},
-            plan=None,
-            refused=(),
-            device_memory=1000,
-        )
-        record = dataclasses.replace(record, **changes)
-        plan = plans.write(
-            bundle, record, fake_tensorrt.plan(least, most, memory=record.device_memory)
-        )
-        assert plan is not None
-        return plan.record
-
-    return stored
+    """Put plans of FP32 into the bundle."""
+    return functools.partial(kept, bundle, tensorrt, "fp32")
 
 
 def opened(bundle: Path, **more: Any) -> Engine:
@@ -182,6 +195,60 @@ def test_what_is_missing_is_built_when_that_is_allowed(
         assert np.array_equal(engine.upscale(image), NETWORK(image))
     assert asked == [(bundle, "fp32", "rgb24", 0)]
     assert "takes minutes" in caplog.text
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    return networks.bundle(
+        tmp_path / "several.srd", formats=("rgb24",), precisions=precisions, halo=NETWORK.halo
+    )
+
+
+def test_where_the_gpu_refuses_int8_auto_builds_fp16_and_says_why(
+    several: Path,
+    tensorrt: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = []
+
+    def build(folder: Path, precision: Precision, *_: Any) -> None:
+        asked.append(precision)
+        if precision == "int8":
+            raise BackendError("no TensorRT plan could be built: no fast INT8 on this GPU")
+        kept(folder, tensorrt, precision)
+
+    monkeypatch.setattr(rebuilding, "build", build)
+    image = frame(40, 50)
+    with Engine(several) as engine:
+        assert (engine.spec.backend, engine.spec.precision) == ("tensorrt", "fp16")
+        assert np.array_equal(engine.upscale(image), NETWORK(image))
+    assert asked == ["int8", "fp16"]
+    assert "no fast INT8 on this GPU; going on with fp16" in caplog.messages[-1]
+    with pytest.raises(BackendError, match="no fast INT8"):
+        Engine(several, backend="tensorrt", precision="int8")
+    assert asked == ["int8", "fp16", "int8"]
+
+
+def test_what_was_thrown_away_before_is_not_built_again_and_auto_takes_the_next_plan(
+    several: Path, tensorrt: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept(several, tensorrt, "int8", refused=("as exported: the image is of one colour",))
+    kept(several, tensorrt, "fp16")
+    with Engine(several, backend="tensorrt") as engine:
+        assert engine.spec.precision == "fp16"
+    (said,) = caplog.messages
+    assert "of one colour" in said
+    assert said.endswith("going on with fp16")
+
+
+def test_without_building_auto_takes_the_fastest_plan_that_there_is(
+    several: Path, tensorrt: Any
+) -> None:
+    kept(several, tensorrt, "fp32")
+    with opened(several) as engine:
+        assert engine.spec.precision == "fp32"
 
 
 def test_a_damaged_plan_never_reaches_tensorrt_and_is_built_again(

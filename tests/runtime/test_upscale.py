@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from sr_deploy import images, memory, upscale
+from sr_deploy import images, manifest, memory, upscale
 from sr_deploy.errors import BackendError, OutOfMemoryError
 from sr_deploy.images import Metadata, Picture
+from tests.runtime import manifests
 
 if TYPE_CHECKING:
     from sr_deploy.images.picture import AnyPixels
@@ -67,6 +68,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with pictures of several kinds in photos/."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(upscale, "Engine", FakeEngine)
+    Path("net.srd").mkdir()
+    Path("net.srd", manifest.NAME).write_text(manifests.make().to_json())
     folder = Path("photos")
     (folder / "sub").mkdir(parents=True)
     images.write(folder / "a.png", Picture(np.full((3, 4, 3), 7, np.uint8)))

@@ -12,6 +12,7 @@ import pytest
 
 from sr_deploy import Engine
 from sr_deploy.backends.host import HostLane
+from sr_deploy.backends.onnxruntime_devices import DeviceInputs, Place
 from sr_deploy.errors import BundleError, InvalidInputError, OutOfMemoryError, TilingNeededError
 from sr_deploy.manifest import Model, PixelFormat, YuvFormat
 from sr_deploy.yuv import YuvFrame, coefficients
@@ -60,6 +61,13 @@ def test_colours_stay_as_they_are(backend: str, pixel_format: YuvFormat, bundle:
             np.testing.assert_array_equal(yuv_oracle.codes(result), _repeated(frame))
             assert (result.matrix, result.full_range) == (kind.matrix, kind.full_range)
             assert (result.height, result.width) == (2 * height, 2 * width)
+
+
+def test_colours_go_to_a_device_as_the_pixels_do(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Place, "inputs", lambda _: DeviceInputs("cpu", 0))
+    test_colours_stay_as_they_are("onnxruntime", "nv12", bundle)
 
 
 def test_a_shape_that_keeps_coming_is_compiled_for(bundle: Path) -> None:

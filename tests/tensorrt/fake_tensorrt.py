@@ -56,6 +56,7 @@ class FakeTensorRt(types.ModuleType):
     Attributes:
         faults: What is wrong with the next builds, one each: "black", "noise", "none" or "refused".
         builds: The configurations of all builds.
+        fast_int8: Whether the GPU has INT8, which 11 takes for granted.
     """
 
     def __init__(self, version: str, cuda: FakeCuda) -> None:
@@ -65,6 +66,7 @@ class FakeTensorRt(types.ModuleType):
         self.cuda = cuda
         self.faults: list[str] = []
         self.builds: list[_Config] = []
+        self.fast_int8 = True
         # Numbers move between versions.
         self.BuilderFlag = _enum("BuilderFlag", _PRECISIONS[version] + _FLAGS, 0 if old else 3)
         self.NetworkDefinitionCreationFlag = _enum("Creation", _CREATION[version])
@@ -104,6 +106,8 @@ class _Monitor:
 class _Builder:
     def __init__(self, trt: FakeTensorRt, log: _Logger) -> None:
         self._trt, self._log = trt, log
+        if not trt.typed_only:
+            self.platform_has_fast_int8 = trt.fast_int8
 
     def create_network(self, flags: int = 0) -> _Network:
         creation = self._trt.NetworkDefinitionCreationFlag

@@ -126,6 +126,16 @@ def test_every_name_that_is_looked_for_is_there_in_some_version() -> None:
         and isinstance(node.value, str)
         and _FLAG.fullmatch(node.value)
     }
+    wanted |= {
+        (path.name, node.args[1].value)
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("getattr", "hasattr")
+        and isinstance(node.args[1], ast.Constant)
+        and isinstance(node.args[1].value, str)
+    }
     assert len(wanted) > 5
     assert {each for each in wanted if each[1] not in known | _OTHERS} == set()
 
@@ -137,7 +147,7 @@ def test_the_fake_has_nothing_that_the_real_one_lacks(number: str) -> None:
         pytest.skip(f"no bindings of TensorRT {number}")
     names = real.names()
     fake = fake_tensorrt.FakeTensorRt(number, FakeCuda())
-    ours = {"cuda", "faults", "builds", "typed_only"}
+    ours = {"cuda", "faults", "builds", "fast_int8", "typed_only"}
     found = {name for name in vars(fake) if not name.startswith("__")} - ours
     assert found <= set(names)
     for name in found:

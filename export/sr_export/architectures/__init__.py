@@ -6,5 +6,6 @@ import_spandrel()  # before what imports it
 
 from sr_export.architectures.layers import MismatchError  # noqa: E402
 from sr_export.architectures.recognition import ARCHITECTURES, PlainArch, find  # noqa: E402
+from sr_export.architectures.translators import TRANSLATORS, Translator  # noqa: E402
 
-__all__ = ["ARCHITECTURES", "MismatchError", "PlainArch", "find"]
+__all__ = ["ARCHITECTURES", "TRANSLATORS", "MismatchError", "PlainArch", "Translator", "find"]

@@ -98,7 +98,7 @@ def read(tensors: Mapping[str, Tensor]) -> Chain:
         MismatchError: there are other layers, or their channels do not fit each other.
     """
     found: list[Stage] = []
-    for layer in _layers(tensors):
+    for layer in layers_of(tensors):
         if layer.kind == "kernel":
             weight, bias = layer.tensors["weight"], layer.tensors.get("bias")
             found.append(Stage(layer.name, weight, bias, transposed=False))
@@ -133,7 +133,12 @@ def _is_constant(stage: Stage) -> bool:
     return bool((matrix == matrix.diag().diag()).all())
 
 
-def _layers(tensors: Mapping[str, Tensor]) -> list[Layer]:
+def layers_of(tensors: Mapping[str, Tensor]) -> list[Layer]:
+    """Return the modules that weights are of, in the order in which they run.
+
+    Raises:
+        MismatchError: one is of no kind that such networks have.
+    """
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, part = key.rpartition(".")

@@ -59,7 +59,7 @@ def build(order: Order, report: Callable[[str], None]) -> bytes:
         found = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
         raise BackendError(f"TensorRT {version()} cannot read {Path(order.onnx).name}: {found}")
     config = builder.create_builder_config()
-    _set_precision(config, order)
+    _set_precision(builder, config, order)
     _set_tactics(config)
     _set(config, order.settings)
     _set_shapes(builder, config, network, order.shapes)
@@ -82,7 +82,14 @@ def _rewritten(order: Order) -> bytes:
     return retyping.mixed(content) if order.recipe.rewriting == "mixed" else content
 
 
-def _set_precision(config: trt.IBuilderConfig, order: Order) -> None:
+def _set_precision(builder: trt.Builder, config: trt.IBuilderConfig, order: Order) -> None:
+    """Ask for the precision, where the file's types do not.
+
+    Raises:
+        BackendError: the GPU would compute INT8 more slowly than the rest of the network.
+    """
+    if "INT8" in order.recipe.flags and not getattr(builder, "platform_has_fast_int8", True):
+        raise BackendError(f"TensorRT {version()} has no fast INT8 on this GPU")
     for name in order.recipe.flags:
         config.set_flag(getattr(trt.BuilderFlag, name))
     if order.exact:

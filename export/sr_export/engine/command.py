@@ -99,6 +99,10 @@ def run(arguments: argparse.Namespace) -> int:
         SrDeployError: nothing can be built.
     """
     bundle = Bundle.open(arguments.checkpoint)
+    if bundle.manifest.model.latent is not None:
+        raise InvalidInputError(
+            f"{bundle.folder}: plans are built for networks that take images, not for generators"
+        )
     frames = arguments.format or pixel_format(bundle.manifest.model.channels, itemsize=1)
     variants = _variants(bundle, arguments.engine, frames)
     choice = Choice(arguments.frame, arguments.tile, arguments.batch, arguments.range)

@@ -154,6 +154,20 @@ def channel_ranges(
     return found
 
 
+def sizes(
+    model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
+) -> dict[str, int]:
+    """Return how many values some tensors have, of as many tiles as the model takes at once.
+
+    Raises:
+        ExportError: ONNX Runtime cannot run the model.
+    """
+    if not names:
+        return {}
+    found = _watching(model, names, "Size")(next(_batches(model, tiles)))
+    return {name: int(each) for name, each in zip(names, found, strict=True)}
+
+
 def watched(
     model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
 ) -> Iterator[list[NDArray[np.float32]]]:
@@ -179,13 +193,10 @@ def _groups(
     model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
 ) -> Iterator[list[str]]:
     """Divide tensors into groups that fit into memory together; each has at least one."""
-    if not names:
-        return
-    sizes = _watching(model, names, "Size")(next(_batches(model, tiles)))
     group: list[str] = []
     room = _GROUP_BYTES
-    for name, size in zip(names, sizes, strict=True):
-        taken = int(size) * np.float32().itemsize
+    for name, size in sizes(model, names, tiles).items():
+        taken = size * np.float32().itemsize
         if group and taken > room:
             yield group
             group, room = [], _GROUP_BYTES
@@ -202,7 +213,9 @@ def _batches(
     size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     for start in range(0, len(tiles), size):
         chosen = [tiles[i % len(tiles)] for i in range(start, start + size)]
-        yield samples.as_float(np.stack(chosen))
+        given: NDArray[Any] = np.stack(chosen)
+        # What a generator takes is float already.
+        yield given if given.dtype == np.float32 else samples.as_float(given)
 
 
 def _watching(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sr_deploy.errors import ExportError
-from sr_deploy.manifest import Precision, Quality, Quantisation
+from sr_deploy.manifest import Precision, Quality, Quantisation, Step
 from sr_export import pixels
-from sr_export.precision import gate
+from sr_export.precision import activations, gate, placement
 from sr_export.precision.cache import statistics
 from sr_export.precision.gate import Gate
 from sr_export.precision.half import LARGEST_FP16
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sr_export.options import Options
     from sr_export.precision.half import Half
     from sr_export.precision.placement import Layer
+    from sr_export.precision.tuning import Placed
 
 # What looking may cost on a heavy network, in operations: a minute or two on a laptop. Less is
 # looked at then, but never less than the smallest of each.
@@ -52,7 +54,11 @@ class Subject:
     fixed_size: tuple[int, int] | None
     fixed_batch: int | None
     operations: float
-    """Per low-resolution pixel."""
+    """Per low-resolution pixel; of a generator, per image."""
+    material: Material | None = None
+    """What to calibrate on and to judge by; None: photos."""
+    trained: Placed | None = None
+    """The layers that were trained in INT8; None: it is calibrated."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,9 @@ class _Workshop:
         self._options = options
         self._report = report
         self._format = pixels.formats(3 if subject.channels == 3 else 1)[0]
-        self._material = _affordable(_gathered(subject, options, report), subject)
+        self._material = subject.material or _affordable(
+            _gathered(subject, options, report), subject
+        )
         report("measuring: FP32")
         wrapped = pixels.wrap(subject.model, self._format)
         self._gate = Gate(self._material.exam, self._runner(wrapped))
@@ -113,7 +121,8 @@ class _Workshop:
         int8 = None
         if "int8" in wanted:
             try:
-                int8 = self._offer_int8(half)
+                offer = self._offer_int8 if self._subject.trained is None else self._offer_trained
+                int8 = offer(half)
             except ExportError as error:
                 self._refused["int8"] = str(error)
         return Offer(tuple(self._variants), self._refused, int8, self._scenes())
@@ -160,7 +169,7 @@ class _Workshop:
         def build(chosen: Sequence[Layer], fitted: bool) -> Recipe:
             return Recipe(workpiece.quantised(chosen, fitted=fitted), half)
 
-        seen = sum(each.shape[0] * each.shape[1] for each in self._material.tiles)
+        seen = sum(math.prod(each.shape[:-1]) for each in self._material.tiles)
         found = Search(
             workpiece.layers,
             workpiece.shares(self._subject.operations / 2 * seen),
@@ -176,6 +185,30 @@ class _Workshop:
             return None
         layers = len(workpiece.layers)
         return Quantisation(self._material.text, self._options.method, layers, found.steps)
+
+    def _offer_trained(self, half: Half) -> Quantisation | None:
+        """Offer INT8 as it was in training, if that holds."""
+        model, trained = self._subject.model, self._subject.trained
+        assert trained is not None
+        network = placement.quantised(model, trained.layers, trained.thresholds, trained.fitted)
+        self._attempt("int8", Recipe(network, half))
+        if "int8" not in self._frames:
+            return None
+        quality = self._gate.compare(self._frames["int8"])
+        layers = placement.layers(model)
+        inputs = sorted({each.input for each in layers})
+        values = activations.sizes(model, inputs, self._material.tiles)
+        seen = self._material.tiles[0].shape[0] * self._material.tiles[0].shape[1]
+        seen *= self._subject.fixed_batch or 1
+        shares = placement.shares(layers, values, self._subject.operations / 2 * seen)
+        chosen = {each.name for each in trained.layers}
+        step = Step(
+            restored=tuple(sorted(shares.keys() - chosen)),
+            fitted=False,
+            share=round(sum(shares[name] for name in chosen), 4),
+            psnr=quality.psnr,
+        )
+        return Quantisation("nothing: as trained", "trained", len(layers), (step,))
 
     def _budget(self, precision: Precision) -> float:
         return self._options.budgets.get(precision, gate.BUDGETS[precision])

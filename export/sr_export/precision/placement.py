@@ -26,9 +26,9 @@ LEVELS = 127  # symmetric: -128 is not used
 # The first opset in which scales may be half; it changed nothing else of what we write.
 _OPSET = 19
 # Which axis of the weights is that of the output channels.
-_OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
+OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
 # Half precision's smallest normal number; below it, runtimes take a scale for zero.
-_SMALLEST_SCALE = 2.0**-14
+SMALLEST_SCALE = 2.0**-14
 # A grouped convolution with fewer channels a group has too few products for INT8 to pay.
 _LEAST_GROUP = 4
 
@@ -69,7 +69,7 @@ def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
     }
     found = []
     for node in graph.node:
-        if node.op_type in _OUTPUT_AXIS and node.input[1] in weights:
+        if node.op_type in OUTPUT_AXIS and node.input[1] in weights:
             shape = weights[node.input[1]]
             if _worthwhile(node, shape):
                 cost = _multiply_adds_per_value(node, shape)
@@ -97,6 +97,20 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((each.i for each in node.attribute if each.name == name), default)
 
 
+def shares(layers: Iterable[Layer], values: Mapping[str, float], total: float) -> dict[str, float]:
+    """Return what part of all multiply-adds each layer has, by its name.
+
+    Args:
+        layers: All that can compute in INT8.
+        values: How many values the input of each has.
+        total: The multiply-adds of the whole network.
+    """
+    spent = {each.name: each.multiply_adds_per_value * values[each.input] for each in layers}
+    # What is padded inside the graph counts here, but not in the total.
+    total = max(total, sum(spent.values()))
+    return {name: each / total for name, each in spent.items()}
+
+
 def quantised(
     model: onnx.ModelProto,
     chosen: Iterable[Layer],
@@ -122,7 +136,7 @@ def quantised(
     pairs: dict[str, str] = {}
     for node in graph.node:
         if node.name in names:
-            axis = _OUTPUT_AXIS[node.op_type]
+            axis = OUTPUT_AXIS[node.op_type]
             if fitted and node.name in fitted:
                 _store(graph, constants, node, fitted[node.name])
                 scales = fitted[node.name].scales
@@ -167,7 +181,7 @@ def weight_scales(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32
 
 def scale_of(threshold: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
     """Return the size of a level, as half precision holds it."""
-    scale = np.maximum(np.asarray(threshold, np.float32) / LEVELS, _SMALLEST_SCALE)
+    scale = np.maximum(np.asarray(threshold, np.float32) / LEVELS, SMALLEST_SCALE)
     half = scale.astype(np.float16)
     # Rounded up, so that the largest value is not clipped.
     return np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)

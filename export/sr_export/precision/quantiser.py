@@ -70,11 +70,5 @@ class Quantiser:
         Args:
             total: What the whole network takes for all tiles.
         """
-        spent = {
-            each.name: each.multiply_adds_per_value
-            * float(self._histograms[each.input].counts.sum())
-            for each in self.layers
-        }
-        # What is padded inside the graph counts here, but not in the total.
-        total = max(total, sum(spent.values()))
-        return {name: each / total for name, each in spent.items()}
+        values = {name: float(each.counts.sum()) for name, each in self._histograms.items()}
+        return placement.shares(self.layers, values, total)

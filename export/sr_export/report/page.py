@@ -124,6 +124,11 @@ def _search(manifest: Manifest) -> Markup:
 
 def _explained(found: Quantisation) -> str:
     layers = f"{found.layers} layers" if found.layers != 1 else "One layer"
+    if found.method == "trained":
+        return (
+            f"{layers} can compute in INT8. Which of them do, and the range of the activations, is "
+            "as in the training of the network, which simulated INT8; nothing was calibrated."
+        )
     return (
         f"{layers} can compute in INT8. Those that cost most quality are put back to half "
         f"precision, until the rest is close enough to FP32. "

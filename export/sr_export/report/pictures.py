@@ -33,7 +33,7 @@ class Scene:
 
     name: str
     low: NDArray[np.uint8]
-    """H x W x C, C 1 or 3: what went in."""
+    """H x W x C, C 1 or 3: what went in; or the numbers that a generator made it of."""
     outputs: Mapping[Precision, NDArray[np.uint8]]
     """sH x sW x C: of FP32 and of each precision that is offered, or was refused."""
     truth: NDArray[np.uint8] | None
@@ -42,6 +42,8 @@ class Scene:
     def __post_init__(self) -> None:
         if "fp32" not in self.outputs:
             raise ValueError(f"{self.name}: no FP32 output; it is what all are compared with")
+        if self.low.ndim == 1:
+            return
         height, width, channels = self.low.shape
         scale = self.outputs["fp32"].shape[0] // height
         wanted = (scale * height, scale * width, channels)

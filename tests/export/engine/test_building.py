@@ -73,6 +73,18 @@ def test_int8_gets_flags_where_types_do_not_say_it(
     assert config.flags == precisions | {"TF32"}
 
 
+def test_without_fast_int8_there_is_no_plan_of_it_and_the_record_says_so(workshop: Open) -> None:
+    shop = workshop("8.6.0")
+    shop.tensorrt.fast_int8 = False
+
+    record = shop.building().build(variant(shop, "int8"), SHAPES)
+
+    assert record.plan is None
+    assert all("no fast INT8 on this GPU" in each for each in record.refused)
+    assert shop.tensorrt.builds == []
+    assert shop.building().build(variant(shop, "fp16"), SHAPES).plan is not None
+
+
 def test_fp32_is_not_rounded_to_tf32(workshop: Open) -> None:
     shop = workshop("10.3.0")
 
