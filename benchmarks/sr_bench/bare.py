@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sr_bench.contenders import Frames, Job
+    from sr_bench.jobs import Frames, Job
     from sr_deploy.bundle import Bundle
 
 

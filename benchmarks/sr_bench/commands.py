@@ -68,6 +68,7 @@ def quality(arguments: argparse.Namespace) -> int:
 
     _check_targets(arguments)
     bundle = Bundle.open(arguments.bundle)
+    bundle.manifest.model.require_images()
     scale = bundle.manifest.model.scale
     chosen = quality.pairs(arguments.ground_truth, arguments.low_resolution, scale)
     made_by = setting.current()
@@ -124,6 +125,7 @@ def tune(arguments: argparse.Namespace) -> int:
         turn_seconds=arguments.turn,
     )
     bundle = Bundle.open(arguments.bundle)
+    bundle.manifest.model.require_images()
     with console.Progress() as progress:
         search = tune.search(bundle, wish, progress)
     console.say(tune.text(search))

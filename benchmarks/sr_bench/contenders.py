@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, get_args
 
 from sr_bench import interpreters
 from sr_bench.facts import Contender
+from sr_bench.jobs import STRONG
 from sr_deploy import backends, selection
 from sr_deploy.errors import BackendError, InvalidInputError
 from sr_deploy.manifest import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from sr_bench.jobs import Job, Opened
     from sr_deploy.bundle import Bundle
-
-    Frames = NDArray[np.uint8]
-
-# With these, glibc keeps freed memory for the next layer. Stock PyTorch gives it back and has it
-# mapped again, page by page, which costs a CPU more than half of the time of some networks.
-KEEP_PAGES = (
-    "glibc.malloc.mmap_threshold=4294967296:"
-    "glibc.malloc.trim_threshold=8589934592:"
-    "glibc.malloc.top_pad=268435456"
-)
-DEFAULT = Contender("sr-deploy", "auto", "auto")
-"""What `Engine(bundle)` is, with no argument."""
-_STRONG = ("channels_last", "compiled")
 
 
 def torch(device: str) -> tuple[Contender, ...]:
     """Return PyTorch's rows: as people run it, which is the baseline, and what is hard to beat."""
     half = "bf16" if device == "cpu" else "fp16"
-    strong = (Contender("torch", form, each) for each in ("fp32", half) for form in _STRONG)
+    strong = (Contender("torch", form, each) for each in ("fp32", half) for form in STRONG)
     return (Contender("torch", "contiguous", "fp32"), *strong)
 
 
@@ -71,7 +56,7 @@ def engines(
         computed = _precisions(name, device, pythons.get(name))
         for precision in precisions or get_args(Precision):
             try:
-                choice = selection.choose(bundle, frames, precision, computed)
+                choice = selection.choices(bundle, frames, precision, computed)[0]
             except InvalidInputError as error:
                 refusal = error
             else:
@@ -104,59 +89,6 @@ def _precisions(name: str, device: str | None, python: str | None) -> tuple[Prec
         said = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise BackendError(f"{python}: cannot use the backend {name}: {said[0]}")
     return tuple(json.loads(done.stdout))
-
-
-@dataclass(frozen=True)
-class Job:
-    """A contender, and what it needs to run."""
-
-    contender: Contender
-    bundle: str
-    checkpoint: str | None
-    """Of the network in the bundle; needed by torch."""
-    threads: int
-    device: str = "cpu"
-    memory: int | None = None
-    """Of the engine, in bytes: each gets what it would have alone on the machine."""
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables that its process needs beside the usual ones."""
-        strong = self.contender.backend in _STRONG
-        return {"GLIBC_TUNABLES": KEEP_PAGES} if strong else {}
-
-
-class Opened(Protocol):
-    """A contender that is ready to run. Frames are (N, H, W, C) uint8, in and out."""
-
-    ran: Contender | None
-    """What the default turned out to be; None: just the contender."""
-
-    def upscale(self, frames: Frames) -> NDArray[Any]:
-        """Upscale a batch, with all copies."""
-
-    def network(self, batches: Frames) -> Callable[[int], object] | None:
-        """Return a call of the network alone on one of the batches (M, N, H, W, C), by its index.
-
-        None: it cannot be told apart from the rest.
-        """
-
-    def through(self, frames: Iterator[Frames]) -> Iterator[NDArray[Any]] | None:
-        """Upscale frames (H, W, C) that follow one another, overlapped; None: it cannot."""
-
-    def staged(self, frames: Frames) -> dict[str, float]:
-        """Upscale a batch; return the milliseconds of each stage, in order."""
-
-    def settle(self) -> None:
-        """Do now what would otherwise be done once many frames have come."""
-
-    def clock(self) -> Callable[[Callable[[], object]], float]:
-        """Return what runs a call and says how many milliseconds it took."""
-
-    def device_memory(self) -> int | None:
-        """Return the most bytes of a GPU's memory that were held; None: no GPU, or unknown."""
-
-    def close(self) -> None:
-        """Give everything back."""
 
 
 def opened(job: Job) -> Opened:

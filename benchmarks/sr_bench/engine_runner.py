@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_bench import bare, clocks, meters
-from sr_bench.contenders import DEFAULT
 from sr_bench.facts import Contender
+from sr_bench.jobs import DEFAULT
 from sr_deploy.bundle import Bundle
 from sr_deploy.engine import Engine
 from sr_deploy.selection import pixel_format
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.contenders import Frames, Job
+    from sr_bench.jobs import Frames, Job
 
 
 class EngineRunner:
-    """An engine on a bundle; see `contenders.Opened`."""
+    """An engine on a bundle; see `jobs.Opened`."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

@@ -13,7 +13,7 @@ from sr_export import samples
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sr_bench.contenders import Frames, Opened
+    from sr_bench.jobs import Frames, Opened
 
 _CACHE = 64 << 20
 """More bytes than the last cache of most processors; a frame has left it when its turn comes."""

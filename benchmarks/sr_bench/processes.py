@@ -23,8 +23,8 @@ from sr_deploy.errors import BackendError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sr_bench.contenders import Job
     from sr_bench.facts import Size
+    from sr_bench.jobs import Job
     from sr_bench.timings import Form
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_bench import ceilings, contenders, quality, records, setting, speed, work
+from sr_bench.jobs import DEFAULT, Job
 from sr_bench.timings import Series, SpeedRecord
 from sr_deploy import machine
 from sr_deploy.bundle import Bundle
@@ -61,6 +62,8 @@ def targets(paths: Sequence[Path]) -> Iterator[list[tuple[Bundle, Path | None]]]
         if not path.exists():
             raise NotFoundError(f"{path}: no such bundle or checkpoint")
     bundles = [Bundle.open(path) for path in paths if path.is_dir()]
+    for each in bundles:
+        each.manifest.model.require_images()
     checkpoints = [path for path in paths if path.is_file()]
     with tempfile.TemporaryDirectory() as folder:
         if bundles:
@@ -78,7 +81,9 @@ def _exported(checkpoint: Path, folder: Path) -> Bundle:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise ExportError(f"{checkpoint}: could not be exported: {said[0]}")
-    return Bundle.open(target)
+    bundle = Bundle.open(target)
+    bundle.manifest.model.require_images()
+    return bundle
 
 
 def measure(
@@ -132,7 +137,7 @@ def _plans(
     model = bundle.manifest.model
     rows = chosen(bundle, wish, options.device, with_torch=checkpoint is not None)
     jobs = [
-        contenders.Job(
+        Job(
             each,
             str(bundle.folder.resolve()),
             None if checkpoint is None else str(checkpoint.resolve()),
@@ -177,5 +182,5 @@ def chosen(bundle: Bundle, wish: Wish, device: str, *, with_torch: bool) -> list
         backend_device = None if device == "cpu" else device
         rows += contenders.engines(bundle, named, wish.precisions, backend_device, wish.pythons)
     if wish.backends is None:
-        rows.append(contenders.DEFAULT)
+        rows.append(DEFAULT)
     return rows

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.contenders import Job
     from sr_bench.facts import Size
+    from sr_bench.jobs import Job
     from sr_bench.scores import Score
     from sr_bench.timings import Form, SpeedOptions, Work
     from sr_deploy.console import Progress

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.contenders import Frames, Job
     from sr_bench.facts import Contender
+    from sr_bench.jobs import Frames, Job
 
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _LAID_OUT = 8
@@ -26,7 +26,7 @@ _LAID_OUT = 8
 
 
 class TorchRunner:
-    """A checkpoint in PyTorch; see `contenders.Opened`."""
+    """A checkpoint in PyTorch; see `jobs.Opened`."""
 
     ran: Contender | None = None
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.contenders import Frames, Opened
+    from sr_bench.jobs import Frames, Opened
 
 _CLIP_FRAMES = 24
 _FRAMES_A_SECOND = 24

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_bench import forms, meters, setting, video
-from sr_bench.contenders import Job, opened
+from sr_bench.contenders import opened
 from sr_bench.forms import Calls, Stream
+from sr_bench.jobs import Job
 from sr_bench.video import Video
 from sr_deploy import strict
 from sr_deploy.bundle import Bundle
@@ -29,8 +30,8 @@ from sr_deploy.errors import SrDeployError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sr_bench.contenders import Opened
     from sr_bench.forms import Form
+    from sr_bench.jobs import Opened
     from sr_bench.meters import Meter
 
 # It is warm when so many calls in a row were no faster than the fastest before, by this much.

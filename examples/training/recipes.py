@@ -53,35 +53,23 @@ class Recipe:
 
 # For minutes on two processor cores. On a GPU, take ten to a hundred times the steps, and crops
 # twice as large.
+_SRRESNET = Recipe("srresnet", steps=2_000, batch=8, patch=24, rate=5e-4, average=0.99)
+_RRDB = Recipe("rrdb", steps=3_000, batch=8, patch=24, rate=5e-4, average=0.99)
+_SRGAN = Contest("vanilla", "pyramid", steps=1_000, rate=1e-4, weight=1e-3)
+_ESRGAN = Contest("relativistic", "pyramid", steps=1_000, rate=1e-4, weight=5e-3)
 RECIPES = {
     "espcn": Recipe("espcn", steps=20_000, batch=16, patch=32, rate=1e-3, average=0.999),
     "compact": Recipe("compact", steps=16_000, batch=16, patch=48, rate=1e-3, average=0.999),
-    "srresnet": Recipe("srresnet", steps=2_000, batch=8, patch=24, rate=5e-4, average=0.99),
-    "rrdb": Recipe("rrdb", steps=3_000, batch=8, patch=24, rate=5e-4, average=0.99),
-    "srgan": Recipe(
-        "srresnet",
-        steps=2_000,
-        batch=8,
-        patch=24,
-        rate=5e-4,
-        average=0.99,
-        contest=Contest("vanilla", "pyramid", steps=1_000, rate=1e-4, weight=1e-3),
-    ),
-    "esrgan": Recipe(
-        "rrdb",
-        steps=3_000,
-        batch=8,
-        patch=24,
-        rate=5e-4,
-        average=0.99,
-        contest=Contest("relativistic", "pyramid", steps=1_000, rate=1e-4, weight=5e-3),
-    ),
+    "srresnet": _SRRESNET,
+    "rrdb": _RRDB,
+    "srgan": replace(_SRRESNET, contest=_SRGAN),
+    "esrgan": replace(_RRDB, contest=_ESRGAN),
 }
 
 
 def for_int8(recipe: Recipe) -> Recipe:
     """Returns a recipe to fine-tune the network of another for INT8."""
-    return replace(recipe, steps=400, rate=1e-4, average=0.9, contest=None)
+    return replace(recipe, steps=400, rate=3e-5, average=0.9, contest=None)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from sr_bench import bare, contenders
-from sr_bench.contenders import DEFAULT, Job
 from sr_bench.engine_runner import EngineRunner
 from sr_bench.facts import Contender
+from sr_bench.jobs import DEFAULT, Job
 from sr_bench.torch_runner import TorchRunner
 from sr_deploy import backends
 from sr_deploy.bundle import Bundle

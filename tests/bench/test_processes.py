@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_bench import contenders
-from sr_bench.contenders import DEFAULT, Job
+from sr_bench import contenders, jobs
 from sr_bench.facts import Contender
+from sr_bench.jobs import DEFAULT, Job
 from sr_bench.processes import Process
 from sr_deploy.errors import BackendError, InvalidInputError, NotFoundError
 from tests.bench.conftest import Tiny
@@ -98,4 +98,4 @@ def test_strong_torch_keeps_its_pages_and_stock_torch_does_not() -> None:
     kept = {str(each): Job(each, "", None, 1).environment() for each in contenders.torch("cpu")}
     assert kept.pop("PyTorch eager FP32") == {}
     assert len(kept) == 4
-    assert all(each == {"GLIBC_TUNABLES": contenders.KEEP_PAGES} for each in kept.values())
+    assert all(each == {"GLIBC_TUNABLES": jobs.KEEP_PAGES} for each in kept.values())

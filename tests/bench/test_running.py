@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sr_bench import contenders, running
-from sr_bench.contenders import DEFAULT
 from sr_bench.facts import Contender
+from sr_bench.jobs import DEFAULT
 from sr_bench.running import Wish
 from sr_deploy.bundle import Bundle
 from sr_deploy.errors import BundleError, ExportError, InvalidInputError, NotFoundError

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sr_bench import contenders, quality, speed
-from sr_bench.contenders import Job
 from sr_bench.facts import Contender
+from sr_bench.jobs import Job
 from sr_bench.speed import Plan
 from sr_bench.timings import SpeedOptions
 from sr_deploy.console import Progress
