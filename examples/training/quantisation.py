@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from sr_deploy import console
 from sr_deploy.errors import InvalidInputError
 from sr_export import pipeline
 from sr_export.precision.placement import LEVELS, OUTPUT_AXIS, scale_of
@@ -106,7 +107,8 @@ def prepare(network: nn.Module, channels: int) -> dict[str, Trained]:
         CheckpointError, ExportError: the network cannot be exported.
     """
     norms = reduce_norms(network, channels)
-    start = pipeline.calibrated(network.state_dict(), lambda _: None)
+    with console.Progress() as progress:
+        start = pipeline.calibrated(network.state_dict(), progress.stage)
     weights = dict(network.named_parameters())
     with torch.no_grad():
         for name, each in start.items():

@@ -1,0 +1,162 @@
+"""One network exported as its owner would: what came of it, in each precision, tiled, and run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import torch
+
+from architectures.cells import build
+from sr_deploy import Engine, console
+from sr_deploy.bundle import Bundle
+from sr_deploy.errors import SrDeployError
+from sr_export import pipeline, samples
+from sr_export.options import Options
+from sr_export.runner import OnnxRunner
+
+if TYPE_CHECKING:
+    from architectures.cells import Cell
+    from sr_deploy.manifest import Manifest, Model, Precision
+
+BACKENDS = ("openvino", "onnxruntime")
+PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
+# Random weights can lose any number of decibels: looking for layers that do not is of no use.
+_BUDGETS = {"int8": 0.0}
+_FRAME = (72, 101)
+_STEP = 48
+
+
+class Row(TypedDict, total=False):
+    """What came of a network; either `error`, or all but it. What is measured of `Model`, too.
+
+    Attributes:
+        error: Why it is not exported.
+        seconds: Of the export.
+        worst_error: Largest difference from PyTorch at any shape, where white is 1.
+        runs: For each backend "yes", or what was wrong.
+        tiles: How the tiled result compares with the whole.
+        precisions: For each, the decibels against FP32 of the worst photo (None: equal frames), or
+            why it is not offered.
+        share: Of the multiply-adds that INT8 computes.
+    """
+
+    error: str
+    parameters: int
+    seconds: int
+    worst_error: float
+    runs: dict[str, str]
+    tiles: str
+    precisions: dict[str, float | str | None]
+    share: float
+    architecture: str
+    scale: int
+    channels: int
+    halo: int | None
+    multiple_of: int
+    minimum: int
+    fixed_size: tuple[int, int] | None
+    fixed_batch: int | None
+    gflop_per_megapixel: float
+    bytes_per_pixel: int
+
+
+def export(cell: Cell) -> Row:
+    """Build a network, export its weights as `sr-export` does, and run what comes out."""
+    try:
+        module, spec = build(cell)
+    except Exception as error:
+        return {"error": f"cannot be built: {error}"}
+    parameters = sum(each.numel() for each in module.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / f"{cell.name}.pth"
+        torch.save(module.state_dict(), checkpoint)
+        del module
+        target = checkpoint.with_suffix(".srd")
+        target.mkdir()
+        started = time.monotonic()
+        try:
+            manifest = pipeline.build(_options(cell, checkpoint, spec), target, lambda _: None)
+        except (SrDeployError, OSError, MemoryError) as error:
+            reason = console.describe(error).replace(f"{checkpoint}: ", "")
+            return {"error": reason, "parameters": parameters}
+        seconds = round(time.monotonic() - started)
+        bundle = Bundle.open(target)
+        model: Row = json.loads(manifest.to_json())["model"]
+        row: Row = {
+            "seconds": seconds,
+            "worst_error": max(each.max_error for each in manifest.checks),
+            "runs": {name: run(bundle, name) for name in BACKENDS},
+            "tiles": tiled(bundle),
+            **_measured(manifest),
+            **model,
+        }
+    return row
+
+
+def _options(cell: Cell, checkpoint: Path, spec: str) -> Options:
+    return Options(
+        str(checkpoint),
+        cell.name,
+        architecture=spec or None,
+        precisions=("fp32", *(PRECISIONS if cell.small else ())),
+        budgets=_BUDGETS,
+    )
+
+
+def run(bundle: Bundle, backend: str) -> str:
+    """Upscale a photo on a backend; return how it compares with the others' common graph."""
+    frame = _photo(bundle.manifest.model, *_FRAME)
+    try:
+        with Engine(bundle.folder, backend=backend, precision="fp32") as engine:
+            found = engine.upscale(frame)
+    except SrDeployError as error:
+        return console.describe(error)
+    expected = OnnxRunner(bundle.folder / "fp32.onnx")
+    with contextlib.suppress(SrDeployError):  # of a fixed size: the engine's tiles are its own
+        return _compared(found, expected(frame[None])[0], "yes")
+    return "yes"
+
+
+def tiled(bundle: Bundle) -> str:
+    """Upscale a photo in tiles; return how it compares with the whole."""
+    model = bundle.manifest.model
+    if model.fixed_size:
+        return "one size"
+    side = 2 * (model.halo or 0) + max(_STEP, model.minimum, 2 * model.multiple_of)
+    side = -(-side // model.multiple_of) * model.multiple_of
+    frame = _photo(model, side + _STEP // 2, side + _STEP - 1)  # two tiles each way
+    whole, found = (_upscaled(bundle, frame, tile) for tile in (None, side))
+    return "blended" if model.halo is None else _compared(found, whole, "equal")
+
+
+def _upscaled(bundle: Bundle, frame: Any, tile: int | None) -> Any:
+    engine = Engine(bundle.folder, backend="onnxruntime", precision="fp32", tile=tile)
+    with engine:
+        return engine.upscale(frame)
+
+
+def _compared(found: Any, expected: Any, same: str) -> str:
+    difference = np.abs(found.astype(int) - expected).max()
+    return same if difference <= 1 else f"differs by {difference} levels"
+
+
+def _photo(model: Model, height: int, width: int) -> Any:
+    return samples.batch(1, height, width, model.channels)[0]
+
+
+def _measured(manifest: Manifest) -> Row:
+    """Return how the precisions fared."""
+    found: dict[str, float | str | None] = dict(manifest.refused)
+    for each in manifest.variants:
+        if each.quality is not None:
+            found[each.precision] = each.quality.psnr
+    row: Row = {"precisions": {name: found[name] for name in PRECISIONS if name in found}}
+    if manifest.int8 is not None and manifest.int8.steps:
+        row["share"] = round(manifest.int8.steps[-1].share, 3)
+    return row

@@ -1,0 +1,51 @@
+"""Whatever happens to a network's process, a row comes of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from architectures import process
+from architectures.cells import Cell
+from architectures.exporting import Row
+
+CELL = Cell("Compact", 3, 2)
+
+
+def raising(_: Cell) -> Row:
+    raise LookupError("no such layer")
+
+
+@pytest.mark.parametrize(
+    ("does", "error"),
+    [
+        (lambda _: os.kill(os.getpid(), signal.SIGKILL), r"crashes \(SIGKILL\)"),
+        (lambda _: os._exit(3), r"crashes \(exit code 3\)"),
+        (raising, "fails: LookupError: no such layer"),
+        (lambda _: time.sleep(60), "not done within 1 s"),
+    ],
+)
+def test_what_goes_wrong_is_an_error(
+    does: Callable[[Cell], Row], error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "export_here", does)
+    assert re.fullmatch(error, process.export(CELL, 1)["error"])
+
+
+def test_a_network_from_its_class_to_what_runs() -> None:
+    found = process.export(CELL, 300)
+    assert "error" not in found, found["error"]
+    assert (found["architecture"], found["scale"], found["channels"]) == ("Compact", 2, 3)
+    assert found["runs"] == {"openvino": "yes", "onnxruntime": "yes"}
+    assert found["tiles"] == "equal"
+    assert found["worst_error"] < 1e-5
+    assert found["share"] == 1
+    for precision, budget in (("fp16", 58), ("int8", 45)):
+        decibels = found["precisions"][precision]
+        assert isinstance(decibels, float)
+        assert decibels >= budget
