@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from architectures.exporting import Row
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ROOT / "benchmarks" / "results" / "matrix.json"
-DEFAULT = ROOT / "benchmarks" / "results" / "architectures.json"
+RESULTS = ROOT / "benchmarks" / "results" / "architectures"
+SMALL = RESULTS / "small.json"
+DEFAULT = RESULTS / "default.json"
 PAGE = ROOT / "docs" / "architectures.md"
 
 _INTRODUCTION = """\
@@ -22,8 +23,7 @@ _INTRODUCTION = """\
 
 How each architecture that `sr-export` knows fares: those that spandrel registers, and the plain
 families that sr-export tells by the order and shapes of their layers. Made by
-`python benchmarks/architectures`, from `matrix.json` and `architectures.json` in
-`benchmarks/results/`.
+`python benchmarks/architectures`, from the records in `benchmarks/results/architectures`.
 
 Weights are random, so this shows that the machinery holds, not how good a network is: a graph
 equals its PyTorch network at every shape that the exporter tries (odd, tiny, transposed, large,

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
 import warnings
 from typing import TYPE_CHECKING
 
-from architectures.exporting import Row
-from architectures.exporting import export as export_here
+from architectures import exporting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     from architectures.cells import Cell
+    from architectures.exporting import Row
 
-# What exporting imports late. A process that is forked has it already, and saves most of its time.
-_LATE = ("onnxruntime", "onnxscript", "openvino", "torch._dynamo", "torch.onnx.ops")
+# Imports take most of a small network's time. A server has them all, and forks; it has computed
+# nothing itself, since a fork would lack the threads whose locks it inherits.
+_IMPORTED = (
+    "architectures.exporting",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "torch._dynamo",
+    "torch.onnx.ops",
+)
 
 
-def export(cell: Cell, seconds: float) -> Row:
+def export(cell: Cell, seconds: float, how: Callable[[Cell], Row] = exporting.export) -> Row:
     """Export a network and return what came of it, also where it crashed or took too long."""
-    for name in _LATE:
-        importlib.import_module(name)
-    forking = multiprocessing.get_context("fork")
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(list(_IMPORTED))
     ours, theirs = forking.Pipe(duplex=False)
-    process = forking.Process(target=_answer, args=(cell, theirs))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads beside this one are idle
-        process.start()
+    process = forking.Process(target=_answer, args=(cell, how, theirs))
+    process.start()
     theirs.close()
     try:
         if not ours.poll(seconds):
@@ -46,13 +51,13 @@ def export(cell: Cell, seconds: float) -> Row:
         process.join()
 
 
-def _answer(cell: Cell, answers: Connection) -> None:
+def _answer(cell: Cell, how: Callable[[Cell], Row], answers: Connection) -> None:
     warnings.simplefilter("ignore")  # of the networks' own programs
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silence, stream)
     try:
-        row = export_here(cell)
+        row = how(cell)
     except Exception as error:
         row = {"error": f"fails: {type(error).__name__}: {error}"}
     answers.send(row)

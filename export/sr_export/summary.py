@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, get_args
 
 from sr_deploy import console
 from sr_deploy.manifest import REPORT, YuvFormat
+from sr_export.precision.material import OWN_PHOTOS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sr_deploy.manifest import Manifest, Model
+
+_CLEAN = "calibrated on clean photos: for a network that cleans images, give --calibration such ones"
 
 
 def summary(written: Manifest, target: Path, seconds: float) -> str:
@@ -83,6 +86,8 @@ def _precision_rows(written: Manifest) -> list[tuple[str, str]]:
                 f"{layers} of {written.int8.layers} layers, {step.share:.0%} of the multiply-adds"
             )
             rows.append(("", f"{_decibels(step.psnr)} with {text}{fitted}"))
+        if written.model.scale == 1 and OWN_PHOTOS in written.int8.calibration:
+            rows.append(("", _CLEAN))
     return rows
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+OWN_PHOTOS = "photos that ship with sr-export"
+"""What is calibrated on where the user gives nothing."""
 _TILES = 96
 _TILE_SIDE = 64
 # Networks that take large images only get fewer of them, so that calibration ends.
@@ -99,7 +101,7 @@ def gather(
         # Its pictures are small: at less than half their size, little would be left of them.
         reduction, held_out = min(scale, 2), 0
         entries = _own(samples.CALIBRATION_FOLDER, reduction)
-        origin = "photos that ship with sr-export"
+        origin = OWN_PHOTOS
     else:
         reduction, entries = scale, find(folder, scale, low_resolution=low_resolution)
         held_out = min(_MOST_HELD_OUT, max(1, round(len(entries) / 5)))

@@ -21,20 +21,34 @@ def raising(_: Cell) -> Row:
     raise LookupError("no such layer")
 
 
+def killed(_: Cell) -> Row:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def left(_: Cell) -> Row:
+    os._exit(3)
+
+
+def asleep(_: Cell) -> Row:
+    time.sleep(600)
+    return {}
+
+
 @pytest.mark.parametrize(
     ("does", "error"),
     [
-        (lambda _: os.kill(os.getpid(), signal.SIGKILL), r"crashes \(SIGKILL\)"),
-        (lambda _: os._exit(3), r"crashes \(exit code 3\)"),
+        (killed, r"crashes \(SIGKILL\)"),
+        (left, r"crashes \(exit code 3\)"),
         (raising, "fails: LookupError: no such layer"),
-        (lambda _: time.sleep(60), "not done within 1 s"),
     ],
 )
-def test_what_goes_wrong_is_an_error(
-    does: Callable[[Cell], Row], error: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "export_here", does)
-    assert re.fullmatch(error, process.export(CELL, 1)["error"])
+def test_what_goes_wrong_is_an_error(does: Callable[[Cell], Row], error: str) -> None:
+    assert re.fullmatch(error, process.export(CELL, 300, does)["error"])
+
+
+def test_what_takes_too_long_is_ended() -> None:
+    assert process.export(CELL, 1, asleep) == {"error": "not done within 1 s"}
 
 
 def test_a_network_from_its_class_to_what_runs() -> None:
