@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.manifest import Manifest, Model
 
-_CLEAN = "calibrated on clean photos: for a network that cleans images, give --calibration such ones"
+_CLEAN = "calibrated on clean photos; to clean images, give --calibration such as it will see"
 
 
 def summary(written: Manifest, target: Path, seconds: float) -> str:
