@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -55,6 +56,15 @@ def test_a_crash_is_an_error_and_the_next_call_works(worker: Worker) -> None:
     assert worker.call("echo", "echoing", number=3)["number"] == 3
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Listen to Ctrl-C, which programs that a shell started in the background do not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_ends_the_process(worker: Worker) -> None:
     pid = worker.call("echo", "echoing")["pid"]
     # Not a real signal: faulthandler's stack for those is too small on processors with AMX.
