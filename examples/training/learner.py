@@ -195,7 +195,7 @@ class Learner:
             group["lr"] = warmed(rate, step, steps)
 
     def _on_device(self, module: nn.Module) -> nn.Module:
-        # Convolutions are up to twice as fast on NHWC, which the crops have in memory as well.
+        # NHWC, which the fast kernels of processors and GPUs are made for.
         return module.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

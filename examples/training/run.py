@@ -75,7 +75,8 @@ class Run:
             console.say(f"going on after step {learner.step}")
         (self._folder / SAMPLES).mkdir(parents=True, exist_ok=True)
         recipe, steps = self._plan.recipe, self._plan.steps
-        started = last_saved = time.monotonic() - self._seconds
+        last_saved = time.monotonic()
+        started = last_saved - self._seconds
         row = batches(crops, learner.step, steps, recipe.batch, pace.workers)
         with stopped_by_signals() as stop, console.Progress(steps - learner.step, "steps") as bar:
             for low, high in row:
