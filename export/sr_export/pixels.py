@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from sr_export import yuv
+from sr_export.blocks import in_blocks
 from sr_export.chain import Chain
 
 if TYPE_CHECKING:
@@ -54,12 +55,11 @@ def wrap(model: onnx.ModelProto, pixel_format: PixelFormat) -> onnx.ModelProto:
     """Return a copy of a float model that takes and gives frames of a pixel format.
 
     Those of video also take what their numbers mean; see `yuv`. A generator, which takes no frames,
-    gives them.
+    gives them. The network inside is written as runtimes compute it fastest; see `blocks`.
     """
     if len(model.graph.input[0].type.tensor_type.shape.dim) == 2:
         return _giving(model, LAYOUTS[pixel_format])
-    wrapped = onnx.ModelProto()
-    wrapped.CopyFrom(model)
+    wrapped = in_blocks(model)
     graph = wrapped.graph
     source, result = graph.input[0], graph.output[0]
     inner_input, inner_output = source.name, result.name
