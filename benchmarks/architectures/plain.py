@@ -1,14 +1,16 @@
-"""A small network of each family that is told by the order of its layers, whatever their names."""
+"""A small network of each family that is told by its layers: by their order, or by their names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from architectures.networks import GRAY, RGB
+from architectures.translators import ResnetGenerator, TransformerNet, UNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +146,22 @@ def _nearest(channels: int, scale: int) -> nn.Module:
     return nn.Sequential(*parts, _convolution(FEATURES, channels))
 
 
+def _style(_channels: int, _scale: int) -> nn.Module:
+    network = TransformerNet()
+    with torch.no_grad():  # its images are 0 to 255
+        network.deconv3.conv2d.weight *= 100
+        assert network.deconv3.conv2d.bias is not None
+        network.deconv3.conv2d.bias.fill_(128)
+    return network
+
+
+TRANSLATORS: dict[str, Family] = {
+    "CycleGANResNet": Family(lambda *_: ResnetGenerator(), (1,), channel_counts=(RGB,)),
+    "FastNeuralStyle": Family(_style, (1,), channel_counts=(RGB,)),
+    "Pix2PixUNet": Family(lambda channels, _: UNet(channels=channels), (1,)),
+}
 PLAIN: dict[str, Family] = {
+    **TRANSLATORS,
     "ConvRestorer": Family(_restorer, (1,)),
     "ConvTranspose": Family(_transposed, (4, 2, 8), "scale={scale} strided=false"),
     "EDSR": Family(lambda c, s: Residual(c, s, size=3, norm=False), (4, 2, 3, 8)),

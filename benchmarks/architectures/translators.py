@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 Norm = Callable[[int], nn.Module]
 
@@ -43,6 +43,7 @@ class UNetLevel(nn.Module):
         self.model = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Pass what is inside on beside what it makes."""
         return self.model(x) if self.outermost else torch.cat([x, self.model(x)], 1)
 
 
@@ -61,6 +62,7 @@ class UNet(nn.Module):
         self.model = UNetLevel(features, features, level, norm, image=channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Translate."""
         return self.model(x)
 
 
@@ -79,6 +81,7 @@ class ResnetBlock(nn.Module):
         self.conv_block = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add to the image."""
         return x + self.conv_block(x)
 
 
@@ -110,6 +113,7 @@ class ResnetGenerator(nn.Module):
         self.model = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Translate."""
         return self.model(x)
 
 
@@ -125,8 +129,9 @@ class ReflectedConv(nn.Module):
         self.conv2d = nn.Conv2d(inputs, outputs, size, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Enlarge, pad and convolve."""
         if self.enlarged > 1:
-            x = F.interpolate(x, mode="nearest", scale_factor=self.enlarged)
+            x = functional.interpolate(x, mode="nearest", scale_factor=self.enlarged)
         return self.conv2d(self.reflection_pad(x))
 
 
@@ -141,6 +146,7 @@ class StyleBlock(nn.Module):
         self.in2 = nn.InstanceNorm2d(features, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add to the features."""
         return x + self.in2(self.conv2(torch.relu(self.in1(self.conv1(x)))))
 
 
@@ -164,6 +170,7 @@ class TransformerNet(nn.Module):
         self.deconv3 = ReflectedConv(features, 3, 9)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Give an image of 0 to 255 another style."""
         for i in (1, 2, 3):
             x = torch.relu(getattr(self, f"in{i}")(getattr(self, f"conv{i}")(x)))
         for i in range(self.blocks):
@@ -185,6 +192,7 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.full((1,), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add what each position sees."""
         batch, channels, height, width = x.shape
         query, key, value = (
             layer(x).view(batch, -1, height * width) for layer in (self.query, self.key, self.value)
@@ -217,4 +225,5 @@ class AttentiveTranslator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Translate."""
         return self.decoder(self.attention(self.encoder(x)))

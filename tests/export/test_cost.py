@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from architectures.translators import AttentiveTranslator
 from sr_export import cost
 from sr_export.to_onnx import Strategy, export, export_generator
 from tests.export.generators import Dcgan
 from tests.export.networks import Attended, Convolutions, Windowed, network
-from tests.export.translators import AttentiveTranslator
 
 
 def test_convolutions_are_counted() -> None:

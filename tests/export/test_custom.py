@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from architectures.translators import UNet
 from sr_deploy.errors import CheckpointError, NotFoundError
 from sr_export.custom import from_file, from_module
 from tests.export.networks import Convolutions, Windowed
-from tests.export.translators import UNet
 
 _FILE = """
 import torch

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from architectures.translators import UNet
 from sr_deploy.errors import CheckpointError, InvalidInputError
 from sr_export.generators import Generator, find
 from sr_export.options import Options
 from sr_export.ranges import Ranges
 from tests.export.generators import Dcgan, Discriminator, NestedDcgan, Repeating, trained
 from tests.export.networks import Convolutions
-from tests.export.translators import UNet
 
 _OWN = str(Path(__file__).with_name("generators.py"))
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from architectures import translators
+from architectures.translators import AttentiveTranslator, ResnetGenerator, TransformerNet, UNet
 from sr_deploy import Engine
 from sr_deploy.bundle import Bundle
 from sr_deploy.errors import CheckpointError
@@ -17,7 +19,6 @@ from sr_deploy.manifest import Precision
 from sr_export import pipeline, samples
 from sr_export.network import recognise
 from sr_export.options import Options
-from tests.export.translators import AttentiveTranslator, ResnetGenerator, TransformerNet, UNet
 
 
 def _none(_: int) -> nn.Module:
@@ -183,7 +184,7 @@ def test_self_attention_goes_as_a_class_of_the_users_own(tmp_path: Path) -> None
     torch.save({"generator": module.state_dict()}, tmp_path / "sagan.pth")
     bundle = tmp_path / "sagan.srd"
     bundle.mkdir()
-    code = Path(__file__).with_name("translators.py")
+    code = translators.__file__
     options = Options(
         checkpoint=str(tmp_path / "sagan.pth"),
         name="sagan",
