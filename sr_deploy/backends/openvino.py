@@ -9,6 +9,7 @@ import openvino
 
 from sr_deploy.backends.base import HostNetwork, translated
 from sr_deploy.backends.host import HostLane
+from sr_deploy.backends.openvino_joins import quantise_before_joining
 from sr_deploy.errors import BackendError
 from sr_deploy.memory import Footprint, give_back
 
@@ -84,6 +85,8 @@ class OpenVinoNetwork(HostNetwork):
         self.lanes = job.host_lanes
         try:
             self._model = core.read_model(job.file)
+            if job.precision == "int8":
+                quantise_before_joining(self._model)
         except RuntimeError as error:
             raise translated(error, f"OpenVINO cannot read {job.file.name}") from error
 

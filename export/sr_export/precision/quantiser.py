@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sr_export.precision import placement
+from sr_export.precision import image, placement
 from sr_export.precision.cache import statistics
 from sr_export.precision.equalising import equalised
+from sr_export.precision.joins import shared
 from sr_export.precision.rounding import rounded
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Quantiser:
         method: Method,
         report: Callable[[str], None],
     ) -> None:
+        model, images = image.centred(model)
         self.layers = placement.layers(model)
         self._tiles = tiles
         self._report = report
@@ -47,7 +49,9 @@ class Quantiser:
         self._model = equalised(model, self.layers, tiles)
         inputs = sorted({each.input for each in self.layers})
         _, self._histograms = statistics(self._model, inputs, tiles, report)
-        self._thresholds = {name: each.threshold(method) for name, each in self._histograms.items()}
+        thresholds = {name: each.threshold(method) for name, each in self._histograms.items()}
+        self._thresholds = shared(self._model, thresholds)
+        self._thresholds |= dict.fromkeys(images, image.THRESHOLD)
         self._fitted: dict[str, Fitted] | None = None
 
     def quantised(self, chosen: Sequence[Layer], *, fitted: bool) -> onnx.ModelProto:

@@ -1,0 +1,85 @@
+"""The image around 0: the same network, and in INT8 all of a frame's 256 levels."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from sr_export import samples
+from sr_export.precision import image, placement
+from sr_export.precision.quantiser import Quantiser
+from sr_export.quality import psnr
+from sr_export.runner import OnnxRunner
+from tests.export.precision.nets import Net, compact
+
+# Of odd sides, with black and white at the borders.
+IMAGE = samples.as_float(samples.batch(1, 41, 53, 3))
+IMAGE[..., 0] = 0
+IMAGE[..., -1] = 1
+
+
+def _operators(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+@pytest.mark.parametrize("side", [1, 3, 9])
+def test_computes_the_same(side: int) -> None:
+    model = Net().conv(8, side=side).prelu().conv(3).model()
+    found, images = image.centred(model)
+    assert _operators(found)[:3] == (
+        ["Sub", "Pad", "Conv"] if side > 1 else ["Sub", "Conv", "PRelu"]
+    )
+    assert {each.input for each in placement.layers(found)} >= images
+    # Sums are of other numbers.
+    np.testing.assert_allclose(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), atol=1e-5)
+
+
+def test_a_bias_that_was_not_there() -> None:
+    net = Net().add("Conv", np.ones((4, 3, 3, 3), np.float32), pads=[1, 0, 1, 2])
+    model = net.model()
+    found, _ = image.centred(model)
+    np.testing.assert_allclose(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        pytest.param(Net().add("Mul", np.float32(2)).conv(3), id="normalised before"),
+        pytest.param(Net().transposed(3), id="transposed"),
+        pytest.param(
+            Net().add("Conv", np.ones((3, 3, 3, 3), np.float32), auto_pad="SAME_UPPER"),
+            id="pads by itself",
+        ),
+        pytest.param(Net().conv(3, group=3), id="stays out of INT8"),
+    ],
+)
+def test_others_are_left_alone(net: Net) -> None:
+    model = net.model()
+    found, images = image.centred(model)
+    assert _operators(found) == _operators(model)
+    assert not images
+
+
+def test_all_levels_of_a_frame_are_kept() -> None:
+    """Quantised and back, every value that a frame can have is the nearest to itself."""
+    levels = np.arange(256, dtype=np.float32) / 255 - np.float32(128 / 255)
+    scale = placement.scale_of(np.float32(image.THRESHOLD))
+    quantised = np.clip(np.rint(levels / scale), -128, 127)
+    np.testing.assert_array_equal(quantised, np.arange(-128, 128))
+    np.testing.assert_allclose(quantised * scale, levels, atol=1e-5)
+
+
+def test_less_is_lost() -> None:
+    """Only the first layer in INT8, with weights that lie on their levels: nothing is lost."""
+    model = compact()
+    weights = next(each for each in model.graph.initializer if len(each.dims) == 4)
+    values = onnx.numpy_helper.to_array(weights)
+    scale = np.float32(2.0**-9)
+    exact = np.rint(values / scale).clip(-126, 126)
+    exact[:, 0, 0, 0] = 127  # so that the levels are these
+    weights.CopyFrom(onnx.numpy_helper.from_array(exact * scale, weights.name))
+    tiles = list(samples.batch(2, 48, 48, 3))
+    quantiser = Quantiser(model, tiles, "percentile", lambda _: None)
+    found = quantiser.quantised(quantiser.layers[:1], fitted=False)
+    assert psnr(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), 1.0) > 70
