@@ -10,14 +10,15 @@ from sr_deploy.errors import ExportError
 from sr_deploy.machine import cores
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
     import onnx
 
 
-class OnnxRunner:
-    """Calls a model with one output: arrays in, array out."""
+class OnnxSession:
+    """Calls a model with any inputs and outputs, by name."""
 
     def __init__(self, model: onnx.ModelProto | Path) -> None:
         options = ort.SessionOptions()
@@ -28,7 +29,27 @@ class OnnxRunner:
             self._session = ort.InferenceSession(source, options, ["CPUExecutionProvider"])
         except Exception as error:
             raise ExportError(f"ONNX Runtime does not load it: {error}") from error
-        self._inputs = [each.name for each in self._session.get_inputs()]
+        self.inputs = [each.name for each in self._session.get_inputs()]
+        self.outputs = [each.name for each in self._session.get_outputs()]
+
+    def run(self, values: Mapping[str, np.ndarray[Any, Any]]) -> list[Any]:
+        """Return all outputs.
+
+        Raises:
+            ExportError: ONNX Runtime failed; the text is its reason.
+        """
+        try:
+            found: list[Any] = self._session.run(None, dict(values))
+        except Exception as error:
+            raise ExportError(str(error)) from error
+        return found
+
+
+class OnnxRunner:
+    """Calls a model with one output: arrays in, array out."""
+
+    def __init__(self, model: onnx.ModelProto | Path) -> None:
+        self._session = OnnxSession(model)
 
     def __call__(self, *arrays: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Run the model.
@@ -36,9 +57,6 @@ class OnnxRunner:
         Raises:
             ExportError: ONNX Runtime failed; the text is its reason.
         """
-        try:
-            (output,) = self._session.run(None, dict(zip(self._inputs, arrays, strict=True)))
-        except Exception as error:
-            raise ExportError(str(error)) from error
+        (output,) = self._session.run(dict(zip(self._session.inputs, arrays, strict=True)))
         result: np.ndarray[Any, Any] = output
         return result

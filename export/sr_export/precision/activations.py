@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from sr_deploy.errors import ExportError
-from sr_deploy.machine import cores
 from sr_export import graphs, samples
+from sr_export.runner import OnnxSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -90,7 +89,7 @@ def largest(model: onnx.ModelProto, tiles: Sequence[NDArray[np.uint8]]) -> dict[
     # Computed in the graph: one number for each tensor leaves the runtime.
     run = _watching(plain, names, "Abs", "ReduceMax")
     found = np.zeros(len(names))
-    for batch in _batches(model, tiles):
+    for batch in batches(model, tiles):
         found = np.maximum(found, run(batch))
     return {
         name: float(value) if math.isfinite(value) else math.inf
@@ -129,7 +128,7 @@ def collect(
         run = _watching(model, group, "Identity")
         suffix = f", part {part} of {len(groups)}" if len(groups) > 1 else ""
         done = 0
-        for batch in _batches(model, tiles):
+        for batch in batches(model, tiles):
             for name, values in zip(group, run(batch), strict=True):
                 counts[name] += _count(values, largest[name])
             done = min(done + len(batch), len(tiles))
@@ -164,7 +163,7 @@ def sizes(
     """
     if not names:
         return {}
-    found = _watching(model, names, "Size")(next(_batches(model, tiles)))
+    found = _watching(model, names, "Size")(next(batches(model, tiles)))
     return {name: int(each) for name, each in zip(names, found, strict=True)}
 
 
@@ -177,7 +176,7 @@ def watched(
         ExportError: ONNX Runtime cannot run the model.
     """
     run = _watching(model, names, "Identity")
-    for batch in _batches(model, tiles):
+    for batch in batches(model, tiles):
         yield run(batch)
 
 
@@ -206,7 +205,7 @@ def _groups(
         yield group
 
 
-def _batches(
+def batches(
     model: onnx.ModelProto, tiles: Sequence[NDArray[np.uint8]]
 ) -> Iterator[NDArray[np.float32]]:
     """Yield tiles as NCHW, one by one or as many as the model takes; the last may repeat some."""
@@ -234,20 +233,5 @@ def _watching(
             name = result
         kind = TensorProto.INT64 if operators[-1] == "Size" else TensorProto.FLOAT
         graph.output.append(helper.make_tensor_value_info(name, kind, None))
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong comes as an exception
-    options.intra_op_num_threads = cores()
-    try:
-        session = ort.InferenceSession(
-            watching.SerializeToString(), options, ["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise ExportError(f"ONNX Runtime does not load it: {error}") from error
-
-    def run(batch: NDArray[np.float32]) -> list[Any]:
-        try:
-            return session.run(None, {session.get_inputs()[0].name: batch})
-        except Exception as error:
-            raise ExportError(str(error)) from error
-
-    return run
+    session = OnnxSession(watching)
+    return lambda batch: session.run({session.inputs[0]: batch})

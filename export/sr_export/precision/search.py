@@ -1,9 +1,9 @@
 """Which layers compute in INT8: all that can, or the most that keep the picture.
 
-Where all of them together miss the budget, the first and the last convolution go back to half
-precision, which is where it helps most for least. Where that does not suffice, weights are fitted
-to the inputs that they meet, instead of rounded to the nearest level, which takes longer. And then
-each layer is quantised alone to see what it costs, and the worst go back, one after the other.
+Where all of them together miss the budget, the last convolution goes back to half precision: what
+it gets wrong is seen as it is. Where that does not suffice, weights are fitted to the inputs that
+they meet, instead of rounded to the nearest level, which takes longer. And then each layer alone is
+put back to see what that gains, and they go back, those that gain most first.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Search:
         """Return the placement with the most INT8 that holds the budget."""
         best, misses = -math.inf, ""
         for restored, fitted in self._candidates():
+            if any(each.fitted is fitted and restored == {*each.restored} for each in self._steps):
+                continue
             chosen = [each for each in self._layers if each.name not in restored]
             share = self._share(chosen)
             if share < LEAST_SHARE:
@@ -103,29 +105,25 @@ class Search:
 
     def _candidates(self) -> Iterator[tuple[frozenset[str], bool]]:
         """Yield the names of the layers to restore, the fewest first, and whether to fit."""
-        names = [each.name for each in self._layers]
-        ends = frozenset({*names[:1], *names[-1:]})
+        last = frozenset(each.name for each in self._layers[1:][-1:])
         for fitted in (False, True):
             yield frozenset(), fitted
-            if len(names) > 1:
-                yield frozenset(names[:1]), fitted
-                yield frozenset(names[-1:]), fitted
-                yield ends, fitted
-        restored = ends
-        for group in self._by_harm(ends):
+            yield last, fitted
+        restored: frozenset[str] = frozenset()
+        for group in self._by_gain():
             restored |= group
             yield restored, True
 
-    def _by_harm(self, ends: frozenset[str]) -> list[frozenset[str]]:
-        """Return groups of the layers between the ends, the one that costs most quality first."""
-        inner = [each for each in self._layers if each.name not in ends]
-        if self._share(inner) < LEAST_SHARE:
+    def _by_gain(self) -> list[frozenset[str]]:
+        """Return groups of layers, the one first that gains most quality when it is restored."""
+        if self._share(self._layers) < LEAST_SHARE:
             return []
-        size = math.ceil(len(inner) / _MOST_GROUPS)
-        groups = [inner[i : i + size] for i in range(0, len(inner), size)]
-        harm = []
-        for i, group in enumerate(groups):
-            self._report(f"quantising: layer group {i + 1} of {len(groups)} alone")
-            harm.append(gate.decibels(self._measure(group, True)))
-        order = sorted(range(len(groups)), key=lambda i: harm[i])
-        return [frozenset(each.name for each in groups[i]) for i in order]
+        size = math.ceil(len(self._layers) / _MOST_GROUPS)
+        starts = range(0, len(self._layers), size)
+        groups = [frozenset(each.name for each in self._layers[i : i + size]) for i in starts]
+        gains = {}
+        for i, group in enumerate(groups, 1):
+            self._report(f"quantising: layer group {i} of {len(groups)} in half precision")
+            others = [each for each in self._layers if each.name not in group]
+            gains[group] = gate.decibels(self._measure(others, True))
+        return sorted(groups, key=gains.__getitem__, reverse=True)

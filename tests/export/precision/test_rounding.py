@@ -73,18 +73,40 @@ def test_progress_names_every_layer() -> None:
     assert told == [f"rounding weights: layer {i} of 3" for i in (1, 2, 3)]
 
 
-def test_small_groups_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where memory is short there are more passes, over the same tiles."""
+def test_later_layers_make_up_for_earlier_ones() -> None:
+    model = Net().conv(12).prelu().conv(12).prelu().conv(12).prelu().conv(3).model()
+    found = placement.layers(model)
+    ranges = channel_ranges(model, [each.input for each in found], TILES)
+    # The first layers lose the largest values.
+    parts = dict(zip((each.input for each in found), (0.7, 0.7, 1.0, 1.0), strict=True))
+    thresholds = {name: float(each.max()) * parts[name] for name, each in ranges.items()}
+    together = rounded(model, found, thresholds, TILES, _quiet)
+    alone: dict[str, placement.Fitted] = {}
+    for layer in found:
+        alone |= rounded(model, [layer], thresholds, TILES, _quiet)
+    # Photos that were not fitted to, and each of them gains: 0.1 to 0.5 dB.
+    for image in samples.as_float(samples.batch(3, 96, 96, 3)[:, ::-1].copy()):
+        exact = OnnxRunner(model)(image[None])
+        better, worse = (
+            psnr(
+                exact,
+                OnnxRunner(placement.quantised(model, found, thresholds, each))(image[None]),
+                1.0,
+            )
+            for each in (together, alone)
+        )
+        assert better > worse + 0.05
+
+
+def test_every_image_of_a_batch_counts() -> None:
     model = _net()
     found = placement.layers(model)
     thresholds = dict.fromkeys(("input", "conv_0", "conv_1"), 2.0)
-    # All patches are taken, so that the choice of them does not differ.
-    monkeypatch.setattr("sr_export.precision.rounding._PATCHES_PER_TILE", 1 << 20)
-    together = rounded(model, found, thresholds, TILES, _quiet)
-    monkeypatch.setattr("sr_export.precision.rounding._GROUP_BYTES", 1)
-    alone = rounded(model, found, thresholds, TILES, _quiet)
-    for name, each in together.items():
-        np.testing.assert_allclose(alone[name].weights, each.weights, atol=1e-6)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    same, other = (
+        rounded(model, found, thresholds, [TILES[0], second], _quiet) for second in TILES[:2]
+    )
+    assert np.abs(same["conv_0"].bias - other["conv_0"].bias).max() > 0
 
 
 def test_grouped_dilated_transposed_and_shared_weights_stay() -> None:
