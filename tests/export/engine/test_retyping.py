@@ -54,7 +54,7 @@ def test_lowered_files_are_valid_and_compute_the_same(
 
     onnx.checker.check_model(onnx.load_from_string(lowered), full_check=True)
     assert opset(lowered) == 17
-    assert constants(lowered) <= {"FLOAT", "INT8"}
+    assert constants(lowered) <= {"FLOAT", "INT8", "INT64"}  # INT64: how much is padded
     # Half precision rounds activations, INT8 then falls on other sides of its steps.
     assert psnr(run(model), run(lowered)) > (45 if precision == "int8" else 58)
 
@@ -68,7 +68,7 @@ def test_mixed_files_are_valid_and_keep_their_convolutions(
 
     onnx.checker.check_model(onnx.load_from_string(mixed), full_check=True)
     narrow = {"fp16": "FLOAT16", "int8": "INT8"}[precision]
-    assert {"FLOAT", narrow} == constants(mixed)
+    assert {"FLOAT", narrow} == constants(mixed) - {"INT64"}  # how much is padded
     assert opset(mixed) == opset(model)
     assert psnr(run(model), run(mixed)) > 45
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(mixed)).graph
