@@ -159,11 +159,15 @@ def _rewrite(graph: onnx.GraphProto, tail: _Tail) -> None:
         node.input[i] = f"{node.input[i]}_of_{node.output[0]}_in_blocks"
         graph.initializer.append(numpy_helper.from_array(values, node.input[i]))
 
-    # What there is one of for each channel, there is for each pixel of a block.
+    # What there is one of for each channel, there is for each pixel of a block; a slope may be
+    # shared by all channels, but the only channel of a gray image has a bias and levels of its own.
     for node in (*tail.between, *tail.quantisers, conv):
         for i, name in enumerate(node.input):
-            if i and name != tail.weights and name in constants and constants[name].size > 1:
-                constant(node, i, np.repeat(constants[name], tail.side**2, axis=0))
+            values = constants.get(name)
+            if i == 0 or name == tail.weights or values is None:
+                continue
+            if values.size > 1 or (values.ndim and node not in tail.between):
+                constant(node, i, np.repeat(values, tail.side**2, axis=0))
     weights = constants[tail.weights]
     reader, i = (tail.quantisers[0], 0) if tail.quantisers else (conv, 1)
     constant(reader, i, block_weights(weights, tail.side))

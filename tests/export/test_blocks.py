@@ -29,11 +29,12 @@ def _shuffled(side: int, features: int = 8) -> Net:
     return net.add("PRelu", slopes)
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize(
     ("side", "kernel"), [(2, 1), (2, 3), (2, 5), (2, 7), (2, 9), (3, 7), (3, 9), (4, 9), (4, 11)]
 )
-def test_computes_the_same(side: int, kernel: int) -> None:
-    model = _shuffled(side).conv(3, side=kernel).model()
+def test_computes_the_same(side: int, kernel: int, outputs: int) -> None:
+    model = _shuffled(side).conv(outputs, side=kernel).model()
     found = in_blocks(model)
     assert _operators(found) == ["Conv", "PRelu", "Conv", "DepthToSpace"]
     # Sums are in another order.
@@ -51,8 +52,18 @@ def test_the_last_of_two_shuffles() -> None:
     np.testing.assert_allclose(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), atol=1e-5)
 
 
-def test_quantised_values_stay_on_their_levels() -> None:
-    model = _shuffled(2).conv(3, side=9).model()
+def test_a_slope_for_all_channels() -> None:
+    net = Net().conv(32).add("DepthToSpace", blocksize=2, mode="CRD")
+    net._width = 8
+    model = net.add("PRelu", np.full((1, 1, 1), 0.3, np.float32)).conv(3).model()
+    found = in_blocks(model)
+    assert _operators(found)[-1] == "DepthToSpace"
+    np.testing.assert_allclose(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), atol=1e-5)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_quantised_values_stay_on_their_levels(outputs: int) -> None:
+    model = _shuffled(2).conv(outputs, side=9).model()
     layers = placement.layers(model)
     ranges = channel_ranges(
         model, [each.input for each in layers], list(samples.batch(1, 32, 32, 3))
@@ -64,7 +75,7 @@ def test_quantised_values_stay_on_their_levels() -> None:
     assert _operators(found)[-2:] == ["Conv", "DepthToSpace"]
     constants = {each.name: list(each.dims) for each in found.graph.initializer}
     pairs = [node for node in found.graph.node if node.op_type == "QuantizeLinear"]
-    assert [12] in [constants[node.input[1]] for node in pairs]
+    assert [4 * outputs] in [constants[node.input[1]] for node in pairs]
     # A sum that differs in its last bit may be rounded to another level before the last layer.
     expected = OnnxRunner(quantised)(IMAGE)
     difference = np.abs(OnnxRunner(found)(IMAGE) - expected)
