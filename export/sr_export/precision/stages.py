@@ -119,7 +119,7 @@ def _step(stage: onnx.ModelProto, ahead: set[str]) -> Callable[[Values], Values]
 
 def _declared(name: str, value: NDArray[Any]) -> onnx.ValueInfoProto:
     kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-    return helper.make_tensor_value_info(name, kind, [None] * value.ndim)
+    return helper.make_tensor_value_info(name, kind, value.shape)
 
 
 def _read(nodes: Iterable[onnx.NodeProto]) -> set[str]:

@@ -72,3 +72,20 @@ def test_fewer_tiles_go_on_where_memory_is_short(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(stages, "_HELD_BYTES", 1)
     run.run_to(layers[1].name, {})
     assert len(run) == len(list(run.values(layers[1].input))) == 1
+
+
+def test_sizes_that_the_image_tells_go_on() -> None:
+    """As SAFMN has them: what is resized lies behind a layer, and its size is told before."""
+    net = Net().conv(8)
+    first = net.value
+    size = net.add("Shape").value
+    net.back_to(first, 8).conv(8).add("Resize", None, None, mode="nearest")
+    net._nodes[-1].input.append(size)
+    model = net.conv(3).model()
+    layers = placement.layers(model)
+    tiles = list(samples.batch(2, 32, 40, 3))
+    thresholds = {each.input: 4.0 for each in layers}
+    stages = Stages(graphs.copied(model), layers, thresholds, tiles)
+    for each in layers:
+        stages.run_to(each.name, {})
+    assert [one.shape for one, _ in stages.values(layers[-1].input)] == [(1, 8, 32, 40)] * 2
