@@ -62,6 +62,8 @@ def equalised(
     ranges = channel_ranges(copy, [each.value for each in pairs], tiles)
     for first, second, value in pairs:
         into, out = (numpy_helper.to_array(constants[each.input[1]]) for each in (first, second))
+        if not (ranges[value].any() and out.any()):
+            continue  # nothing ever comes through, which no factor makes more even
         factors = _factors(ranges[value], out)
         column = factors.reshape(-1, 1, 1, 1)
         _replace(constants[first.input[1]], into / column)

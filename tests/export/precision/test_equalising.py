@@ -90,3 +90,17 @@ def test_dead_channels_do_no_harm() -> None:
     result = equalised(model, layers(model), TILES)
     image = samples.as_float(samples.batch(1, 40, 40, 3))
     np.testing.assert_allclose(OnnxRunner(result)(image), OnnxRunner(model)(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("dead", ["conv_0_constant_0", "conv_2_constant_0"])
+def test_a_layer_that_gives_nothing_stays_as_it_is(dead: str) -> None:
+    """As a channel attention can be whose few features never pass their ReLU."""
+    model = _chain("Relu").model()
+    weights = next(each for each in model.graph.initializer if each.name == dead)
+    nothing = np.zeros(tuple(weights.dims), np.float32)
+    weights.CopyFrom(numpy_helper.from_array(nothing, dead))
+    result = equalised(model, layers(model), TILES)
+    for each in result.graph.initializer:
+        assert np.isfinite(numpy_helper.to_array(each)).all()
+    image = samples.as_float(samples.batch(1, 40, 40, 3))
+    np.testing.assert_array_equal(OnnxRunner(result)(image), OnnxRunner(model)(image))
