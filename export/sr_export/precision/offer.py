@@ -130,7 +130,8 @@ class _Workshop:
     def _half(self) -> Half:
         """Return the half type that the network's values fit into, by looking at them."""
         largest, _ = statistics(self._subject.model, (), self._material.tiles, self._report)
-        reach = max(largest.values(), default=0.0)
+        # What is infinite in FP32 is so on purpose, as masks of attention are.
+        reach = max(filter(math.isfinite, largest.values()), default=0.0)
         if reach <= LARGEST_FP16:
             return "fp16"
         self._refused["fp16"] = (

@@ -114,6 +114,17 @@ def test_overflow_in_half_makes_bfloat16() -> None:
     assert TensorProto.FLOAT16 not in {each.data_type for each in int8.model.graph.initializer}
 
 
+def test_what_is_infinite_on_purpose_fits_into_half() -> None:
+    """As SCUNet's masks of shifted windows are."""
+    net = Net().conv(12)
+    shown = net.value
+    net.add("Add", np.float32(-np.inf)).join("Max", shown)
+    net.add("DepthToSpace", blocksize=2, mode="CRD").upscaled_input(2)
+    found = _offer(_subject(net.model(), operations=1), precisions=("fp32", "fp16"))
+    assert [each.precision for each in found.variants] == ["fp16"]
+    assert not found.refused
+
+
 def test_a_budget_out_of_reach_is_refused_in_plain_words() -> None:
     found = _offer(_subject(), budgets={"int8": 99.0, "fp16": 99.0, "bf16": 99.0})
     assert found.variants == ()
