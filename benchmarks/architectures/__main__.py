@@ -1,6 +1,6 @@
 """Which architectures export: each in small with all channels and scales, and as it is by default.
 
-    python benchmarks/architectures                 the small ones, an hour or two on one core
+    python benchmarks/architectures                 the small ones, some hours on one core
     python benchmarks/architectures --default       as large as their classes make them: hours more
     python benchmarks/architectures --only SPAN HAT again
     python benchmarks/architectures --page          write docs/architectures.md from the records

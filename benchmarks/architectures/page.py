@@ -21,9 +21,10 @@ PAGE = ROOT / "docs" / "architectures.md"
 _INTRODUCTION = """\
 # Architectures
 
-How each architecture that `sr-export` knows fares: those that spandrel registers, and the plain
-families that sr-export tells by the order and shapes of their layers. Made by
-`python benchmarks/architectures`, from the records in `benchmarks/results/architectures`.
+How each architecture that `sr-export` knows fares: those that spandrel registers, and
+sr-export's own, told by the order and shapes of their layers or, translators from image to image,
+by their names. Made by `python benchmarks/architectures`, from the records in
+`benchmarks/results/architectures`.
 
 Weights are random, so this shows that the machinery holds, not how good a network is: a graph
 equals its PyTorch network at every shape that the exporter tries (odd, tiny, transposed, large,

@@ -155,19 +155,16 @@ def _style(_channels: int, _scale: int) -> nn.Module:
     return network
 
 
-TRANSLATORS: dict[str, Family] = {
-    "CycleGANResNet": Family(lambda *_: ResnetGenerator(), (1,), channel_counts=(RGB,)),
-    "FastNeuralStyle": Family(_style, (1,), channel_counts=(RGB,)),
-    "Pix2PixUNet": Family(lambda channels, _: UNet(channels=channels), (1,)),
-}
 PLAIN: dict[str, Family] = {
-    **TRANSLATORS,
     "ConvRestorer": Family(_restorer, (1,)),
     "ConvTranspose": Family(_transposed, (4, 2, 8), "scale={scale} strided=false"),
+    "CycleGANResNet": Family(lambda *_: ResnetGenerator(), (1,), channel_counts=(RGB,)),
     "EDSR": Family(lambda c, s: Residual(c, s, size=3, norm=False), (4, 2, 3, 8)),
     "ESPCN": Family(_espcn, (4, 2, 3, 8)),
     "FSRCNN": Family(_fsrcnn, (4, 2, 3, 8), "scale={scale}"),
+    "FastNeuralStyle": Family(_style, (1,), channel_counts=(RGB,)),
     "MSRResNet": Family(Interpolated, (4, 2, 3, 8)),
     "NearestConv": Family(_nearest, (4, 2, 3, 8), "scale={scale}"),
+    "Pix2PixUNet": Family(lambda c, _: UNet(channels=c), (1,)),
     "SRResNet": Family(lambda c, s: Residual(c, s, size=9, norm=True), (4, 2, 3, 8)),
 }

@@ -2,7 +2,7 @@
 
 Many networks shuffle their features to the size of the result, and only then make three channels
 of them. Processors compute channels in groups of 16 or so, so that three cost as much as sixteen,
-and the shuffle moves more memory than anything else in the network. A convolution that reads the
+and the shuffle moves all features at the size of the result. A convolution that reads the
 features as they lie before the shuffle, and makes all pixels of a block as channels of their own,
 gives the same numbers: its weights are those of the original, and zeros. Then only the result has
 to be shuffled.

@@ -93,6 +93,8 @@ class FakeTensorRt(types.ModuleType):
 
 
 class _Logger:
+    """A base class as TensorRT's is: a program writes `log`, or its messages end here."""
+
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
     def log(self, severity: Any, msg: str) -> None:
