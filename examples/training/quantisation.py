@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from sr_deploy import console
 from sr_deploy.errors import InvalidInputError
 from sr_export import pipeline
+from sr_export.precision.image import GREY
 from sr_export.precision.placement import LEVELS, OUTPUT_AXIS, scale_of
 from sr_export.precision.trained import KEY, Trained, read, record
 
@@ -61,6 +62,7 @@ class Int8(TorchFunctionMode):
         self._layers = {
             weights[name]: (
                 float(scale_of(np.float32(each.threshold))),
+                float(GREY) if each.centred else 0.0,
                 each.broadcast(weights[name].ndim),
             )
             for name, each in trained.items()
@@ -74,11 +76,14 @@ class Int8(TorchFunctionMode):
         if func not in _CONVOLUTIONS or args[1] not in self._layers:
             return func(*args, **kwargs)
         value, weight, *rest = args
-        scale, scales = self._layers[weight]
+        scale, middle, scales = self._layers[weight]
         # bfloat16 has no more digits than INT8, and would round once more.
         with torch.autocast(value.device.type, enabled=False):
-            held = torch.fake_quantize_per_tensor_affine(value.float(), scale, 0, _LOWEST, LEVELS)
-            return func(held, on_levels(weight, scales.to(weight.device)), *rest, **kwargs)
+            held = torch.fake_quantize_per_tensor_affine(
+                value.float() - middle, scale, 0, _LOWEST, LEVELS
+            )
+            levels = on_levels(weight, scales.to(weight.device))
+            return func(held + middle, levels, *rest, **kwargs)
 
 
 def on_levels(weight: Tensor, scales: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def equalised(
 
     Args:
         model: Float32, NCHW.
-        layers: Those that are to compute in INT8.
+        layers: Those that are to compute in INT8; no others get other weights.
         tiles: Images (H, W, C) to see the ranges on.
 
     Raises:
@@ -87,7 +87,7 @@ def _factors(ranges: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArr
 def _pairs(
     graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], chosen: set[str]
 ) -> list[_Pair]:
-    """Return the convolutions whose output goes to just one layer, through a homogeneous node."""
+    """Return the layers whose output goes to just one layer, through a homogeneous node."""
     makers = {output: node for node in graph.node for output in node.output}
     reads: dict[str, int] = {}
     for name in [name for node in graph.node for name in node.input]:
@@ -109,7 +109,7 @@ def _pairs(
         first = makers.get(second.input[0])
         if first is not None and first.op_type in _HOMOGENEOUS and private(first.input[0]):
             first = makers.get(first.input[0])
-        if first is not None and plain(first):
+        if first is not None and first.name in chosen and plain(first):
             found.append(_Pair(first, second, second.input[0]))
     return found
 

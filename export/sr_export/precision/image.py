@@ -14,27 +14,36 @@ import onnx
 from onnx import helper, numpy_helper
 
 from sr_export import graphs
-from sr_export.precision.placement import LEVELS, layers
+from sr_export.precision.placement import LEVELS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
-_GREY = np.float32(128 / 255)
+    from sr_export.precision.placement import Layer
+
+GREY = np.float32(128 / 255)
+"""What is taken away from the image."""
 _LEVEL = np.float32(np.float16(1 / 255))
 # A little less than the last level, so that rounding up to half precision does not pass it.
 THRESHOLD = float(LEVELS * _LEVEL) * (1 - 1e-6)
 """Where a centred image is clipped: nowhere, but at its last level."""
 
 
-def centred(model: onnx.ModelProto) -> tuple[onnx.ModelProto, frozenset[str]]:
+def centred(
+    model: onnx.ModelProto, layers: Iterable[Layer]
+) -> tuple[onnx.ModelProto, frozenset[str]]:
     """Return a graph that computes the same, and the names of what is the image around 0 in it.
 
-    Only convolutions that can compute in INT8 and read the image itself are changed; there may be
-    none, as where a network begins by normalising the image.
+    Args:
+        model: Float32, NCHW in [0, 1].
+        layers: Those that are to compute in INT8. Only convolutions that read the image itself are
+            changed; there may be none, as where a network begins by normalising the image.
     """
     copy = graphs.copied(model)
     graph = copy.graph
-    names = {each.name for each in layers(copy) if each.input == graph.input[0].name}
+    names = {each.name for each in layers if each.input == graph.input[0].name}
     constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     found = []
@@ -66,9 +75,9 @@ def _centre(
     """Have a convolution read the image around 0; return the nodes that make it, and constants."""
     stem = f"{conv.name}_image"
     weights, *biases = (constants[name] for name in conv.input[1:])
-    bias = sum(biases, weights.sum(axis=tuple(range(1, weights.ndim))) * _GREY)
+    bias = sum(biases, weights.sum(axis=tuple(range(1, weights.ndim))) * GREY)
     values: dict[str, NDArray[np.generic]] = {
-        f"{stem}_grey": np.asarray(_GREY),
+        f"{stem}_grey": np.asarray(GREY),
         f"{stem}_bias": np.asarray(bias, np.float32),
     }
     result = f"{stem}_centred"
@@ -78,7 +87,7 @@ def _centre(
         inputs = [result, f"{stem}_pads", f"{stem}_black"]
         half = len(padding.ints) // 2
         around = [0, 0, *padding.ints[:half], 0, 0, *padding.ints[half:]]
-        values |= {inputs[1]: np.array(around, np.int64), inputs[2]: np.asarray(-_GREY)}
+        values |= {inputs[1]: np.array(around, np.int64), inputs[2]: np.asarray(-GREY)}
         padding.ints[:] = [0] * (2 * half)
         result = f"{stem}_padded"
         nodes.append(helper.make_node("Pad", inputs, [result], result))

@@ -189,8 +189,9 @@ class _Workshop:
 
     def _offer_trained(self, half: Half) -> Quantisation | None:
         """Offer INT8 as it was in training, if that holds."""
-        model, trained = self._subject.model, self._subject.trained
+        trained = self._subject.trained
         assert trained is not None
+        model = trained.model
         network = placement.quantised(model, trained.layers, trained.thresholds, trained.fitted)
         self._attempt("int8", Recipe(network, half))
         if "int8" not in self._frames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sr_export.precision import image, placement
@@ -11,7 +12,7 @@ from sr_export.precision.joins import shared
 from sr_export.precision.rounding import rounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import numpy as np
     import onnx
@@ -29,6 +30,13 @@ class Quantiser:
         tiles: Images (H, W, C) to calibrate on.
         method: How the clipping of activations is chosen.
         report: Called with what is being done.
+        names: Of the layers to quantise; None: all that can be.
+
+    Attributes:
+        model: The graph that is quantised, in float32; it computes what it was made of does.
+        layers: Those that can compute in INT8.
+        thresholds: Where the input of each is clipped, by its name.
+        images: Which of these inputs are the image around 0.
 
     Raises:
         ExportError: ONNX Runtime cannot run the model, or it gives values that are not finite.
@@ -40,19 +48,26 @@ class Quantiser:
         tiles: Sequence[NDArray[np.uint8]],
         method: Method,
         report: Callable[[str], None],
+        names: Collection[str] | None = None,
     ) -> None:
-        model, images = image.centred(model)
-        self.layers = placement.layers(model)
+        able = placement.layers(model)
+        chosen = {each.name for each in able if names is None or each.name in names}
+        model, self.images = image.centred(model, [each for each in able if each.name in chosen])
+        self.layers = tuple(each for each in placement.layers(model) if each.name in chosen)
         self._tiles = tiles
         self._report = report
         report("calibrating: how large channels get")
-        self._model = equalised(model, self.layers, tiles)
+        self.model = equalised(model, self.layers, tiles)
         inputs = sorted({each.input for each in self.layers})
-        _, self._histograms = statistics(self._model, inputs, tiles, report)
+        _, self._histograms = statistics(self.model, inputs, tiles, report)
         thresholds = {name: each.threshold(method) for name, each in self._histograms.items()}
-        self._thresholds = shared(self._model, thresholds)
-        self._thresholds |= dict.fromkeys(images, image.THRESHOLD)
-        self._fitted: dict[str, Fitted] | None = None
+        self.thresholds = shared(self.model, thresholds)
+        self.thresholds |= dict.fromkeys(self.images, image.THRESHOLD)
+
+    @cached_property
+    def fitted(self) -> Mapping[str, Fitted]:
+        """Weights that are fitted to what their layers meet, by the names of these."""
+        return rounded(self.model, self.layers, self.thresholds, self._tiles, self._report)
 
     def quantised(self, chosen: Sequence[Layer], *, fitted: bool) -> onnx.ModelProto:
         """Return the graph with some layers in INT8.
@@ -61,12 +76,8 @@ class Quantiser:
             chosen: Which of `layers`.
             fitted: Whether their weights are fitted to what they meet, or rounded to the nearest.
         """
-        if fitted and self._fitted is None:
-            self._fitted = rounded(
-                self._model, self.layers, self._thresholds, self._tiles, self._report
-            )
-        weights = self._fitted if fitted else None
-        return placement.quantised(self._model, chosen, self._thresholds, weights)
+        weights = self.fitted if fitted else None
+        return placement.quantised(self.model, chosen, self.thresholds, weights)
 
     def shares(self, total: float) -> dict[str, float]:
         """Return what part of all multiply-adds each layer has, by its name.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sr_deploy.errors import CheckpointError
+from sr_export.precision.image import THRESHOLD
 from sr_export.precision.placement import LEVELS, SMALLEST_SCALE
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ KEY = "int8"
 """Of the record, at the top of a checkpoint."""
 # More than half precision holds, in which all that is not INT8 computes.
 _LARGEST = 65504.0
+_NEEDED = {"threshold", "axis", "scales"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,8 @@ class Trained:
     """That of the weight's output channels: 0, of a transposed convolution 1."""
     scales: Tensor
     """The size of a level of each output channel of the weight."""
+    centred: bool = False
+    """Whether its input is the image, of which grey is taken away before it is rounded."""
 
     def on_levels(self, weight: Tensor) -> Tensor:
         """Return a weight as INT8 has it."""
@@ -47,10 +51,15 @@ class Trained:
         return self.scales.view([-1 if each == self.axis else 1 for each in range(axes)])
 
 
-def record(trained: Mapping[str, Trained]) -> dict[str, dict[str, float | Tensor]]:
+def record(trained: Mapping[str, Trained]) -> dict[str, dict[str, float | bool | Tensor]]:
     """Return what a checkpoint holds under `KEY`, by the names of weights: plain containers."""
     return {
-        name: {"threshold": each.threshold, "axis": each.axis, "scales": each.scales}
+        name: {
+            "threshold": each.threshold,
+            "axis": each.axis,
+            "scales": each.scales,
+            "centred": each.centred,
+        }
         for name, each in trained.items()
     }
 
@@ -84,12 +93,12 @@ def _entry(name: object, entry: object, tensors: Mapping[str, Tensor]) -> Traine
         )
     if tensors[name].ndim != 4 or not tensors[name].is_floating_point():
         raise CheckpointError(f"{KEY!r} names {name!r}, which is not the weight of a convolution")
-    if not isinstance(entry, Mapping) or entry.keys() != {"threshold", "axis", "scales"}:
+    if not isinstance(entry, Mapping) or entry.keys() - {"centred"} != _NEEDED:
         raise CheckpointError(
             f"{KEY!r} holds {_shown(entry)} for {name!r}, where there should be a threshold, an "
             "axis and scales"
         )
-    threshold, axis = entry["threshold"], entry["axis"]
+    threshold, axis, centred = entry["threshold"], entry["axis"], entry.get("centred", False)
     if type(threshold) not in (int, float) or not 0 < threshold <= _LARGEST:
         raise CheckpointError(
             f"{KEY!r} has the threshold {_shown(threshold)} for {name!r}; it is a number above 0, "
@@ -97,9 +106,17 @@ def _entry(name: object, entry: object, tensors: Mapping[str, Tensor]) -> Traine
         )
     if type(axis) is not int or axis not in (0, 1):
         raise CheckpointError(f"{KEY!r} has the axis {_shown(axis)} for {name!r}; it is 0 or 1")
-    return Trained(
-        float(threshold), axis, _scales(name, entry["scales"], tensors[name].shape[axis])
-    )
+    if type(centred) is not bool:
+        raise CheckpointError(
+            f"{KEY!r} says of {name!r} that centred is {_shown(centred)}; it is True or False"
+        )
+    if centred and threshold < THRESHOLD:
+        raise CheckpointError(
+            f"{KEY!r} clips the image, which {name!r} reads, at {threshold:g} from grey; all of "
+            f"its levels need {THRESHOLD:.8g}"
+        )
+    scales = _scales(name, entry["scales"], tensors[name].shape[axis])
+    return Trained(float(threshold), axis, scales, centred)
 
 
 def _scales(name: str, scales: object, channels: int) -> Tensor:

@@ -11,10 +11,9 @@ from onnx import numpy_helper
 
 from sr_deploy.errors import CheckpointError
 from sr_export import graphs
-from sr_export.precision import placement
-from sr_export.precision.cache import statistics
+from sr_export.precision import image, placement
 from sr_export.precision.placement import SMALLEST_SCALE, Fitted
-from sr_export.precision.rounding import rounded
+from sr_export.precision.quantiser import Quantiser
 from sr_export.precision.trained import KEY, Trained
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ class Start:
 class Placed:
     """The layers of a graph that were trained in INT8."""
 
+    model: onnx.ModelProto
+    """That graph, which computes what the exported one does."""
     layers: tuple[Layer, ...]
     thresholds: Mapping[str, float]
     """By the values that they read."""
@@ -69,22 +70,24 @@ def calibrated(
     Raises:
         ExportError: ONNX Runtime cannot run the graph, or it gives values that are not finite.
     """
-    inputs = sorted({each.input for each in layers.values()})
-    _, histograms = statistics(model, inputs, tiles, report)
-    # Where an input is always 0, what it would be clipped at makes no difference.
-    thresholds = {
-        name: histograms[name].threshold("percentile") or float(SMALLEST_SCALE) for name in inputs
-    }
-    fitted = rounded(model, tuple(layers.values()), thresholds, tiles, report)
+    chosen = {each.name for each in layers.values()}
+    quantiser = Quantiser(model, tiles, "percentile", report, chosen)
+    placed = {each.name: each for each in quantiser.layers}
     found = {}
     for name, layer in layers.items():
-        node, own = _own(model, layer)
-        each = fitted.get(layer.name, own)
+        node, before = _own(model, layer)
+        layer = placed[layer.name]
+        each = quantiser.fitted.get(layer.name) or _own(quantiser.model, layer)[1]
+        bias, centred = each.bias, layer.input in quantiser.images
+        if centred:
+            bias = bias - image.GREY * each.weights.sum(axis=(1, 2, 3))
+        # Where an input is always 0, what it would be clipped at makes no difference.
+        threshold = quantiser.thresholds[layer.input] or SMALLEST_SCALE
         axis = placement.OUTPUT_AXIS[node.op_type]
         found[name] = Start(
-            Trained(thresholds[layer.input], axis, torch.from_numpy(each.scales)),
+            Trained(threshold, axis, torch.from_numpy(each.scales), centred),
             torch.from_numpy(each.weights.copy()),
-            torch.from_numpy(each.bias - own.bias),
+            torch.from_numpy(bias - before.bias),
         )
     return found
 
@@ -160,16 +163,24 @@ def placed(
         CheckpointError: One cannot compute as it did in training.
     """
     able = layers(model, weights)
-    thresholds: dict[str, float] = {}
-    fitted: dict[str, Fitted] = {}
-    for name, each in trained.items():
+    for name in trained:
         if name not in able:
             raise CheckpointError(
                 f"{KEY!r} names {name!r}, which in the exported graph is not the weight of just "
                 "one convolution that can compute in INT8; train without that layer, or save the "
                 f"network without {KEY!r} to have INT8 calibrated"
             )
+    model, images = image.centred(model, [able[name] for name in trained if trained[name].centred])
+    able = layers(model, weights)
+    thresholds: dict[str, float] = {}
+    fitted: dict[str, Fitted] = {}
+    for name, each in trained.items():
         layer = able[name]
+        if each.centred and layer.input not in images:
+            raise CheckpointError(
+                f"{KEY!r} says that grey is taken away from what {name!r} reads, which in the "
+                "exported graph is not the image"
+            )
         if thresholds.setdefault(layer.input, each.threshold) != each.threshold:
             raise CheckpointError(
                 f"{KEY!r} clips what {name!r} reads at {each.threshold:g}, and at "
@@ -177,7 +188,7 @@ def placed(
                 "give both the same"
             )
         fitted[layer.name] = _as_trained(name, each, *_own(model, layer))
-    return Placed(tuple(able[name] for name in trained), thresholds, fitted)
+    return Placed(model, tuple(able[name] for name in trained), thresholds, fitted)
 
 
 def _as_trained(name: str, trained: Trained, node: onnx.NodeProto, own: Fitted) -> Fitted:

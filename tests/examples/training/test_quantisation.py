@@ -81,7 +81,11 @@ def test_what_was_simulated_is_what_is_exported(
     convolutions = sum(isinstance(each, nn.Conv2d) for each in network.modules())
     assert len(found) == convolutions
     # Elsewhere than calibration and rounding would have them, so that doing so anew would show.
-    found = {key: replace(each, threshold=0.4 * each.threshold) for key, each in found.items()}
+    found = {
+        key: each if each.centred else replace(each, threshold=0.4 * each.threshold)
+        for key, each in found.items()
+    }
+    assert sum(each.centred for each in found.values()) == 1
     with torch.no_grad():
         for key, each in found.items():
             network.get_parameter(key).add_(0.4 * each.broadcast(4))
@@ -130,6 +134,31 @@ def test_a_training_begins_where_the_exporter_ends() -> None:
     with quantisation.Int8(rounded, found):
         rounded_error = np.square(_frames(rounded, frames) - exact).mean()
     assert fitted_error < 0.7 * rounded_error
+
+
+def test_a_training_begins_with_channels_of_like_ranges_and_all_levels_of_the_image() -> None:
+    """What the exporter does before it calibrates: one wild channel leaves the others their own."""
+    network = _network("compact")
+    with torch.no_grad():
+        for name, factor in (("body.0.weight", 100.0), ("body.0.bias", 100.0)):
+            network.get_parameter(name)[1] *= factor
+        network.get_parameter("body.2.weight")[:, 1] /= 100
+    frames = samples.batch(2, 40, 48, 3)
+    exact = copy.deepcopy(network)
+    found = quantisation.prepare(network, channels=3)
+    wild, usual = (
+        network.get_parameter("body.0.weight").abs().amax((1, 2, 3)).sort().values[[-1, 3]]
+    )
+    assert wild < 10 * usual
+    with quantisation.Int8(network, found):
+        assert np.abs(_frames(network, frames) - _frames(exact, frames)).mean() < 0.5
+
+
+def test_values_that_are_joined_are_clipped_alike() -> None:
+    found = quantisation.prepare(_network("rrdb"), channels=3)
+    dense = [each.threshold for name, each in found.items() if ".rdb1.conv" in name]
+    assert len(dense) == 5
+    assert len(set(dense)) == 1
 
 
 def test_gradients_reach_every_weight() -> None:

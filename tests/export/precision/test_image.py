@@ -26,7 +26,7 @@ def _operators(model: onnx.ModelProto) -> list[str]:
 @pytest.mark.parametrize("side", [1, 3, 9])
 def test_computes_the_same(side: int) -> None:
     model = Net().conv(8, side=side).prelu().conv(3).model()
-    found, images = image.centred(model)
+    found, images = image.centred(model, placement.layers(model))
     assert _operators(found)[:3] == (
         ["Sub", "Pad", "Conv"] if side > 1 else ["Sub", "Conv", "PRelu"]
     )
@@ -38,7 +38,7 @@ def test_computes_the_same(side: int) -> None:
 def test_a_bias_that_was_not_there() -> None:
     net = Net().add("Conv", np.ones((4, 3, 3, 3), np.float32), pads=[1, 0, 1, 2])
     model = net.model()
-    found, _ = image.centred(model)
+    found, _ = image.centred(model, placement.layers(model))
     np.testing.assert_allclose(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), atol=1e-5)
 
 
@@ -56,7 +56,7 @@ def test_a_bias_that_was_not_there() -> None:
 )
 def test_others_are_left_alone(net: Net) -> None:
     model = net.model()
-    found, images = image.centred(model)
+    found, images = image.centred(model, placement.layers(model))
     assert _operators(found) == _operators(model)
     assert not images
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from sr_deploy.errors import CheckpointError
 from sr_export import checkpoint
-from sr_export.precision import placement, trained, tuning
+from sr_export.precision import image, placement, trained, tuning
 from sr_export.precision.trained import Trained
 from tests.export.precision.nets import Net
 
@@ -28,11 +28,15 @@ def test_a_checkpoint_without_a_record_has_none() -> None:
 
 
 def test_a_record_comes_back() -> None:
-    record = trained.record({"conv.weight": Trained(1.5, 1, torch.full((3,), 2.0**-7))})
-    assert record["conv.weight"].keys() == GOOD.keys()
+    record = trained.record({"conv.weight": Trained(1.5, 1, torch.full((3,), 2.0**-7), True)})
     found = trained.read({trained.KEY: record}, TENSORS)["conv.weight"]
     assert (found.threshold, found.axis, found.scales.tolist()) == (1.5, 1, 3 * [2.0**-7])
+    assert found.centred
     assert found.broadcast(4).shape == (1, 3, 1, 1)
+
+
+def test_a_record_need_not_say_that_it_is_not_of_the_image() -> None:
+    assert not trained.read({trained.KEY: {"conv.weight": GOOD}}, TENSORS)["conv.weight"].centred
 
 
 def test_scales_are_as_half_precision_has_them() -> None:
@@ -64,6 +68,8 @@ def test_scales_are_as_half_precision_has_them() -> None:
         ({"conv.weight": GOOD | {"axis": True}}, "the axis True"),
         ({"conv.weight": GOOD | {"axis": "0" * 999}}, "the axis '0000"),
         ({"conv.weight": GOOD | {"axis": 1}}, r"a tensor of \(8,\) as the scales .* of 3 numbers"),
+        ({"conv.weight": GOOD | {"centred": 1}}, "that centred is 1; it is True or False"),
+        ({"conv.weight": GOOD | {"centred": True, "threshold": 0.4}}, "clips the image, which"),
         ({"conv.weight": GOOD | {"scales": 1.0}}, "1.0 as the scales of 'conv.weight'"),
         ({"conv.weight": GOOD | {"scales": torch.zeros(8)}}, "half precision does not hold"),
         ({"conv.weight": GOOD | {"scales": torch.full((8,), 1e6)}}, "does not hold"),
@@ -129,6 +135,18 @@ def test_a_layer_that_cannot_compute_in_int8_is_refused() -> None:
     _, depthwise = _weights(model)
     with pytest.raises(CheckpointError, match="not the weight of just one convolution"):
         tuning.placed(model, _weights(model), {depthwise: _as_is(model, depthwise)})
+
+
+def test_the_image_around_grey_is_that_of_the_graph() -> None:
+    model = Net().conv(8).prelu().conv(3).model()
+    first, second = _weights(model)
+    found = replace(_as_is(model, first, image.THRESHOLD), centred=True)
+    placed = tuning.placed(model, _weights(model), {first: found})
+    assert placed.model.graph.node[0].op_type == "Sub"
+    assert placed.thresholds.keys() == {placed.layers[0].input} == {"conv_0_image_padded"}
+    elsewhere = replace(_as_is(model, second, image.THRESHOLD), centred=True)
+    with pytest.raises(CheckpointError, match="which in the exported graph is not the image"):
+        tuning.placed(model, _weights(model), {second: elsewhere})
 
 
 def test_weights_off_their_levels_are_refused() -> None:
