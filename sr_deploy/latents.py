@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy.backends.host import HostLane
 from sr_deploy.errors import InvalidInputError, OutOfMemoryError
 from sr_deploy.selection import pixel_format
 
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from sr_deploy.networks import Networks
     from sr_deploy.pool import Pool
 
-# Images that go through at once; more of them gain nothing, and take more memory.
-_MOST_AT_ONCE = 16
+MOST_AT_ONCE = 16
+"""Images that go through together; more of them gain nothing, and take more memory."""
 
 
 class Latents:
@@ -58,7 +57,6 @@ class Latents:
             raise OutOfMemoryError(f"no memory for images of {shape}: {error}") from error
         step = self._at_once(pool, latent, given.nbytes + result.nbytes)
         with pool.lane() as lane:
-            assert isinstance(lane, HostLane)  # since no other backend loads generators
             for first in range(0, len(given), step):
                 batch = slice(first, first + step)
                 lane.generate(given[batch], result[batch])
@@ -74,7 +72,10 @@ class Latents:
         budget = replace(self._budget, held=self._networks.held)
         one = latent.height * latent.width
         budget.require(one, footprint, held, 0, f"an image of {latent.width}x{latent.height}")
-        return min(_MOST_AT_ONCE, budget.pixels(footprint, held, 0) // one)
+        affordable = MOST_AT_ONCE
+        if footprint.per_pixel:  # of the host's memory
+            affordable = min(affordable, budget.pixels(footprint, held, 0) // one)
+        return min(affordable, pool.network.images_at_once or affordable)
 
 
 def drawn(size: int, count: int, seed: int | None) -> NDArray[np.float32]:

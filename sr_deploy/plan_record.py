@@ -17,7 +17,8 @@ from sr_deploy.manifest import Precision, Stored  # noqa: TC001
 SCHEMA = 1
 
 Shape = tuple[int, int, int]
-"""Batch, height and width of what goes through the network at once."""
+"""Batch, height and width of what goes through the network at once. The numbers that a generator
+takes count as an image of one row."""
 Reach = Literal["gpu", "capability", "ampere"]
 """Where else a plan runs: only on GPUs of the same name, on all of the same compute capability, or
 on all from Ampere on."""

@@ -92,6 +92,14 @@ class Lane(Protocol):
             BackendError: anything else that the backend reports.
         """
 
+    def generate(self, noise: NDArray[np.float32], into: NDArray[np.uint8]) -> None:
+        """Make images (N, height, width, bytes) out of (N, size) numbers, both contiguous.
+
+        Raises:
+            OutOfMemoryError: there are too many of them.
+            BackendError: anything else that the backend reports.
+        """
+
     def release(self) -> None:
         """Give back what is only kept to be faster the next time."""
 
@@ -117,6 +125,10 @@ class Network(Protocol):
     def limits(self, height: int, width: int) -> Limits | None:
         """Return how frames of a size may be cut; None: as the bundle's model says."""
 
+    @property
+    def images_at_once(self) -> int | None:
+        """How many images a generator may make at once; None: what the host's memory allows."""
+
     def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return an array that frames are read from, and results written to, fastest."""
 
@@ -133,6 +145,8 @@ class Network(Protocol):
 
 class HostNetwork:
     """What networks that compute in the host's memory have in common."""
+
+    images_at_once: int | None = None
 
     def limits(self, height: int, width: int) -> None:
         """Return how frames of a size may be cut; see `Network.limits`."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sr_deploy.backends.device_chain import Chain
 from sr_deploy.backends.host import SAMPLES, HostLane
 from sr_deploy.errors import BackendError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from sr_deploy.backends.base import Job
@@ -55,6 +56,11 @@ class DeviceLane:
             self._chain.infer(frame[None], out[None], colour, tiles)
         else:
             self._host.run(frame, plan, out, colour)
+
+    def generate(self, noise: NDArray[np.float32], into: NDArray[np.uint8]) -> None:
+        """Make images out of numbers, which go through as rows; see `Lane.generate`."""
+        rows = noise.reshape(len(noise), 1, -1, 1)
+        self._chain.infer(rows.view(np.uint8), into)
 
     def run_on_device(
         self, frame: DeviceArray, plan: Plan, out: DeviceArray, caller: Stream

@@ -88,12 +88,7 @@ class HostLane:
             raise OutOfMemoryError(f"no memory for tiles of {plan.tile} pixels") from error
 
     def generate(self, noise: NDArray[np.float32], into: NDArray[np.uint8]) -> None:
-        """Make images (N, height, width, bytes) out of (N, size) numbers, both contiguous.
-
-        Raises:
-            OutOfMemoryError: there are too many of them.
-            BackendError: anything else that the backend reports.
-        """
+        """Make images out of numbers; see `Lane.generate`."""
         self._inference.infer(noise, into)
 
     def release(self) -> None:

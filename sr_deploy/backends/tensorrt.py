@@ -14,6 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 import tensorrt
 
 from sr_deploy import cuda, native, plans, rebuilding
@@ -35,7 +36,6 @@ from sr_deploy.memory import Footprint, words
 from sr_deploy.plan_record import Wanted
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from sr_deploy.backends.base import Job
@@ -50,6 +50,7 @@ _LANES = 3
 _SHARE = 0.9
 """Of the GPU's free memory, where the user sets no limit: other programs' needs vary."""
 _ANY = 1 << 62
+_NUMBER = np.dtype(np.float32).itemsize
 _BF16_SINCE = (8, 0)
 """The compute capability that has arithmetic of BF16."""
 
@@ -72,11 +73,6 @@ class TensorRtBackend:
 
     def load(self, job: Job) -> TensorRtNetwork:
         """Load a network; see `Backend.load`."""
-        if job.model.latent is not None:
-            raise BackendError(
-                "TensorRT plans are built for networks that take images, not for generators; "
-                "openvino and onnxruntime run those"
-            )
         return TensorRtNetwork(job, _index(job.device))
 
 
@@ -152,6 +148,14 @@ class TensorRtNetwork:
             for plan in (self._plans if whole is None else (whole,))
         ]
         return min(options, key=lambda each: each.plan(height, width, _ANY).pixels)
+
+    @property
+    def images_at_once(self) -> int | None:
+        """How many images a generator may make at once; see `Network.images_at_once`."""
+        if self._model.latent is None:
+            return None
+        # Of the largest batch; it would not be here if there were no memory for that.
+        return self._plans[0].record.shapes.most[0]
 
     def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return a page-locked array; see `Network.empty`."""
@@ -239,10 +243,11 @@ class TensorRtNetwork:
         left = self._budget - record.size - record.device_memory
         if left < each:
             needed = record.size + record.device_memory + each
+            smaller = "--tile 512x512" if self._model.latent is None else "--batch 1"
             raise OutOfMemoryError(
                 f"the TensorRT plan for {record.shapes} needs {words(needed)} of the GPU's memory, "
                 f"but may take {words(self._budget)}; allow more with --memory (memory= in "
-                f"Python), or build a smaller one: sr-export {self._bundle} --engine --tile 512"
+                f"Python), or build a smaller one: sr-export {self._bundle} --engine {smaller}"
             )
         return min(self._job.lanes or _LANES, left // each)
 
@@ -253,9 +258,11 @@ class TensorRtNetwork:
         return int((self._budget - record.size) / (share + self.lanes * self._pixel_bytes()))
 
     def _pixel_bytes(self) -> int:
-        """Return the bytes of a pixel and of what becomes of it."""
+        """Return the bytes of a pixel, or of a number, and of what becomes of it."""
         colours = 3 if self._job.pixel_format.startswith("rgb") else 1
         depth = colours * SAMPLES[self._job.pixel_format].itemsize
+        if latent := self._model.latent:
+            return _NUMBER + -(-latent.height * latent.width * depth // latent.size)
         return depth * (1 + self._model.scale**2)
 
 

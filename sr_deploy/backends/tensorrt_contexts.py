@@ -65,7 +65,8 @@ class Program:
         BackendError: TensorRT does not take it.
 
     Attributes:
-        pixels: The name of the input that is a batch of frames.
+        pixels: The name of the input that is a batch of frames; of a generator, of numbers.
+        rows: Whether it is numbers, (N, size), which count as images of one row.
         others: The names of the other inputs.
         result: The name of the output.
         memory: Bytes that a context takes for intermediates, at most.
@@ -82,9 +83,9 @@ class Program:
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         inputs = [each for each in names if engine.get_tensor_mode(each) == trt.TensorIOMode.INPUT]
         (self.result,) = (each for each in names if each not in inputs)
-        (self.pixels,) = (
-            each for each in inputs if len(engine.get_tensor_shape(each)) == _PIXEL_AXES
-        )
+        frames = [each for each in inputs if len(engine.get_tensor_shape(each)) == _PIXEL_AXES]
+        (self.pixels,) = frames or inputs
+        self.rows = not frames
         self.others = tuple(each for each in inputs if each != self.pixels)
         sizes = ("device_memory_size_v2", "device_memory_size")
         name = next(each for each in sizes if hasattr(engine, each))
@@ -122,7 +123,8 @@ class Contexts:
         if program not in self._contexts:
             self._contexts[program] = program.context()
         self._current = context = self._contexts[program]
-        if not context.set_input_shape(program.pixels, shape):
+        taken = (batch, width) if program.rows else shape
+        if not context.set_input_shape(program.pixels, taken):
             raise messages().error(f"TensorRT does not take frames of {shape}")
         addresses = {program.pixels: pixels, program.result: result}
         if colour is not None:

@@ -116,8 +116,3 @@ def test_options_for_images_are_refused(
     assert main([str(tmp_path / "netG.pth"), *option]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "netG.srd").exists()
-
-
-def test_no_plans_are_built(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(bundle), "--engine"]) == 1
-    assert "plans are built for networks that take images" in capsys.readouterr().err

@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tests.runtime.fake_cuda import FakeCuda
 
 
-def plan(least: tuple[int, ...], most: tuple[int, ...], *, memory: int = 1000) -> bytes:
-    """Return a plan for shapes between two, (batch, height, width)."""
-    return json.dumps({"least": least, "most": most, "memory": memory}).encode()
+def plan(
+    least: tuple[int, ...], most: tuple[int, ...], *, memory: int = 1000, rows: bool = False
+) -> bytes:
+    """Return a plan for shapes between two, (batch, height, width); `rows`: of a generator."""
+    return json.dumps({"least": least, "most": most, "memory": memory, "rows": rows}).encode()
 
 
 def module(cuda: FakeCuda, network: Callable[[Any], Any], version: str) -> types.ModuleType:
@@ -67,7 +69,7 @@ class _Engine:
         return _Mode.INPUT if name == "pixels" else _Mode.OUTPUT
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (-1, -1, -1, 3)
+        return (-1, 5) if self.shapes["rows"] else (-1, -1, -1, 3)
 
 
 class _OldEngine(_Engine):
@@ -91,14 +93,16 @@ class _NewEngine(_Engine):
 
 class _Context:
     def __init__(self, engine: _Engine) -> None:
-        self.engine, self.shape = engine, (0, 0, 0, 0)
+        self.engine, self.shape = engine, cast("tuple[int, ...]", (0, 0, 0, 0))
         self.addresses: dict[str, int] = {}
         self.lent = (0, 0)
 
-    def set_input_shape(self, name: str, shape: tuple[int, int, int, int]) -> bool:
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         shapes = self.engine.shapes
         self.shape = shape
-        inside = zip(shapes["least"], shape, shapes["most"], strict=False)
+        assert len(shape) == (2 if shapes["rows"] else 4)
+        sides = (shape[0], 1, shape[1]) if shapes["rows"] else shape
+        inside = zip(shapes["least"], sides, shapes["most"], strict=False)
         return name == "pixels" and all(low <= side <= high for low, side, high in inside)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
@@ -117,7 +121,9 @@ class _Context:
 
         def compute() -> None:
             runtime.cuda.array(address, size)[...] = 7
-            batch = runtime.cuda.array(pixels, int(np.prod(shape))).reshape(shape)
+            kind = np.dtype(np.float32 if len(shape) == 2 else np.uint8)
+            found = runtime.cuda.array(pixels, int(np.prod(shape)) * kind.itemsize)
+            batch = found.view(kind).reshape(shape)
             values = np.stack([runtime.network(each) for each in batch])
             runtime.cuda.array(result, values.size)[...] = values.ravel()
 
@@ -143,5 +149,5 @@ class _NewContext(_Context):
         return self.needed()
 
     def needed(self) -> int:
-        share = np.prod(self.shape[:3]) / np.prod(self.engine.shapes["most"])
+        share = np.prod(self.shape[:3]) / np.prod(self.engine.shapes["most"])  # 1 row of numbers
         return int(super().needed() * share)

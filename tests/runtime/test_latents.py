@@ -76,7 +76,7 @@ def test_memory_bounds_what_goes_through_at_once(
     noise = np.random.default_rng(3).normal(size=(7, 5)).astype(np.float32)
     with Engine(bundle, backend="onnxruntime") as engine:
         whole = engine.generate(noise)
-        monkeypatch.setattr(latents, "_MOST_AT_ONCE", 2)
+        monkeypatch.setattr(latents, "MOST_AT_ONCE", 2)
         assert np.array_equal(engine.generate(noise), whole)
     with (
         Engine(bundle, backend="onnxruntime", memory=1) as engine,

@@ -16,6 +16,7 @@ from sr_deploy.backends.device import DeviceLane
 from sr_deploy.backends.device_buffers import Scratch
 from sr_deploy.backends.host import HostLane
 from sr_deploy.cuda import Memory, Stream
+from sr_deploy.manifest import Latent
 from tests.runtime import networks
 from tests.runtime.manifests import MODEL
 from tests.runtime.oracles import Frame, Inference, frame
@@ -108,6 +109,23 @@ def test_onnx_runtime_gives_on_a_gpu_what_it_gives_on_a_cpu(tmp_path: Path, devi
             image = frame(*size) // 4 + 90
             # Sums of other order may round to the other side; the TensorRT provider rounds to TF32.
             assert np.abs(engine.upscale(image) - exact(folder, image)).max() <= 1
+
+
+def test_tensorrt_generates_what_onnx_runtime_generates(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt")
+    latent = Latent(size=100, height=64, width=64)
+    folder = networks.bundle(
+        tmp_path / "g.srd", networks.generator, ("rgb24",), scale=1, latent=latent
+    )
+    with (
+        Engine(folder, backend="tensorrt", precision="fp32") as engine,
+        Engine(folder, backend="onnxruntime") as other,
+    ):
+        for count in (1, 16, 37):
+            expected = other.generate(count=count, seed=count).astype(int)
+            found = engine.generate(count=count, seed=count)
+            # Sums of other order may round to the other side.
+            assert np.abs(found - expected).max() <= 1
 
 
 def test_a_stream_gives_the_same_as_single_frames(bundle: Path) -> None:

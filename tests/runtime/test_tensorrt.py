@@ -23,9 +23,11 @@ from sr_deploy.manifest import Latent, Precision
 from sr_deploy.plan_record import SCHEMA, Device, Record, Shape, Shapes
 from tests.runtime import fake_tensorrt, networks
 from tests.runtime.fake_cuda import FakeCuda, Status
+from tests.runtime.manifests import MODEL
 from tests.runtime.oracles import Convolutions, frame
 
 NETWORK = Convolutions(depth=2)
+LATENT = Latent(size=5, height=6, width=8)
 MODULES = ("tensorrt", "tensorrt_contexts")
 Store = Callable[..., Record]
 
@@ -35,12 +37,21 @@ def tensorrt(
     request: pytest.FixtureRequest, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
     """A fake TensorRT of each kind, imported afresh by the library."""
-    found = fake_tensorrt.module(gpu, NETWORK, request.param)
+    found = fake_tensorrt.module(gpu, _computed, request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", found)
     monkeypatch.setattr(native, "kernels", lambda: b"kernels")
     _forget()
     yield found
     _forget()
+
+
+def _computed(each: np.ndarray) -> np.ndarray:
+    """What comes of an image, or of the numbers that an image is made of."""
+    if each.dtype == np.uint8:
+        return NETWORK(each)
+    model = dataclasses.replace(MODEL, latent=LATENT)
+    levels = (each @ networks.mixing(model) + 128).clip(0, 255)
+    return levels.round().astype(np.uint8).reshape(LATENT.height, LATENT.width, 3)
 
 
 def _forget() -> None:
@@ -57,20 +68,13 @@ def bundle(tmp_path: Path) -> Path:
     return networks.bundle(tmp_path / "net.srd", formats=("rgb24",), halo=halo)
 
 
-@pytest.mark.usefixtures("tensorrt")
-def test_generators_are_left_to_others(tmp_path: Path) -> None:
-    changes = {"latent": Latent(4, 6, 8), "scale": 1}
-    folder = networks.bundle(tmp_path / "g.srd", networks.generator, ("rgb24",), **changes)
-    with pytest.raises(BackendError, match="not for generators; openvino and onnxruntime run"):
-        Engine(folder, backend="tensorrt", build="never")
-
-
 def kept(
     bundle: Path,
     tensorrt: Any,
     precision: Precision,
     least: Shape = (1, 40, 50),
     most: Shape | None = None,
+    rows: bool = False,
     **changes: Any,
 ) -> Record:
     """Put a plan into a bundle, as the builder does; if it was refused, only its record."""
@@ -90,7 +94,7 @@ def kept(
         device_memory=1000,
     )
     record = dataclasses.replace(record, **changes)
-    content = fake_tensorrt.plan(least, most, memory=record.device_memory)
+    content = fake_tensorrt.plan(least, most, memory=record.device_memory, rows=rows)
     plan = plans.write(bundle, record, None if record.refused else content)
     return record if plan is None else plan.record
 
@@ -99,6 +103,33 @@ def kept(
 def store(bundle: Path, tensorrt: Any) -> Store:
     """Put plans of FP32 into the bundle."""
     return functools.partial(kept, bundle, tensorrt, "fp32")
+
+
+@pytest.mark.parametrize("most", [1, 4, 16])
+def test_a_generator_makes_images_in_batches_that_its_plan_takes(
+    tmp_path: Path, tensorrt: Any, most: int
+) -> None:
+    folder = networks.bundle(
+        tmp_path / "g.srd", networks.generator, ("rgb24",), scale=1, latent=LATENT
+    )
+    kept(folder, tensorrt, "fp32", (1, 1, 5), (most, 1, 5), rows=True)
+    noise = np.random.default_rng(0).standard_normal((19, 5), np.float32)
+    with opened(folder) as engine:
+        assert engine.spec.backend == "tensorrt"
+        for _ in range(4):
+            images = engine.generate(noise)
+            assert np.array_equal(images, np.stack([_computed(each) for each in noise]))
+
+
+def test_a_generator_for_which_the_gpu_has_no_memory_is_told_of_smaller_batches(
+    tmp_path: Path, tensorrt: Any
+) -> None:
+    folder = networks.bundle(
+        tmp_path / "g.srd", networks.generator, ("rgb24",), scale=1, latent=LATENT
+    )
+    kept(folder, tensorrt, "fp32", (1, 1, 5), (16, 1, 5), rows=True)
+    with pytest.raises(OutOfMemoryError, match=r"may take 2 KiB; .* --engine --batch 1$"):
+        opened(folder, memory=2048)
 
 
 def opened(bundle: Path, **more: Any) -> Engine:

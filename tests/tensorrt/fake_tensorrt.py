@@ -8,6 +8,7 @@ the versions refuse, it refuses; what only some of them have, only those have.
 from __future__ import annotations
 
 import enum
+import importlib.machinery
 import json
 import sys
 import types
@@ -63,6 +64,7 @@ class FakeTensorRt(types.ModuleType):
         super().__init__("tensorrt")
         old, new = version.startswith("8."), version.startswith("11.")
         self.__version__ = version
+        self.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # it is installed
         self.cuda = cuda
         self.faults: list[str] = []
         self.builds: list[_Config] = []
@@ -336,16 +338,15 @@ class _Context:
         self._addresses[name] = address
         return name in self._engine.names
 
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self._run(np.zeros(self._shape, np.uint8)).shape
-
     def execute_async_v3(self, stream_handle: int) -> bool:
         assert self.device_memory, "no memory for intermediates was lent"
         trt, shape, addresses = self._engine.trt, self._shape, dict(self._addresses)
 
         def work() -> None:
-            pixels = trt.cuda.array(addresses[self._engine.names[0]], int(np.prod(shape)))
-            result = self._run(pixels.reshape(shape))
+            kind = np.dtype(np.float32 if len(shape) == 2 else np.uint8)  # numbers, or pixels
+            size = int(np.prod(shape)) * kind.itemsize
+            given = trt.cuda.array(addresses[self._engine.names[0]], size).view(kind)
+            result = self._run(given.reshape(shape))
             target = trt.cuda.array(addresses[self._engine.names[-1]], result.size)
             target[...] = result.ravel()
 

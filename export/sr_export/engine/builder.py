@@ -26,6 +26,7 @@ _FOREIGN_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 _FOREIGN_CORE = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
 # Without it, only one lane can use a plan of 8.6; later releases always have it.
 _SHARED_PROFILES = "PROFILE_SHARING_0806"
+_ROW_AXES = 2
 _REACHES = {"ampere": "AMPERE_PLUS", "capability": "SAME_COMPUTE_CAPABILITY"}
 
 
@@ -161,8 +162,12 @@ def _set_shapes(
 
 
 def _filled(fixed: tuple[int, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """Return the shape of NHWC pixels: batch, height, width and what the file says."""
-    return (*shape, *fixed[3:])
+    """Return the shape of NHWC pixels: batch, height, width and what the file says.
+
+    Numbers, (N, size), count as images of one row.
+    """
+    batch, _, width = shape
+    return (batch, width) if len(fixed) == _ROW_AXES else (*shape, *fixed[3:])
 
 
 def _read_timings(config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache | None:

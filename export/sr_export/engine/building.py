@@ -206,9 +206,11 @@ class Building:
             stage = f"building {variant.precision} for {blank.shapes}"
             self._worker.call("build", stage, order=dataclasses.asdict(order), plan=str(plan))
             seconds = time.monotonic() - start
-            deep = SAMPLES[variant.pixel_format].itemsize == 2
-            asked = exam.frames(self._bundle.manifest.model, blank.shapes, deep=deep)
-            memory, answers = self._run(plan, asked)
+            sample = SAMPLES[variant.pixel_format]
+            asked = exam.frames(
+                self._bundle.manifest.model, blank.shapes, deep=sample.itemsize == 2
+            )
+            memory, answers = self._run(plan, asked, sample)
             verdict = examiner.judge(asked, answers)
             content = plan.read_bytes()
         record = dataclasses.replace(
@@ -222,29 +224,30 @@ class Building:
         )
         return _Built(record, content, verdict.problem)
 
-    def _run(self, plan: Path, asked: list[NDArray[Any]]) -> tuple[int, list[NDArray[Any]]]:
-        """Run a plan on some batches of images, which lie beside it meanwhile.
+    def _run(
+        self, plan: Path, asked: list[NDArray[Any]], sample: np.dtype[Any]
+    ) -> tuple[int, list[NDArray[Any]]]:
+        """Run a plan on some batches, which lie beside it meanwhile; it makes images of samples.
 
         Returns:
             The bytes that a context takes, and what became of the batches.
         """
         batches, answers = plan.with_name("batches.npz"), plan.with_name("answers.npz")
         np.savez(batches, *(each.view(np.uint8) for each in asked))
+        model = self._bundle.manifest.model
+        shapes = [exam.answer_shape(model, each) for each in asked]
         found = self._worker.call(
             "run",
             "looking at its images",
             plan=str(plan),
             batches=str(batches),
             answers=str(answers),
-            scale=self._bundle.manifest.model.scale,
+            shapes=[(*shape[:3], shape[3] * sample.itemsize) for shape in shapes],
             version_compatible=self._settings.version_compatible,
             device=self._machine.index,
         )
         with np.load(answers) as arrays:
-            images = [
-                arrays[name].view(batch.dtype)
-                for name, batch in zip(arrays.files, asked, strict=True)
-            ]
+            images = [arrays[name].view(sample) for name in arrays.files]
         return found["device_memory"], images
 
     def _timing_cache(self) -> Path:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, get_args
 
 from sr_deploy import tiling
 from sr_deploy.errors import InvalidInputError
+from sr_deploy.latents import MOST_AT_ONCE
 from sr_deploy.manifest import YuvFormat
 from sr_deploy.plan_record import Shapes
 
 if TYPE_CHECKING:
-    from sr_deploy.manifest import Model, PixelFormat
+    from sr_deploy.manifest import Latent, Model, PixelFormat
     from sr_deploy.plan_record import Shape
 
     Size = tuple[int, int]
@@ -24,7 +25,10 @@ _SHARE = 0.5
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user says of the shapes; nothing: any frame of up to 1080p goes through whole."""
+    """What the user says of the shapes; nothing: any frame of up to 1080p goes through whole.
+
+    Of a generator, any number of images up to a batch goes through together.
+    """
 
     frame: Size | None = None
     """Height and width of the frames that are to be upscaled, all of them."""
@@ -45,6 +49,8 @@ class Choice:
         Raises:
             InvalidInputError: the network takes nothing of the kind.
         """
+        if model.latent is not None:
+            return self._numbers(model, model.latent, free)
         batch = self._batch(model)
         if self.limits is not None:
             return _fitting(Shapes(*self.limits), model)
@@ -61,6 +67,18 @@ class Choice:
             return Shapes.exactly(best)
         least = max(_LEAST_SIDE, model.minimum)
         return Shapes((batch, min(least, height), min(least, width)), best, best)
+
+    def _numbers(self, model: Model, latent: Latent, free: int) -> Shapes:
+        """Return the shapes of what a generator takes."""
+        if self.frame or self.tile or self.limits:
+            raise InvalidInputError(
+                "a generator takes numbers, no frames; only --batch can be chosen, the images that "
+                "it makes together"
+            )
+        image = latent.height * latent.width * model.bytes_per_pixel
+        most = self.batch or max(1, min(MOST_AT_ONCE, int(_SHARE * free / image)))
+        best = (most, 1, latent.size)
+        return Shapes((1, 1, latent.size), best, best)
 
     def _batch(self, model: Model) -> int:
         if model.fixed_batch is None:

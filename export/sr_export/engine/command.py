@@ -50,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tile", type=_size, metavar="HxW", help="for tiles of this size and no other"
     )
-    group.add_argument("--batch", type=_positive, metavar="N", help="tiles that run at once")
+    group.add_argument(
+        "--batch",
+        type=_positive,
+        metavar="N",
+        help="tiles that run at once; of a generator, the most images (default: 16)",
+    )
     group.add_argument(
         "--range",
         type=_shape,
@@ -99,10 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
         SrDeployError: nothing can be built.
     """
     bundle = Bundle.open(arguments.checkpoint)
-    if bundle.manifest.model.latent is not None:
-        raise InvalidInputError(
-            f"{bundle.folder}: plans are built for networks that take images, not for generators"
-        )
     frames = arguments.format or pixel_format(bundle.manifest.model.channels, itemsize=1)
     variants = _variants(bundle, arguments.engine, frames)
     choice = Choice(arguments.frame, arguments.tile, arguments.batch, arguments.range)

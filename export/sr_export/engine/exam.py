@@ -2,7 +2,8 @@
 
 Builders have bugs that only some GPUs show: images that are black, or noise, from networks that
 are right everywhere else. So no plan is kept whose images were not looked at. The CPU need not
-compute whole frames for that: a network's halo says how much of one a patch depends on.
+compute whole frames for that: a network's halo says how much of one a patch depends on. A generator
+is asked for images of the same random numbers instead.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy import Engine, backends
+from sr_deploy import Engine, backends, latents
 from sr_deploy.errors import SrDeployError
 from sr_export import samples
 from sr_export.precision import gate
@@ -38,6 +39,7 @@ _MARGIN = 3.0
 # A photo made larger and then smaller again is hardly another: any right network is above this,
 # black and noise are below.
 _RESEMBLANCE = 18.0
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,25 @@ class Verdict:
 
 
 def frames(model: Model, shapes: Shapes, *, deep: bool) -> list[Frames]:
-    """Return photos in the shapes to look at, (N, h, w, C), of 8 or 16 bits."""
+    """Return photos in the shapes to look at, (N, h, w, C), of 8 or 16 bits.
+
+    A generator gets random numbers, float32 (N, 1, size, 1).
+    """
     distinct = dict.fromkeys((shapes.best, shapes.least))
+    if model.latent is not None:
+        return [
+            latents.drawn(size, count, _SEED).reshape(count, 1, size, 1)
+            for count, _, size in distinct
+        ]
     return [_photos(model, shape, deep=deep) for shape in distinct]
+
+
+def answer_shape(model: Model, asked: Frames) -> tuple[int, int, int, int]:
+    """Return the shape of what becomes of a batch, (N, h, w, C)."""
+    count, height, width, _ = asked.shape
+    if model.latent is not None:
+        return count, model.latent.height, model.latent.width, model.channels
+    return count, model.scale * height, model.scale * width, model.channels
 
 
 def _photos(model: Model, shape: Shape, *, deep: bool) -> Frames:
@@ -84,30 +102,41 @@ class Examiner:
             self._engine.close()
 
     def judge(self, asked: list[Frames], answers: list[Frames]) -> Verdict:
-        """Return what the answers to some photos are worth, (N, scale*h, scale*w, C) each."""
+        """Return what the answers to some photos or numbers are worth; see `answer_shape`."""
         for photos, found in zip(asked, answers, strict=True):
-            resemblance = self._resemblance(photos, found)
-            if resemblance < _RESEMBLANCE:
-                kind = "of one colour" if found.min() == found.max() else "not the photo"
-                problem = f"the images are {kind} ({resemblance:.0f} dB from the input)"
+            problem = self._nonsense(photos, found)
+            if problem is not None:
                 return Verdict(None, "the input", problem)
         if self._engine is None:
+            known = "only the input, made larger" if self._model.latent is None else "nothing"
             missing = " and ".join(_CPU_BACKENDS)
-            return Verdict(None, f"only the input, made larger: {missing} are not installed", None)
+            return Verdict(None, f"{known}: {missing} are not installed", None)
         worst = min(
-            psnr(self._peak(photos) * expected, self._peak(photos) * found[index][where])
+            psnr(self._peak(found) * expected, self._peak(found) * found[index][where])
             for photos, found in zip(asked, answers, strict=True)
             for index, where, expected in self.expected(photos)
         )
+        what = "photos" if self._model.latent is None else "random numbers"
         shapes = ", ".join("x".join(map(str, each.shape[:3])) for each in asked)
-        compared = f"FP32 in {self._engine.spec.backend} on a CPU, photos of {shapes}"
+        compared = f"FP32 in {self._engine.spec.backend} on a CPU, {what} of {shapes}"
         low = f"{worst:.1f} dB against FP32 on a CPU, below {self._budget:g} dB"
         rounded = round(worst, 2) if math.isfinite(worst) else None
         return Verdict(rounded, compared, low if worst < self._budget else None)
 
     @staticmethod
-    def _peak(photos: Frames) -> float:
-        return 1.0 if photos.dtype == np.uint8 else 255 / 65535
+    def _peak(images: Frames) -> float:
+        return 1.0 if images.dtype == np.uint8 else 255 / 65535
+
+    def _nonsense(self, photos: Frames, found: Frames) -> str | None:
+        """Return what is wrong with the answers, as far as they alone tell."""
+        uniform = found.min() == found.max()
+        if self._model.latent is not None:
+            return "the images are of one colour" if uniform else None
+        resemblance = self._resemblance(photos, found)
+        if resemblance >= _RESEMBLANCE:
+            return None
+        kind = "of one colour" if uniform else "not the photo"
+        return f"the images are {kind} ({resemblance:.0f} dB from the input)"
 
     def _resemblance(self, photos: Frames, found: Frames) -> float:
         """Return how close the answers are to the input when they are made as small."""
@@ -120,11 +149,23 @@ class Examiner:
     def expected(self, photos: Frames) -> list[tuple[int, Any, Frames]]:
         """Return patches of the right answers: which image, where in its answer, and what."""
         if photos.shape not in self._known:
-            self._known[photos.shape] = [
-                self._patch(photos, index % len(photos), rows, columns)
-                for index, (rows, columns) in enumerate(places(self._model, *photos.shape[1:3]))
-            ]
+            self._known[photos.shape] = (
+                self._patches(photos) if self._model.latent is None else self._generated(photos)
+            )
         return self._known[photos.shape]
+
+    def _generated(self, numbers: Frames) -> list[tuple[int, Any, Frames]]:
+        """Have the CPU make images, each of which is a patch by itself."""
+        assert self._engine is not None
+        images = self._engine.generate(numbers.reshape(len(numbers), -1))
+        return [(index, ..., image) for index, image in enumerate(images)]
+
+    def _patches(self, photos: Frames) -> list[tuple[int, Any, Frames]]:
+        """Have the CPU compute patches of some of the photos."""
+        return [
+            self._patch(photos, index % len(photos), rows, columns)
+            for index, (rows, columns) in enumerate(places(self._model, *photos.shape[1:3]))
+        ]
 
     def _patch(
         self, photos: Frames, index: int, rows: range, columns: range

@@ -89,19 +89,24 @@ def run(call: dict[str, Any], _: Report) -> dict[str, Any]:
     content = Path(call["plan"]).read_bytes()
     program = Program(content, "the plan", version_compatible=call["version_compatible"])
     with np.load(call["batches"]) as batches:
-        answers = [_answer(program, batches[name], call["scale"]) for name in batches.files]
+        asked = [batches[name] for name in batches.files]
+    answers = [
+        _answer(program, batch, tuple(shape))
+        for batch, shape in zip(asked, call["shapes"], strict=True)
+    ]
     np.savez(call["answers"], *answers)
     return {"device_memory": program.memory}
 
 
-def _answer(program: Program, batch: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Return what becomes of a batch, (N, h, w, bytes)."""
+def _answer(
+    program: Program, batch: NDArray[np.uint8], shape: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """Return what becomes of a batch, (N, h, w, bytes), in a shape of the same kind."""
     from sr_deploy.backends.tensorrt_contexts import Contexts
 
-    count, height, width, depth = batch.shape
     sent = cuda.page_locked(batch.shape)
     np.copyto(sent, batch)
-    answer = cuda.page_locked((count, scale * height, scale * width, depth))
+    answer = cuda.page_locked(shape)
     contexts, stream = Contexts(lambda _: program), cuda.Stream()
     source, target = cuda.Memory(sent.nbytes), cuda.Memory(answer.nbytes)
     scratch = cuda.Memory(contexts.bind(sent.shape, source.address, target.address, None))

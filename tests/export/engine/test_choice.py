@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sr_deploy.errors import InvalidInputError
+from sr_deploy.manifest import Latent
 from sr_deploy.plan_record import Shapes
 from sr_export.engine.choice import Choice
 from tests.runtime.manifests import MODEL
@@ -62,3 +63,23 @@ def test_what_the_network_does_not_take_is_said(
 ) -> None:
     with pytest.raises(InvalidInputError, match=text):
         shapes(choice, **model)
+
+
+LATENT = Latent(size=100, height=64, width=64)
+
+
+def test_a_generator_makes_up_to_a_batch_of_images() -> None:
+    most = (16, 1, 100)
+    assert shapes(Choice(), latent=LATENT) == Shapes((1, 1, 100), most, most)
+    assert shapes(Choice(batch=3), latent=LATENT).most == (3, 1, 100)
+    image = 64 * 64 * MODEL.bytes_per_pixel
+    assert shapes(Choice(), free=10 * image, latent=LATENT).most == (5, 1, 100)
+    assert shapes(Choice(), free=1, latent=LATENT).most == (1, 1, 100)
+
+
+@pytest.mark.parametrize(
+    "choice", [Choice(frame=(64, 64)), Choice(tile=(64, 64)), Choice(limits=((1, 1, 100),) * 3)]
+)
+def test_a_generator_has_no_frames(choice: Choice) -> None:
+    with pytest.raises(InvalidInputError, match="a generator takes numbers, no frames"):
+        shapes(choice, latent=LATENT)
