@@ -1,7 +1,7 @@
 r"""What fine-tuning for INT8 gains: bundles of one network beside each other, before and after it.
 
     python benchmarks/quantisation_aware.py BUNDLE ... --ground-truth Set5/HR \
-        --low-resolution Set5/LRx4 --output benchmarks/results/training/quantisation-aware.json
+        --low-resolution Set5/LRx4 --output benchmarks/results/training/quantisation-aware-NAME.json
 
 The record has every placement of INT8 that was tried at export, with its PSNR against the FP32 of
 the same weights, and the scores on images that nothing was trained or calibrated on, in FP32 and,
