@@ -13,6 +13,7 @@ from sr_deploy.selection import pixel_format
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sr_deploy.backends.base import Lane
     from sr_deploy.manifest import Latent, Model
     from sr_deploy.memory import Budget
     from sr_deploy.networks import Networks
@@ -57,9 +58,7 @@ class Latents:
             raise OutOfMemoryError(f"no memory for images of {shape}: {error}") from error
         step = self._at_once(pool, latent, given.nbytes + result.nbytes)
         with pool.lane() as lane:
-            for first in range(0, len(given), step):
-                batch = slice(first, first + step)
-                lane.generate(given[batch], result[batch])
+            _fill(result, given, lane, step)
         return result
 
     def _at_once(self, pool: Pool, latent: Latent, held: int) -> int:
@@ -76,6 +75,26 @@ class Latents:
         if footprint.per_pixel:  # of the host's memory
             affordable = min(affordable, budget.pixels(footprint, held, 0) // one)
         return min(affordable, pool.network.images_at_once or affordable)
+
+
+def _fill(images: NDArray[np.uint8], noise: NDArray[np.float32], lane: Lane, at_once: int) -> None:
+    """Make images; where memory is short after all, fewer at once.
+
+    Raises:
+        OutOfMemoryError: there is none for a single one.
+    """
+    done = 0
+    while done < len(images):
+        batch = slice(done, done + at_once)
+        try:
+            lane.generate(noise[batch], images[batch])
+        except OutOfMemoryError:
+            if at_once == 1:
+                raise
+            lane.release()
+            at_once //= 2
+        else:
+            done += at_once
 
 
 def drawn(size: int, count: int, seed: int | None) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sr_deploy import Engine, latents
+from sr_deploy.backends.host import HostLane
 from sr_deploy.errors import BundleError, InvalidInputError, OutOfMemoryError
 from sr_deploy.manifest import Latent
 from tests.runtime import manifests, networks
@@ -83,6 +84,32 @@ def test_memory_bounds_what_goes_through_at_once(
         pytest.raises(OutOfMemoryError, match="an image of 9x6 needs at least"),
     ):
         engine.generate()
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_where_memory_is_short_after_all_fewer_go_through_at_once(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    noise = np.random.default_rng(3).normal(size=(21, 5)).astype(np.float32)
+    generate, batches = HostLane.generate, []
+
+    def short(lane: HostLane, noise: np.ndarray, into: np.ndarray) -> None:
+        if len(noise) > most:
+            raise OutOfMemoryError("too large for this test")
+        batches.append(len(noise))
+        generate(lane, noise, into)
+
+    with Engine(bundle, backend="onnxruntime") as engine:
+        whole = engine.generate(noise)
+        monkeypatch.setattr(HostLane, "generate", short)
+        if most == 0:
+            with pytest.raises(OutOfMemoryError, match="for this test"):
+                engine.generate(noise)
+            return
+        # In a batch of another size, sums may come in another order.
+        assert np.abs(engine.generate(noise).astype(int) - whole).max() <= 1
+    assert sum(batches) == 21
+    assert max(batches) == {1: 1, 3: 2}[most]
 
 
 def test_threads_share_an_engine(bundle: Path) -> None:
