@@ -10,6 +10,7 @@ import openvino
 from sr_deploy.backends.base import HostNetwork, translated
 from sr_deploy.backends.host import HostLane
 from sr_deploy.backends.openvino_joins import quantise_before_joining
+from sr_deploy.backends.openvino_shuffle import shuffle_bytes
 from sr_deploy.errors import BackendError
 from sr_deploy.memory import Footprint, give_back
 
@@ -117,13 +118,7 @@ class OpenVinoNetwork(HostNetwork):
                 "ENABLE_CPU_PINNING": False,
             }
         try:
-            inference = _Requests(
-                self._core,
-                self._model,
-                self.device,
-                configuration,
-                _WORTHWHILE_INT8 if self._job.precision == "int8" else _WORTHWHILE,
-            )
+            inference = _Requests(self._core, self._model, self._job, self.device, configuration)
         except RuntimeError as error:
             raise translated(error, f"OpenVINO cannot compile {self._job.file.name}") from error
         return HostLane(inference, self._job.model, self._job.pixel_format)
@@ -136,24 +131,28 @@ class OpenVinoNetwork(HostNetwork):
 class _Requests:
     """Runs one network: compiled for any shape, and for the shape that keeps coming.
 
-    Both give the same results. At most one of them holds memory for its intermediates.
+    They may differ by rounding, where a network is not all in FP32. So where frames come as a
+    stream, of a video that may have to go on after a kill, all are computed by the second. At most
+    one of them holds memory for its intermediates.
     """
 
     def __init__(
         self,
         core: openvino.Core,
         model: Any,
+        job: Job,
         device: str,
         configuration: dict[str, Any],
-        worthwhile: int,
     ) -> None:
         self._core = core
         self._model = model
+        self._quantised = job.precision == "int8"
         self._device = device
         self._configuration = configuration
         start = time.perf_counter()
         self._general = core.compile_model(model, device, configuration)
-        self._price = worthwhile * (time.perf_counter() - start)
+        worthwhile = _WORTHWHILE_INT8 if self._quantised else _WORTHWHILE
+        self._price = 0 if job.streaming else worthwhile * (time.perf_counter() - start)
         self._special: Any = None
         self._shape: tuple[int, ...] = ()
         self._spent = 0.0
@@ -196,10 +195,12 @@ class _Requests:
         """Return the network to run a shape on, compiled for it where that pays."""
         if shape != self._shape:
             self._shape, self._spent, self._special = shape, 0.0, None
-        if self._special is None and self._can_specialise and self._spent > self._price:
+        if self._special is None and self._can_specialise and self._spent >= self._price:
             self._general.release_memory()
             give_back()
             special = self._model.clone()
             special.reshape({special.inputs[0]: list(shape)})
+            if self._quantised:
+                shuffle_bytes(special)
             self._special = self._core.compile_model(special, self._device, self._configuration)
         return self._special or self._general

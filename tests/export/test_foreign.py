@@ -10,8 +10,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from sr_deploy import Engine
+from sr_deploy.bundle import Bundle
 from sr_deploy.errors import CheckpointError
-from sr_export import foreign
+from sr_export import cli, foreign, samples
 from sr_export.padding import pad_inside
 from sr_export.runner import OnnxRunner
 from sr_export.to_onnx import Strategy, export
@@ -52,6 +54,18 @@ def test_a_fixed_file(tmp_path: Path) -> None:
     fixed = export(network(Convolutions()), Strategy(1, 1, (24, 32)))
     found = foreign.read(_saved(fixed, tmp_path))
     assert (found.scale, found.fixed_size, found.fixed_batch) == (2, (24, 32), 1)
+
+
+def test_a_file_for_images_of_few_pixels_becomes_a_bundle(tmp_path: Path) -> None:
+    fixed = export(network(Convolutions()), Strategy(1, 1, (16, 24)))
+    assert cli.main([str(_saved(fixed, tmp_path)), "--min-psnr", "int8=10"]) == 0
+    folder = tmp_path / "other.srd"
+    offered = Bundle.open(folder).manifest.variants
+    assert {each.precision for each in offered} >= {"fp32", "fp16", "int8"}
+    image = samples.batch(1, 45, 53, 3)[0]
+    for precision in ("fp32", "fp16", "int8"):
+        with Engine(folder, precision=precision) as engine:
+            assert engine.upscale(image).shape == (90, 106, 3)
 
 
 def test_a_half_precision_file_is_widened(convolutions: onnx.ModelProto, tmp_path: Path) -> None:
