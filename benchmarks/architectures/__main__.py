@@ -28,7 +28,7 @@ from sr_deploy.files import atomic_file
 if TYPE_CHECKING:
     from architectures.cells import Cell
 
-_SECONDS = 300
+_SECONDS = 1800
 _SECONDS_BY_DEFAULT = 3600
 
 

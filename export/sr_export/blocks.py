@@ -53,7 +53,7 @@ class _Tail(NamedTuple):
 def in_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph that computes the same, with blocks where that takes no more products."""
     copy = graphs.copied(model)
-    for tail in list(_Finder(copy.graph).tails()):
+    while tail := next(_Finder(copy.graph).tails(), None):
         _rewrite(copy.graph, tail)
     graphs.drop_unused(copy.graph)
     return copy
@@ -70,7 +70,7 @@ class _Finder:
         self._reads.update(each.name for each in graph.output)
 
     def tails(self) -> Iterator[_Tail]:
-        """Yield them in the order in which they run."""
+        """Yield them in the order in which they run, as the graph is now."""
         for conv in self._graph.node:
             if conv.op_type != "Conv":
                 continue

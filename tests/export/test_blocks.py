@@ -52,6 +52,20 @@ def test_the_last_of_two_shuffles() -> None:
     np.testing.assert_allclose(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), atol=1e-5)
 
 
+def test_two_convolutions_after_shuffles() -> None:
+    net = _shuffled(2).conv(4, side=5).add("DepthToSpace", blocksize=2, mode="CRD")
+    net._width = 1
+    net.conv(8, side=1).add("DepthToSpace", blocksize=2, mode="CRD")
+    net._width = 2
+    model = net.conv(1, side=7).model()
+    found = in_blocks(model)
+    assert _operators(found).count("DepthToSpace") == 3
+    before = [node.op_type == "DepthToSpace" for node in model.graph.node]
+    after = [node.op_type == "DepthToSpace" for node in found.graph.node]
+    assert before != after
+    np.testing.assert_allclose(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), atol=1e-5)
+
+
 def test_a_slope_for_all_channels() -> None:
     net = Net().conv(32).add("DepthToSpace", blocksize=2, mode="CRD")
     net._width = 8
