@@ -80,7 +80,8 @@ class Engine:
             `upscale`, and in `stream`; more take more memory, and seldom pay on a CPU. None for 1
             on a CPU (see `streaming`), and for what keeps a GPU busy while others are copied.
         streaming: The engine is opened mainly for `stream`: where neither `lanes` nor a tuning says
-            how many, two frames are computed at once on a CPU, unless on one thread.
+            how many, two frames are computed at once on a CPU, unless on one thread. OpenVINO
+            compiles the network for the size of the frames at once, and again for another.
         memory: The most that this process may hold while a frame is upscaled, in bytes or as text
             ("2GiB"); None for what it holds when the engine opens and a quarter of what is free.
             Of a GPU's memory, it may take as much; None for nearly all that is free.

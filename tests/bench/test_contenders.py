@@ -196,3 +196,28 @@ def test_a_bundle_that_is_alone_has_no_checkpoint(tiny: Tiny, tmp_path: Path) ->
     assert contenders.checkpoint_of(bundle, []) is None
     (tmp_path / "tiny.pth").write_bytes(b"another")
     assert contenders.checkpoint_of(bundle, []) is None  # of the same name, but not the same
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_what_freezing_makes_another_network_of_is_compiled_without(
+    frames: np.ndarray, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, wrong: bool
+) -> None:
+    import torch
+    from torch._inductor import config as inductor
+
+    frozen: list[bool] = []
+
+    def compiled(module: Callable[..., torch.Tensor], **_: object) -> Callable[..., torch.Tensor]:
+        frozen.append(inductor.freezing)
+        added = 0.5 if wrong and inductor.freezing else 0.0
+        return lambda image: module(image) + added
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    with inductor.patch(freezing=False):  # undoes what the runner sets
+        opened = TorchRunner(_job(Contender("torch", "compiled", "fp32"), tiny))
+        first = opened.upscale(frames[:1])
+        opened.settle()
+    assert frozen == ([True, False] if wrong else [True])
+    assert np.array_equal(opened.upscale(frames[:1]), first) != wrong
+    right = TorchRunner(_job(TORCH[1], tiny)).upscale(frames[:1])
+    assert np.array_equal(opened.upscale(frames[:1]), right)
