@@ -14,7 +14,7 @@ _STRONG = (
 )
 _COMPILED = (
     " So do the compiled ones, which are channels_last, too, through torch.compile with their "
-    "weights frozen."
+    "weights frozen where that computes the same."
 )
 
 
