@@ -19,7 +19,9 @@ from openvino import opset8 as operators
 
 _TO_FRAMES = [0, 2, 3, 1]
 _EACH_BY_ITSELF = {"Clamp", "Convert", "Maximum", "Minimum", "Multiply", "Round"}
+_QUANTISES = {"Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract"}
 _NUMBERS = {openvino.Type.f32, openvino.Type.f16, openvino.Type.i8}
+_SIZES = {openvino.Type.i32, openvino.Type.i64}
 
 
 class _Tail(NamedTuple):
@@ -86,7 +88,12 @@ def _recognised(model: Any) -> _Tail | None:
     if shuffle is None or shuffle.get_attributes()["mode"] != "depth_first":
         return None
     value = shuffle.input_value(0)
+    shape = value.get_shape()
+    if base is not None and base.get_input_shape(0)[2:] != shape[2:]:
+        return None  # what is shuffled is not of the size of the image
     bias = _made_by(value, "Add")
+    if bias is not None and list(bias.get_input_shape(1)) != [1, shape[1], 1, 1]:
+        return None
     convolution = _made_by(value if bias is None else bias.input_value(0), "Convolution")
     if convolution is None or not _private(convolution.input_value(1)):
         return None
@@ -135,11 +142,12 @@ def _constant(value: Any) -> list[float] | None:
 
 
 def _private(value: Any) -> bool:
-    """Tell whether a value is made of constants alone, by nodes that nobody else needs."""
+    """Tell whether weights are made of constants that can be reordered, and are nobody else's."""
     node = value.get_node()
     if node.get_type_name() == "Constant":
-        return True
-    return _read_once(value) and bool(node.inputs()) and all(map(_private, node.input_values()))
+        return node.get_element_type() in _NUMBERS | _SIZES
+    quantises = _read_once(value) and node.get_type_name() in _QUANTISES
+    return quantises and all(map(_private, node.input_values()))
 
 
 def _reorder(read: Any, order: Any) -> None:

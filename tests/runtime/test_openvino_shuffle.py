@@ -34,6 +34,9 @@ def write(
     bias: bool = True,
     int8: bool = True,
     seen: bool = False,
+    unshuffled: int = 1,
+    bias_axes: int = 4,
+    kind: type[Any] = np.float16,
 ) -> Path:
     """Write a network as the exporter does: two convolutions, a pixel shuffle, perhaps a base.
 
@@ -46,6 +49,9 @@ def write(
         bias: Whether the last convolution has one.
         int8: Whether it computes in INT8.
         seen: Whether what is shuffled goes elsewhere, too.
+        unshuffled: By how much the features are smaller than the image.
+        bias_axes: 3: another bias is added, without an axis for the batch.
+        kind: Of weights.
     """
     random = np.random.default_rng(0)
     constants: dict[str, NDArray[Any]] = {}
@@ -70,9 +76,11 @@ def write(
 
     image = add("Cast", "pixels", to=TensorProto.FLOAT16)
     image = add("Mul", add("Transpose", image, perm=[0, 3, 1, 2]), half(1 / 255))
+    side *= unshuffled
     outputs = channels * side**2
-    weights = half(random.normal(0, 0.3, (8, channels, 3, 3)))
-    value = add("Relu", add("Conv", image, weights, half(random.normal(0, 0.1, 8)), pads=[1] * 4))
+    value = add("SpaceToDepth", image, blocksize=unshuffled) if unshuffled > 1 else image
+    weights = half(random.normal(0, 0.3, (8, channels * unshuffled**2, 3, 3)))
+    value = add("Relu", add("Conv", value, weights, half(random.normal(0, 0.1, 8)), pads=[1] * 4))
     weights = half(random.normal(0, 0.2, (outputs, 8, 3, 3)))
     last: list[str | NDArray[Any]] = [value, weights]
     if int8:
@@ -80,12 +88,17 @@ def write(
         last = [quantised(value, half(1 / 50)), quantised(weights, scales, axis=0)]
     if bias:
         last.append(half(random.normal(0, 0.2, outputs)))
+    if kind is not np.float16:
+        last[1] = add("Cast", weights.astype(kind), to=TensorProto.FLOAT16)
     made = add("Conv", *last, pads=[1] * 4)
+    if bias_axes != 4:
+        made = add("Add", made, half(random.normal(0, 0.2, (outputs, 1, 1))))
     value = add("DepthToSpace", made, blocksize=side, mode=mode)
     if seen:
         value = add("Add", value, add("ReduceMean", made, np.array([1, 2, 3]), keepdims=1))
     if base is not None:
-        scales = np.array([1, 1, side, side], np.float32)
+        larger = side // unshuffled
+        scales = np.array([1, 1, larger, larger], np.float32)
         value = add("Add", value, add("Resize", image, "", scales, **base))
     value = add("Round", add("Clip", add("Mul", value, half(255)), half(0), half(255)))
     add("Cast", add("Transpose", value, perm=[0, 2, 3, 1]), to=TensorProto.UINT8)
@@ -160,11 +173,19 @@ def test_frames_stay_the_same(tmp_path: Path, form: dict[str, Any], count: int) 
 
 @pytest.mark.parametrize(
     "form",
-    [{"base": _LINEAR}, {"mode": "DCR"}, {"seen": True}, {"base": _LINEAR, "side": 4}],
+    [
+        {"base": _LINEAR},
+        {"base": _LINEAR, "side": 4},
+        {"mode": "DCR"},
+        {"seen": True},
+        {"base": _NEAREST, "unshuffled": 2},
+        {"bias": False, "bias_axes": 3},
+        {"kind": np.float64, "int8": False},  # as those in bfloat16, which numpy does not have
+    ],
     ids=str,
 )
 def test_what_is_not_known_stays_as_it_is(tmp_path: Path, form: dict[str, Any]) -> None:
-    pixels = frames(1, 3)
+    pixels = frames(1, 3)[:, :20]
     model = read(write(tmp_path / "net.onnx", **form), pixels.shape)
     before = [node.get_name() for node in model.get_ordered_ops()]
     shuffle_bytes(model)
