@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _speed_options(add: Callable[..., object]) -> None:
     seconds = {"type": _seconds, "metavar": "S"}
-    rows = [*backends.REGISTRY, "torch"]
+    rows = [*backends.REGISTRY, "torch", "default"]
     add("targets", nargs="+", type=Path, metavar="BUNDLE|CHECKPOINT", help="what to measure")
     add(
         "--checkpoint",
@@ -81,7 +81,7 @@ def _speed_options(add: Callable[..., object]) -> None:
         metavar="FILE",
         help="what the bundles were made from, for PyTorch's rows (default: the file beside each)",
     )
-    add("--backends", nargs="+", choices=rows, help="default: all installed ones, and PyTorch")
+    add("--backends", nargs="+", choices=rows, help=_BACKENDS)
     add("--precisions", nargs="+", choices=get_args(Precision), help="default: all that run here")
     add("--sizes", nargs="+", type=_size, metavar="WIDTHxHEIGHT", help="default: 256x256 480x270")
     add("--batch", nargs="+", type=_count, default=[1], metavar="N", help="frames of a call")
@@ -98,6 +98,7 @@ def _speed_options(add: Callable[..., object]) -> None:
     _output_options(add)
 
 
+_BACKENDS = "default: all installed ones, PyTorch, and what Engine is by default"
 _PYTHON = "the interpreter for torch or a backend, where it is another (torch=venv/bin/python)"
 
 

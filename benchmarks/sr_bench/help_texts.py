@@ -41,6 +41,7 @@ examples:
   sr-bench x2.srd net.pth                     the same, saying which checkpoint is PyTorch's
   sr-bench a.srd b.srd --json both.json       several networks, one after the other, one record
   sr-bench x2.srd --backends openvino --precisions fp32 bf16 --sizes 1280x720
+  sr-bench x2.srd --backends torch default    what Engine(bundle) is, beside PyTorch alone
   sr-bench x2.srd --forms network --backends openvino
       what Engine.upscale costs over its backend called bare
   sr-bench x2.srd --python torch=other/bin/python

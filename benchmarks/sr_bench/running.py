@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from sr_bench import ceilings, contenders, quality, records, setting, speed, work
 from sr_bench.jobs import DEFAULT, Job
 from sr_bench.timings import Series, SpeedRecord
-from sr_deploy import machine
+from sr_deploy import backends, machine
 from sr_deploy.bundle import Bundle
 from sr_deploy.console import Progress
-from sr_deploy.errors import ExportError, NotFoundError
+from sr_deploy.errors import ExportError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -102,7 +102,8 @@ def measure(
     turns = sum(len(plan.jobs) for _, plan in plans) * options.rounds
     with Progress(turns, "turns") as progress:
         _measure_ceilings(limits, wish, options, progress)
-        bouts = [(bundle, speed.measure(plan, options, progress)) for bundle, plan in plans]
+        for bundle, plan in plans:
+            bouts += ((bundle, each) for each in speed.measure(plan, options, progress))
         _measure_ceilings(limits, wish, options, progress)
     return SpeedRecord(
         schema=records.SCHEMA,
@@ -152,35 +153,46 @@ def _plans(
     for size in wish.sizes:
         for batch in wish.batches:
             counted = work.count(bundle, size, batch) if wish.with_ceilings else None
-            for group in speed.heats(jobs, model, size, batch, free):
-                yield speed.Plan(
-                    jobs=group,
-                    size=size,
-                    batch=batch,
-                    forms=wish.forms,
-                    pythons=wish.pythons,
-                    pairs=pairs,
-                    scale=model.scale,
-                    work=counted,
-                )
+            yield speed.Plan(
+                jobs=jobs,
+                size=size,
+                batch=batch,
+                forms=wish.forms,
+                pythons=wish.pythons,
+                pairs=pairs,
+                scale=model.scale,
+                work=counted,
+                needs=speed.needed(model, size, batch),
+            )
 
 
 def chosen(bundle: Bundle, wish: Wish, device: str, *, with_torch: bool) -> list[Contender]:
     """Return the contenders, the baseline first.
 
-    "torch" among the wished backends asks for PyTorch's rows; where no backends are wished, they
-    come by themselves, and so does the engine's default. Wished precisions hold for all but that
-    and PyTorch as people run it, which stays the baseline.
+    "torch" among the wished backends asks for PyTorch's rows, "default" for what `Engine` is with
+    no argument; where no backends are wished, both come by themselves. Wished precisions hold for
+    all but that and PyTorch as people run it, which stays the baseline.
+
+    Raises:
+        InvalidInputError: there are none, since PyTorch's rows need a checkpoint.
     """
-    named = None if wish.backends is None else [each for each in wish.backends if each != "torch"]
+    wished = (*backends.REGISTRY, "torch", "default") if wish.backends is None else wish.backends
     rows: list[Contender] = []
-    if with_torch and (wish.backends is None or "torch" in wish.backends):
+    if with_torch and "torch" in wished:
         baseline, *strong = contenders.torch(device)
         wanted = wish.precisions
         rows = [baseline, *(each for each in strong if wanted is None or each.precision in wanted)]
-    if named != []:
+    engines: list[Contender] = []
+    if named := [each for each in wished if each in backends.REGISTRY]:
         backend_device = None if device == "cpu" else device
-        rows += contenders.engines(bundle, named, wish.precisions, backend_device, wish.pythons)
-    if wish.backends is None:
-        rows.append(DEFAULT)
-    return rows
+        some = None if wish.backends is None else named
+        engines = contenders.engines(bundle, some, wish.precisions, backend_device, wish.pythons)
+    default = [DEFAULT] if "default" in wished else []
+    # Where memory is short, neighbours share a group: the default belongs beside PyTorch's rows.
+    found = [*rows, *default, *engines] if rows else [*engines, *default]
+    if not found:
+        raise InvalidInputError(
+            f"{bundle.folder}: PyTorch's rows need the checkpoint that the bundle was made from: "
+            "name it with --checkpoint"
+        )
+    return found

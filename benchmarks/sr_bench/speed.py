@@ -14,6 +14,7 @@ from sr_bench import quality, scores
 from sr_bench.facts import size_text
 from sr_bench.processes import Process
 from sr_bench.timings import Bout, Fidelity, Row, Timing
+from sr_deploy import machine
 from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
 from sr_export.quality import psnr, y_ssim
 
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from sr_deploy.manifest import Model
 
 # Beside the frames: an interpreter with a runtime, and the network's weights. What runtimes hold
-# over the exporter's figure is 0.5 to 2.1 times (see the backends); PyTorch up to 2.2.
+# over the exporter's figure is 0.3 to 2.1 times (see the backends); PyTorch up to 2.2.
 _PROCESS_BYTES = 600 << 20
 _FACTOR = 2.2
-_SHARE_OF_FREE = 0.8
+# Of the free memory, for what contenders take once they are warm, and for others.
+_RESERVE = 0.2
 # Forms beside the first are warm already but for what they add.
 _FURTHER_WARM_UP = 0.3
 _SSIM_SIDE = 11
@@ -52,6 +54,7 @@ class Plan:
         pairs: Images with ground truth, or none.
         scale: Of the network.
         work: What a call has to do.
+        needs: Bytes of memory that a contender may take; see `needed`.
     """
 
     jobs: Sequence[Job]
@@ -62,64 +65,74 @@ class Plan:
     pairs: Sequence[quality.Pair] = ()
     scale: int = 1
     work: Work | None = None
+    needs: int = 0
 
 
-def measure(plan: Plan, options: SpeedOptions, progress: Progress) -> Bout:
-    """Measure contenders at one size. `progress` is stepped once for each of them and round.
+def needed(model: Model, size: Size, batch: int) -> int:
+    """Return the bytes of memory that any contender's process may take."""
+    frame_bytes = math.prod(size) * model.bytes_per_pixel * batch
+    return _PROCESS_BYTES + int(_FACTOR * frame_bytes) + 4 * model.parameters
+
+
+def measure(plan: Plan, options: SpeedOptions, progress: Progress) -> list[Bout]:
+    """Measure contenders at one size, in as few groups as memory takes, each with the baseline.
+
+    `progress` is stepped once for each contender and round.
 
     Raises:
+        OutOfMemoryError: not even two contenders fit into memory together.
         SrDeployError: none of the contenders could be measured; the text says why the first.
     """
+    baseline, *waiting = plan.jobs
+    bouts: list[Bout] = []
+    while waiting or not bouts:
+        with contextlib.ExitStack() as stack:
+            entries, missing = _opened(stack, plan, [baseline, *waiting], options, progress)
+            waiting = waiting[len(entries) + len(missing) - 1 :]
+            for _ in range(options.rounds):
+                for entry in entries:
+                    entry.take_turns(options)
+                    job = entry.process.job
+                    if not bouts or job is not baseline:
+                        progress.step(f"{size_text(plan.size)} {job.contender}")
+            rows = tuple(entry.row(entries[0].output, plan, options) for entry in entries)
+        bouts.append(Bout(plan.size, plan.batch, rows, plan.work, missing))
+    return bouts
+
+
+def _opened(
+    stack: contextlib.ExitStack,
+    plan: Plan,
+    jobs: Sequence[Job],
+    options: SpeedOptions,
+    progress: Progress,
+) -> tuple[list[_Entry], dict[str, str]]:
+    """Open contenders until memory is short; return them, and why some of them cannot be."""
+    free = machine.free_memory()
+    entries: list[_Entry] = []
     missing: dict[str, str] = {}
-    with contextlib.ExitStack() as stack:
-        entries: list[_Entry] = []
-        for job in plan.jobs:
-            progress.stage(f"{size_text(plan.size)}: warming up {job.contender}")
-            try:
-                entry = stack.enter_context(contextlib.closing(_Entry(job, plan, options)))
-            except SrDeployError as error:
-                if len(plan.jobs) == 1:
-                    raise
-                missing[str(job.contender)] = str(error)
-            else:
-                entries.append(entry)
-        if not entries:
-            raise BackendError("; ".join(missing.values()))
-        for _ in range(options.rounds):
-            for entry in entries:
-                entry.take_turns(options)
-                progress.step(f"{size_text(plan.size)} {entry.process.job.contender}")
-        rows = tuple(entry.row(entries[0].output, plan, options) for entry in entries)
-    return Bout(plan.size, plan.batch, rows, plan.work, missing)
-
-
-def heats(jobs: Sequence[Job], model: Model, size: Size, batch: int, free: int) -> list[list[Job]]:
-    """Divide jobs into groups whose processes fit into memory together, each with the baseline.
-
-    Args:
-        jobs: the baseline first.
-        model: of the bundle.
-        size: width and height.
-        batch: frames of a call.
-        free: bytes of memory.
-
-    Raises:
-        OutOfMemoryError: not even two fit.
-    """
-    frame_bytes = math.prod(size) * model.bytes_per_pixel * batch
-    each = _PROCESS_BYTES + int(_FACTOR * frame_bytes) + 4 * model.parameters
-    together = int(_SHARE_OF_FREE * free) // each
-    if together >= len(jobs):
-        return [list(jobs)]
-    if together < 2:
-        raise OutOfMemoryError(
-            f"two contenders side by side at {size_text(size, batch)} need about "
-            f"{2 * each >> 20} MiB of memory; {free >> 20} MiB are free: choose smaller --sizes"
-        )
-    others = jobs[1:]
-    # As many in each group as in the others, so that no contender is alone with the baseline.
-    count = math.ceil(len(others) / (together - 1))
-    return [[jobs[0], *others[first::count]] for first in range(count)]
+    for number, job in enumerate(jobs):
+        # What the others turned out to take, since that is often half of what they may.
+        if number and machine.free_memory() - plan.needs < _RESERVE * free:
+            if number > 1:
+                break
+            raise OutOfMemoryError(
+                f"two contenders side by side at {size_text(plan.size, plan.batch)} need up to "
+                f"{2 * plan.needs >> 20} MiB of memory; {free >> 20} MiB are free: choose smaller "
+                "--sizes"
+            )
+        progress.stage(f"{size_text(plan.size)}: warming up {job.contender}")
+        try:
+            entry = stack.enter_context(contextlib.closing(_Entry(job, plan, options)))
+        except SrDeployError as error:
+            if len(jobs) == 1:
+                raise
+            missing[str(job.contender)] = str(error)
+        else:
+            entries.append(entry)
+    if not entries:
+        raise BackendError("; ".join(missing.values()))
+    return entries, missing
 
 
 class _Entry:

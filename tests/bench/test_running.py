@@ -37,8 +37,8 @@ def _chosen(tiny: Tiny, *, with_torch: bool = True, **changes: object) -> list[C
 def test_by_default_all_is_measured_and_the_baseline_is_stock_torch(tiny: Tiny) -> None:
     found = _chosen(tiny)
     assert tuple(found[:5]) == contenders.torch("cpu")
-    assert found[-1] == DEFAULT
-    assert ONNXRUNTIME in found[5:-1]
+    assert found[5] == DEFAULT
+    assert ONNXRUNTIME in found[6:]
 
 
 def test_without_a_checkpoint_there_is_no_torch(tiny: Tiny) -> None:
@@ -58,6 +58,21 @@ def test_the_default_stays_whatever_precision_is_wished(tiny: Tiny) -> None:
     found = _chosen(tiny, precisions=["fp32"], with_torch=False)
     assert found[-1] == DEFAULT
     assert {each.precision for each in found[:-1]} == {"fp32"}
+
+
+def test_the_default_can_be_wished_alone_or_beside_torch(tiny: Tiny) -> None:
+    assert _chosen(tiny, backends=["default"]) == [DEFAULT]
+    beside = _chosen(tiny, backends=["torch", "default"], precisions=["bf16"])
+    assert [str(each) for each in beside[1:]] == [
+        "PyTorch channels_last BF16",
+        "PyTorch compiled BF16",
+        "sr-deploy by default",
+    ]
+
+
+def test_torch_alone_without_a_checkpoint_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(InvalidInputError, match="PyTorch's rows need the checkpoint"):
+        _chosen(tiny, backends=["torch"], with_torch=False)
 
 
 def test_only_wished_backends_are_measured(tiny: Tiny) -> None:

@@ -15,6 +15,7 @@ from sr_bench.facts import Contender
 from sr_bench.jobs import Job
 from sr_bench.speed import Plan
 from sr_bench.timings import SpeedOptions
+from sr_deploy import machine
 from sr_deploy.console import Progress
 from sr_deploy.errors import BackendError, OutOfMemoryError
 from tests.bench.conftest import Tiny
@@ -81,7 +82,7 @@ def _kinds(*kinds: str) -> list[tuple[Any, ...]]:
 def test_contenders_take_turns() -> None:
     plan = Plan(JOBS[:2], (8, 6), forms=("network", "stream"), pythons={"torch": "python9"})
     with Progress(4) as progress:
-        bout = speed.measure(plan, OPTIONS, progress)
+        (bout,) = speed.measure(plan, OPTIONS, progress)
     turns = [("measure", n, form) for n in (0, 1) for form in ("upscale", "network")] * 2
     assert _kinds("measure") == turns
     assert _kinds("prepare") == [("prepare", n, (8, 6), 1, 0.05) for n in (0, 1)]
@@ -101,7 +102,7 @@ def test_contenders_take_turns() -> None:
 
 def test_fidelity_is_measured_beside_the_first_row() -> None:
     with Progress(4) as progress:
-        bout = speed.measure(Plan(JOBS[:2], (8, 8)), OPTIONS, progress)
+        (bout,) = speed.measure(Plan(JOBS[:2], (8, 8)), OPTIONS, progress)
     assert bout.rows[0].fidelity.psnr is None
     assert bout.rows[1].fidelity.psnr == pytest.approx(20 * np.log10(255))  # off by one level
     assert bout.rows[1].fidelity.ssim == pytest.approx(1.0, abs=0.02)
@@ -110,7 +111,7 @@ def test_fidelity_is_measured_beside_the_first_row() -> None:
 def test_one_that_cannot_is_missing_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeProcess, "broken", (0,))
     with Progress(4) as progress:
-        bout = speed.measure(Plan(JOBS[:3], (8, 6)), OPTIONS, progress)
+        (bout,) = speed.measure(Plan(JOBS[:3], (8, 6)), OPTIONS, progress)
     assert bout.missing == {"PyTorch eager FP32": "number 0 is broken"}
     assert [row.fidelity.largest for row in bout.rows] == [0, 1]  # beside the first that can
 
@@ -128,32 +129,66 @@ def test_ground_truth_is_compared_with_what_the_contender_makes(tmp_path: Path) 
     Image.fromarray(noise).save(tmp_path / "a.png")
     pairs = quality.pairs(tmp_path, None, 2)
     with Progress(4) as progress:
-        bout = speed.measure(Plan(JOBS[:1], (8, 6), pairs=pairs, scale=2), OPTIONS, progress)
+        (bout,) = speed.measure(Plan(JOBS[:1], (8, 6), pairs=pairs, scale=2), OPTIONS, progress)
     low, truth = quality.load(pairs[0], 2)
     assert bout.rows[0].truth == quality.score(truth, low.repeat(2, 0).repeat(2, 1), 2)
 
 
-@pytest.mark.parametrize(("gigabytes", "sizes"), [(64, [5]), (3, [3, 3]), (2, [2, 2, 2, 2])])
+class FakeMemory:
+    """A machine with so many bytes free, of which each open process takes its part."""
+
+    def __init__(self, free: int, each: int) -> None:
+        self.free, self.each = free, each
+
+    def __call__(self) -> int:
+        calls = FakeProcess.calls
+        opened, closed = (sum(call[0] == kind for call in calls) for kind in ("start", "close"))
+        return self.free - self.each * (opened - closed)
+
+
+@pytest.mark.parametrize(
+    ("free", "taken", "groups"),
+    [
+        (1000, 100, [[0, 1, 2, 3, 4]]),  # 4 are open: 600 are left for 400 and a reserve of 200
+        (1000, 150, [[0, 1, 2], [0, 3, 4]]),  # 2 are open: 700 are left; with 3, only 550
+        (700, 160, [[0, 1], [0, 2], [0, 3], [0, 4]]),
+    ],
+)
 def test_groups_fit_into_memory_and_each_has_the_baseline(
-    gigabytes: float, sizes: list[int]
+    free: int, taken: int, groups: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process takes some 0.63 GB, and 80 % of what is free may be used."""
-    groups = speed.heats(JOBS, MODEL, (64, 48), 1, int(gigabytes * 2**30))
-    assert [len(each) for each in groups] == sizes
-    assert all(each[0] == JOBS[0] for each in groups)
-    assert sorted(str(job) for each in groups for job in each[1:]) == sorted(map(str, JOBS[1:]))
+    monkeypatch.setattr(machine, "free_memory", FakeMemory(free, taken))
+    steps: list[str] = []
+    with Progress() as progress:
+        monkeypatch.setattr(progress, "step", steps.append)
+        bouts = speed.measure(Plan(JOBS, (64, 48), needs=400), OPTIONS, progress)
+    found = [[TORCH.index(row.contender) for row in bout.rows] for bout in bouts]
+    assert found == groups
+    assert len(steps) == len(JOBS) * OPTIONS.rounds  # the baseline's further turns do not count
 
 
-def test_too_little_memory_for_two_is_told() -> None:
-    with pytest.raises(OutOfMemoryError, match="two contenders side by side at 64x48 need about"):
-        speed.heats(JOBS, MODEL, (64, 48), 1, 1 << 30)
-    assert speed.heats(JOBS[:1], MODEL, (64, 48), 1, 1 << 30) == [[JOBS[0]]]
+def test_what_contenders_may_need_grows_with_the_frames() -> None:
+    small, large = (speed.needed(MODEL, (side, 50), 1) for side in (100, 300))
+    assert large - small == pytest.approx(2.2 * 200 * 50 * MODEL.bytes_per_pixel, abs=1)
+    assert speed.needed(MODEL, (100, 50), 3) == pytest.approx(large, abs=1)
+
+
+def test_too_little_memory_for_two_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_memory", FakeMemory(800 << 20, 250 << 20))
+    plan = Plan(JOBS, (64, 48), needs=400 << 20)
+    told = "two contenders side by side at 64x48 need up to 800 MiB of memory; 800 MiB are free"
+    with Progress() as progress:
+        with pytest.raises(OutOfMemoryError, match=told):
+            speed.measure(plan, OPTIONS, progress)
+        assert _kinds("close") == [("close", 0)]
+        (alone,) = speed.measure(dataclasses.replace(plan, jobs=JOBS[:1]), OPTIONS, progress)
+    assert len(alone.rows) == 1
 
 
 def test_torch_and_the_engine_are_measured_in_processes(tiny: Tiny) -> None:
     jobs = [Job(each, str(tiny.bundle), str(tiny.checkpoint), 1) for each in (TORCH[0], ENGINE)]
     with Progress(4) as progress:
-        bout = speed.measure(Plan(jobs, (24, 16), forms=("network",)), OPTIONS, progress)
+        (bout,) = speed.measure(Plan(jobs, (24, 16), forms=("network",)), OPTIONS, progress)
     assert [row.contender for row in bout.rows] == [TORCH[0], ENGINE]
     assert all(len(each.rounds) == 2 for row in bout.rows for each in row.timings)
     assert all(len(row.timings) == 2 for row in bout.rows)
