@@ -5,6 +5,9 @@ runs that as it stands: it copies floats, and quantises all of them again for ea
 every part is quantised by itself, once for all that want the same levels, and the parts are joined
 as bytes. Clipping and quantising look at one value at a time, so that the results are the same.
 
+OpenVINO joins pixel by pixel, with a copy for each part, so that a dense block, in which each
+convolution reads one part more, goes on from what the one before has joined.
+
 The file is not written like that because other runtimes read it, too.
 """
 
@@ -17,6 +20,7 @@ import numpy as np
 import openvino
 from openvino import opset8 as operators
 
+_Name = tuple[str, int]
 _CHANNELS = 1
 _LOWEST, _HIGHEST = -128, 127
 
@@ -45,16 +49,24 @@ def quantise_before_joining(model: Any) -> None:
     """Rewrite a model of OpenVINO's in place; what is not recognised stays as it is."""
     found = [each for node in model.get_ordered_ops() if (each := _recognised(node)) is not None]
     readers = {each.reader for each in found}
-    made = {(_name(each.source), each.levels): each.result for each in found}
+    # The bytes of one value, or of several, joined.
+    made: dict[tuple[tuple[_Name, ...], _Levels], Any] = {
+        ((_name(each.source),), each.levels): each.result for each in found
+    }
     for source, _, levels, result in found:
         if not _joins(source.get_node()) or not _only_quantised(source, readers):
             continue
         parts = _parts(source)
-        for part in parts:
-            if (_name(part), levels) not in made:
-                made[_name(part), levels] = _quantised(part, levels)
-        joined = operators.concat([made[_name(part), levels] for part in parts], _CHANNELS)
-        result.replace(joined.output(0))
+        names = tuple(_name(part) for part in parts)
+        for name, part in zip(names, parts, strict=True):
+            if ((name,), levels) not in made:
+                made[(name,), levels] = _quantised(part, levels)
+        known = max(n for n in range(1, len(names) + 1) if (names[:n], levels) in made)
+        if known < len(names):
+            rest = [made[(name,), levels] for name in names[known:]]
+            joined = operators.concat([made[names[:known], levels], *rest], _CHANNELS)
+            made[names, levels] = joined.output(0)
+        result.replace(made[names, levels])
     model.validate_nodes_and_infer_types()
 
 
@@ -140,5 +152,5 @@ def _quantised(value: Any, levels: _Levels) -> Any:
     return operators.convert(operators.fake_quantize(wide, *ends, count), "i8").output(0)
 
 
-def _name(value: Any) -> tuple[str, int]:
+def _name(value: Any) -> _Name:
     return value.get_node().get_name(), value.get_index()
