@@ -34,7 +34,7 @@ def markdown(record: SpeedRecord, kind: str = "ratios") -> str:
     parts = []
     for series in record.series:
         if len(record.series) > 1:
-            parts.append(f"**{speed_words.subject(series.subject)}**")
+            parts.append(speed_words.title(series))
         parts.append(TABLES[kind](series).markdown())
         parts += [
             textwrap.fill(each, _WIDTH)

@@ -21,27 +21,26 @@ _COMPILED = (
 def about(series: Series) -> str:
     """Say how one series was measured."""
     first = series.bouts[0].rows[0].contender
-    return f"Times faster than {first}; {subject(series.subject)}, {_how(series)}"
+    how = _how(series, f"{series.options.rounds} interleaved rounds")
+    return f"Times faster than {first}; {subject(series.subject)}, {how}"
 
 
 def about_setting(setting: Setting) -> str:
-    """Say what a record was measured on."""
-    device = setting.device
-    versions = ", ".join(f"{package} {version}" for package, version in setting.versions.items())
-    commit = f", commit {setting.commit[:10]}" if setting.commit else ""
-    changes = " with changes" if setting.dirty else ""
-    gpu = f", {device.gpu} (driver {device.driver})" if device.gpu else ""
-    return (
-        f"Measured on {device.cpu}, {device.cores} cores ({', '.join(device.features)}){gpu}; "
-        f"{versions}; {setting.date[:10]}{commit}{changes}."
-    )
+    """Say what a record was measured on, and when."""
+    return f"{_machine(setting)}; {_occasion(setting)}."
 
 
 def about_briefly(series: Series) -> str:
-    """Say how one of several series was measured, without what differs between them."""
+    """Say how one of several series was measured, without what `title` says."""
     first = series.bouts[0].rows[0].contender
-    setting = about_setting(series.setting)
-    return f"Times faster than {first}; {_how(series)} {setting}"
+    how = _how(series, "interleaved rounds")
+    return f"Times faster than {first}; {how} {_machine(series.setting)}."
+
+
+def title(series: Series) -> str:
+    """Say what is one's own among several series."""
+    rounds = f"{series.options.rounds} rounds, {_occasion(series.setting)}"
+    return f"**{subject(series.subject)}**, {rounds}"
 
 
 def about_overhead(record: SpeedRecord) -> str:
@@ -56,7 +55,20 @@ def about_overhead(record: SpeedRecord) -> str:
     )
 
 
-def _how(series: Series) -> str:
+def _machine(setting: Setting) -> str:
+    device = setting.device
+    versions = ", ".join(f"{package} {version}" for package, version in setting.versions.items())
+    gpu = f", {device.gpu} (driver {device.driver})" if device.gpu else ""
+    features = ", ".join(device.features)
+    return f"Measured on {device.cpu}, {device.cores} cores ({features}){gpu}; {versions}"
+
+
+def _occasion(setting: Setting) -> str:
+    commit = f", commit {setting.commit[:10]}" if setting.commit else ""
+    return f"{setting.date[:10]}{commit}{' with changes' if setting.dirty else ''}"
+
+
+def _how(series: Series, rounds: str) -> str:
     backends = {row.contender.backend for bout in series.bouts for row in bout.rows}
     ceiling = (
         " Its ceiling is the least time that the operations of the graph can take at the rate of "
@@ -67,9 +79,8 @@ def _how(series: Series) -> str:
     return (
         f"{series.options.threads} threads for all. Frame in to "
         "frame out (8-bit, height x width x channels), so that pre- and post-processing count for "
-        f"all; medians of {series.options.rounds} interleaved rounds, each contender in a process "
-        "of its own. The last column is the largest difference from the first row's output, in "
-        f"levels of 255.{ceiling}"
+        f"all; medians of {rounds}, each contender in a process of its own. The last column is the "
+        f"largest difference from the first row's output, in levels of 255.{ceiling}"
         + (_STRONG if "channels_last" in backends else "")
         + (_COMPILED if "compiled" in backends else "")
     )

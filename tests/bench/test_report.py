@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from pathlib import Path
 
 import pytest
 
 from sr_bench import records, report
+from sr_bench.jobs import DEFAULT
 from sr_bench.scores import Method, QualityRecord, Score
 from sr_bench.timings import SpeedRecord
 from sr_deploy.errors import InvalidInputError, NotFoundError
@@ -167,10 +169,21 @@ def test_the_terminal_shows_all_that_was_measured() -> None:
 def test_several_series_are_told_apart() -> None:
     joined = records.merged([SPEED, FULL])
     text = report.markdown(joined)
-    assert text.count("**tiny.pth (Compact x2)**") == 2
+    assert text.count("**tiny.pth (Compact x2)**, ") == 2
     assert "of its ceiling" in text
     assert "| sr-deploy by default (OpenVINO BF16) |" in text.replace("  ", " ")
     assert report.text(joined).count("Times faster than PyTorch eager FP32;") == 2
+
+
+def test_what_several_series_have_in_common_is_said_once() -> None:
+    (first,) = SPEED.series
+    later = dataclasses.replace(first.setting, date="2031-05-06T07:08:09+00:00")
+    options = dataclasses.replace(first.options, rounds=14)
+    second = dataclasses.replace(first, setting=later, options=options)
+    text = report.markdown(dataclasses.replace(SPEED, series=(first, second)))
+    assert text.count("Measured on") == 1
+    assert f", {first.options.rounds} rounds, {first.setting.date[:10]}, commit" in text
+    assert ", 14 rounds, 2031-05-06, commit" in text
 
 
 def test_the_terminal_shows_all_methods() -> None:
@@ -237,6 +250,22 @@ def test_committed_speed_was_measured_on_a_quiet_machine() -> None:
     record = records.read(ROOT / report.RESULTS / "speed.json")
     assert isinstance(record, SpeedRecord)
     assert record.steady()
+
+
+def test_in_the_committed_record_the_default_is_as_fast_as_the_documents_say() -> None:
+    """Every network and size: beside PyTorch as people run it, its strong FP32, its best form."""
+    record = records.read(ROOT / report.RESULTS / "cpu.json")
+    assert isinstance(record, SpeedRecord)
+    asked = {"contiguous fp32": 4.0, "channels_last fp32": 3.5, "best": 1.8}
+    for series, bout in record.bouts():
+        rows = {f"{row.contender.backend} {row.precision}": row for row in bout.rows}
+        default = next(row for row in bout.rows if row.contender == DEFAULT)
+        torch = [row for row in bout.rows if row.contender.runtime == "torch"]
+        assert len(torch) == 5
+        rows["best"] = min(torch, key=lambda row: statistics.median(row.upscale.medians()))
+        for name, times in asked.items():
+            found = default.upscale.against(rows[name].upscale).median
+            assert found >= times, f"{series.subject.name} {bout.size}: {found:.2f} over {name}"
 
 
 def test_the_shipped_checkpoint_beats_bicubic_on_set5() -> None:
