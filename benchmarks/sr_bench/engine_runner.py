@@ -71,9 +71,10 @@ class EngineRunner:
             return found | {"tiles": spent["lane"] - spent["infer"], "network": spent["infer"]}
         return found | {"network": spent["lane"]}
 
-    def settle(self) -> None:
-        """Have the network compiled for the size of frames that came last; see `settle`."""
+    def settle(self, frames: Frames) -> NDArray[Any]:
+        """Have the network compiled for the frames' size; see `settle`."""
         settle(self._engine)
+        return self.upscale(frames)
 
     def clock(self) -> Callable[[Callable[[], object]], float]:
         """Return the wall clock: frames are back in the host's memory when a call returns."""

@@ -68,8 +68,12 @@ class Opened(Protocol):
     def staged(self, frames: Frames) -> dict[str, float]:
         """Upscale a batch; return the milliseconds of each stage, in order."""
 
-    def settle(self) -> None:
-        """Do now what would otherwise be done once many frames have come."""
+    def settle(self, frames: Frames) -> NDArray[Any]:
+        """Do now what would otherwise be done once many frames have come.
+
+        Returns:
+            A batch, upscaled as all that follow will be.
+        """
 
     def clock(self) -> Callable[[Callable[[], object]], float]:
         """Return what runs a call and says how many milliseconds it took."""

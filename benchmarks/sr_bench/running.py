@@ -176,17 +176,17 @@ def chosen(bundle: Bundle, wish: Wish, device: str, *, with_torch: bool) -> list
     Raises:
         InvalidInputError: there are none, since PyTorch's rows need a checkpoint.
     """
-    wished = (*backends.REGISTRY, "torch", "default") if wish.backends is None else wish.backends
+    wished = wish.backends or ("torch", "default")
     rows: list[Contender] = []
     if with_torch and "torch" in wished:
         baseline, *strong = contenders.torch(device)
         wanted = wish.precisions
         rows = [baseline, *(each for each in strong if wanted is None or each.precision in wanted)]
+    named = [each for each in wished if each in backends.REGISTRY] if wish.backends else None
     engines: list[Contender] = []
-    if named := [each for each in wished if each in backends.REGISTRY]:
+    if named != []:
         backend_device = None if device == "cpu" else device
-        some = None if wish.backends is None else named
-        engines = contenders.engines(bundle, some, wish.precisions, backend_device, wish.pythons)
+        engines = contenders.engines(bundle, named, wish.precisions, backend_device, wish.pythons)
     default = [DEFAULT] if "default" in wished else []
     # Where memory is short, neighbours share a group: the default belongs beside PyTorch's rows.
     found = [*rows, *default, *engines] if rows else [*engines, *default]

@@ -86,18 +86,26 @@ def measure(plan: Plan, options: SpeedOptions, progress: Progress) -> list[Bout]
     baseline, *waiting = plan.jobs
     bouts: list[Bout] = []
     while waiting or not bouts:
-        with contextlib.ExitStack() as stack:
-            entries, missing = _opened(stack, plan, [baseline, *waiting], options, progress)
-            waiting = waiting[len(entries) + len(missing) - 1 :]
-            for _ in range(options.rounds):
-                for entry in entries:
-                    entry.take_turns(options)
-                    job = entry.process.job
-                    if not bouts or job is not baseline:
-                        progress.step(f"{size_text(plan.size)} {job.contender}")
-            rows = tuple(entry.row(entries[0].output, plan, options) for entry in entries)
-        bouts.append(Bout(plan.size, plan.batch, rows, plan.work, missing))
+        bout = _bout(plan, [baseline, *waiting], options, progress, again=bool(bouts))
+        waiting = waiting[len(bout.rows) + len(bout.missing) - 1 :]
+        bouts.append(bout)
     return bouts
+
+
+def _bout(
+    plan: Plan, jobs: Sequence[Job], options: SpeedOptions, progress: Progress, *, again: bool
+) -> Bout:
+    """Measure as many contenders as memory takes; `again`: the first has been counted before."""
+    with contextlib.ExitStack() as stack:
+        entries, missing = _opened(stack, plan, jobs, options, progress)
+        for _ in range(options.rounds):
+            for entry in entries:
+                entry.take_turns(options)
+                job = entry.process.job
+                if not (again and job is jobs[0]):
+                    progress.step(f"{size_text(plan.size)} {job.contender}")
+        rows = tuple(entry.row(entries[0].output, plan, options) for entry in entries)
+    return Bout(plan.size, plan.batch, rows, plan.work, missing)
 
 
 def _opened(
@@ -113,7 +121,7 @@ def _opened(
     missing: dict[str, str] = {}
     for number, job in enumerate(jobs):
         # What the others turned out to take, since that is often half of what they may.
-        if number and machine.free_memory() - plan.needs < _RESERVE * free:
+        if entries and machine.free_memory() - plan.needs < _RESERVE * free:
             if number > 1:
                 break
             raise OutOfMemoryError(

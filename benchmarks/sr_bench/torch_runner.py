@@ -44,18 +44,13 @@ class TorchRunner:
         module = module.to(memory_format=self._layout)  # type: ignore[call-overload]
         self._plain = module
         self._module: Callable[[torch.Tensor], torch.Tensor] = module
-        self._unchecked: torch.Tensor | None = None
-        self._compiled = job.contender.backend == "compiled"
-        if self._compiled:
+        if job.contender.backend == "compiled":
             self._compile(freezing=True)
 
     def upscale(self, frames: Frames) -> NDArray[Any]:
         """Upscale a batch, with all copies."""
         with torch.inference_mode():
-            tensor = self._tensor(frames)
-            if self._compiled:
-                self._unchecked = tensor
-            return self._frames(self._module(tensor))
+            return self._frames(self._module(self._tensor(frames)))
 
     def network(self, batches: Frames) -> Callable[[int], object]:
         """Return a call of the network alone."""
@@ -87,20 +82,19 @@ class TorchRunner:
             for name, start, end in zip(names, marks, marks[1:], strict=False)
         }
 
-    def settle(self) -> None:
+    def settle(self, frames: Frames) -> NDArray[Any]:
         """Have it compiled without freezing, where with that it computes something else.
 
         It was compiled at the first call. PyTorch 2.13 makes another network of an RRDB with frozen
         weights; a fast wrong answer is no baseline.
         """
-        if self._unchecked is None:
-            return
-        with torch.inference_mode():
-            expected, found = self._plain(self._unchecked), self._module(self._unchecked)
-            if float((expected.float() - found.float()).abs().max()) > _ROUNDING:
+        if self._module is not self._plain:
+            with torch.inference_mode():
+                tensor = self._tensor(frames)
+                difference = self._plain(tensor).float() - self._module(tensor).float()
+            if float(difference.abs().max()) > _ROUNDING:
                 self._compile(freezing=False)
-                self._module(self._unchecked)
-        self._unchecked, self._compiled = None, False
+        return self.upscale(frames)
 
     def _compile(self, *, freezing: bool) -> None:
         """Compile the module; freezing makes its weights constants, laid out as kernels want."""

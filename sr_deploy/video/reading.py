@@ -108,7 +108,7 @@ class Reader:
             elif self._hardware is not None:
                 raise self._no_hardware(reason) from error
             raise VideoError(f"{self._path}: cannot be read: {reason}") from error
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
             if self._hardware is None:
                 raise
             # What PyAV says of a device that is not there, or that it was built without.

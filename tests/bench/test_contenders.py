@@ -148,8 +148,7 @@ def test_settling_compiles_for_the_size_at_once(frames: np.ndarray, tiny: Tiny) 
     opened.upscale(frames[:1])
     (lane,) = opened._engine._networks.pool("rgb24")._idle.queue
     assert lane._inference._special is None
-    opened.settle()
-    opened.upscale(frames[:1])
+    opened.settle(frames[:1])
     assert lane._inference._special is not None
 
 
@@ -216,7 +215,7 @@ def test_what_freezing_makes_another_network_of_is_compiled_without(
     with inductor.patch(freezing=False):  # undoes what the runner sets
         opened = TorchRunner(_job(Contender("torch", "compiled", "fp32"), tiny))
         first = opened.upscale(frames[:1])
-        opened.settle()
+        opened.settle(frames[:1])
     assert frozen == ([True, False] if wrong else [True])
     assert np.array_equal(opened.upscale(frames[:1]), first) != wrong
     right = TorchRunner(_job(TORCH[1], tiny)).upscale(frames[:1])

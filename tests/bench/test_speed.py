@@ -185,6 +185,15 @@ def test_too_little_memory_for_two_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(alone.rows) == 1
 
 
+def test_one_that_cannot_be_opened_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeProcess, "broken", (0,))
+    monkeypatch.setattr(machine, "free_memory", FakeMemory(500, 0))
+    with Progress() as progress:
+        (bout,) = speed.measure(Plan(JOBS[:2], (64, 48), needs=450), OPTIONS, progress)
+    assert [row.contender for row in bout.rows] == [TORCH[1]]
+    assert list(bout.missing) == [str(TORCH[0])]
+
+
 def test_torch_and_the_engine_are_measured_in_processes(tiny: Tiny) -> None:
     jobs = [Job(each, str(tiny.bundle), str(tiny.checkpoint), 1) for each in (TORCH[0], ENGINE)]
     with Progress(4) as progress:

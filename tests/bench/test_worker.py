@@ -42,8 +42,9 @@ class Slow:
         self.upscale(frames)
         return {"network": 1.0, "rest": 0.5}
 
-    def settle(self) -> None:
+    def settle(self, frames: NDArray[Any]) -> NDArray[Any]:
         self.settled = len(self.frames)
+        return self.upscale(frames)
 
     def clock(self) -> Callable[[Callable[[], object]], float]:
         return clocks.wall

@@ -100,7 +100,7 @@ class _Logger:
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
     def log(self, severity: Any, msg: str) -> None:
-        raise NotImplementedError
+        raise RuntimeError('Tried to call pure virtual function "nvinfer1::ILogger::log"')
 
 
 class _Monitor:
