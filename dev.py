@@ -82,7 +82,7 @@ def test() -> None:
     run([BIN / "ruff", "check", "."])
     run([BIN / "ruff", "format", "--check", "."])
     run([BIN / "mypy"])
-    run([BIN / "python", "tests/tensorrt/bindings.py"])
+    run([BIN / "python", "tests/bindings/check.py"])
     run([BIN / "python", "-m", "pytest"])
 
 

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from sr_deploy import Engine, machine
 from sr_deploy.files import atomic_file
-from sr_deploy.video import encoding
-from sr_deploy.video.conversion import ToFrames, ToPixels
-from sr_deploy.video.source import Source
-from sr_deploy.video.upscaling import Look, Meter, upscaled
+from sr_deploy.video import encode
+from sr_deploy.video.convert import ToFrames, ToPixels
+from sr_deploy.video.source import VideoSource
+from sr_deploy.video.upscale import ColorSpec, StageMeter, upscaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ class _Work:
             self._info = source.info
         scale = engine.spec.scale
         size = scale * self._info.width, scale * self._info.height
-        self._settings = encoding.choose(self._info, size, ".mkv", threads=setting.others)
+        self._settings = encode.choose(self._info, size, ".mkv", threads=setting.others)
         self._pixels: list[Any] = []
         self._results: list[Any] = []
 
@@ -109,7 +109,7 @@ class _Work:
     def writing(self) -> None:
         """Make frames of the results, and encode them."""
         finish = ToFrames(self._settings.pixel_format, self._settings.colour)
-        encoder = encoding.Encoder(self._settings)
+        encoder = encode.Encoder(self._settings)
         for result, pts, duration in self._results:
             frame = finish(result)
             frame.pts, frame.duration, frame.time_base = pts, duration, self._info.time_base
@@ -121,18 +121,18 @@ class _Work:
 
     def whole(self) -> None:
         """Do all of it as `sr-upscale` does."""
-        look = Look(self._info.colour, self._settings.colour, self._settings.pixel_format)
-        encoder = encoding.Encoder(self._settings)
+        look = ColorSpec(self._info.colour, self._settings.colour, self._settings.pixel_format)
+        encoder = encode.Encoder(self._settings)
         with self._opened() as source:
             frames = (frame for _, frame in zip(range(self._count), source.frames(), strict=False))
-            for frame in upscaled(self._engine, frames, look, Meter()):
+            for frame in upscaled(self._engine, frames, look, StageMeter()):
                 for _ in encoder.encode(frame):
                     pass
         for _ in encoder.finish():
             pass
 
-    def _opened(self) -> Source:
-        return Source(self._video, threads=self._threads)
+    def _opened(self) -> VideoSource:
+        return VideoSource(self._video, threads=self._threads)
 
 
 def _timed(stage: Callable[[], None]) -> dict[str, float]:

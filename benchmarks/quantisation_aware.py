@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from sr_bench import quality, setting
 from sr_deploy import Engine
-from sr_deploy.bundle import Bundle
+from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.files import atomic_file
-from sr_export.quality import psnr
+from sr_export.metrics import psnr
 
 if TYPE_CHECKING:
-    from sr_deploy.manifest import Precision
+    from sr_deploy.bundle.manifest import Precision
 
 
 def main() -> int:

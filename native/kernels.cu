@@ -1,4 +1,4 @@
-// The steps on the GPU: a row of blocks for each row of pixels, as the launch in sr_deploy/cuda.py
+// The steps on the GPU: a row of blocks for each row of pixels, as the launch in sr_deploy/backends/cuda/driver.py
 // lays them out; rows beyond the grid are taken in turns.
 
 #include "pixels.h"

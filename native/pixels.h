@@ -3,10 +3,10 @@
 // A frame is rows of bytes; a sample is one byte, or two with the low one first. Every function
 // below does one row of a step: the elements `first`, `first + stride`, ... of it. A GPU's threads
 // share a row between them; the processor takes all of it (0, 1). What they compute is what
-// sr_deploy/stitching.py computes with numpy, bit for bit: each operation on floats is rounded by
+// sr_deploy/tiling/blender.py computes with numpy, bit for bit: each operation on floats is rounded by
 // itself, so the compilers must not fuse a multiplication with an addition.
 //
-// sr_deploy/native.py has the same structures in the same order.
+// sr_deploy/tiling/native.py has the same structures in the same order.
 
 #pragma once
 

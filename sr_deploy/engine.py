@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from sr_deploy import device_array
-from sr_deploy.bundle import Bundle
+from sr_deploy.backends.cuda import device_array
+from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.errors import InvalidInputError
-from sr_deploy.frames import Frames, checked_tile
-from sr_deploy.latents import Latents
-from sr_deploy.memory import Budget, parse
-from sr_deploy.networks import Networks, Wish
-from sr_deploy.pool import closed
-from sr_deploy.selection import pixel_format
-from sr_deploy.stream import Flow, Stream, async_results, results
-from sr_deploy.yuv import YuvFrame
+from sr_deploy.runtime.frame import FrameRunner, checked_tile
+from sr_deploy.runtime.generator import ImageGenerator
+from sr_deploy.runtime.lanes import closed
+from sr_deploy.runtime.memory import Budget, parse
+from sr_deploy.runtime.selection import pixel_format
+from sr_deploy.runtime.session import EngineOptions, Session
+from sr_deploy.runtime.stream import FlowOptions, FrameStream, async_results, results
+from sr_deploy.runtime.yuv import YuvFrame
 
 if TYPE_CHECKING:
     import os
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_deploy.manifest import Latent, Precision, YuvFormat
-    from sr_deploy.tuning import Tuning
+    from sr_deploy.bundle.manifest import Latent, Precision, YuvFormat
+    from sr_deploy.bundle.tuning import Tuning
 
 # Frames of a stream beside those that are computed: one that was read, one that is ready.
 _AHEAD = 2
@@ -119,14 +119,16 @@ class Engine:
         if build not in ("auto", "never"):
             raise InvalidInputError(f"build must be auto or never, found {build!r}")
         limit = None if memory is None else parse(memory)
-        wish = Wish(backend, precision, device, threads, lanes, limit, build, tuning, streaming)
+        wish = EngineOptions(
+            backend, precision, device, threads, lanes, limit, build, tuning, streaming
+        )
         self._budget = Budget.given(memory)
         bundle = Bundle.open(path)
         self._model = bundle.manifest.model
         first = pixel_format(self._model.channels, itemsize=1)
-        self._networks = Networks(bundle, first, wish)
-        self._latents = Latents(self._networks, self._model, self._budget)
-        self._frames = Frames(self._networks, self._model, self._budget, tile)
+        self._networks = Session(bundle, first, wish)
+        self._latents = ImageGenerator(self._networks, self._model, self._budget)
+        self._frames = FrameRunner(self._networks, self._model, self._budget, tile)
         self._spec = Spec(
             architecture=self._model.architecture,
             scale=self._model.scale,
@@ -296,7 +298,7 @@ class Engine:
             InvalidInputError: `in_flight` is below 1; later, an image does not fit.
         """
         flow = self._flow(in_flight, latest=latest, reuse=reuse)
-        return results(Stream(frames, self._upscale_in_flight, flow))
+        return results(FrameStream(frames, self._upscale_in_flight, flow))
 
     def astream(
         self,
@@ -321,7 +323,7 @@ class Engine:
             InvalidInputError: as of `stream`.
         """
         flow = self._flow(in_flight, latest=latest, reuse=reuse)
-        return async_results(frames, lambda each: Stream(each, self._upscale_in_flight, flow))
+        return async_results(frames, lambda each: FrameStream(each, self._upscale_in_flight, flow))
 
     def close(self) -> None:
         """Wait for the frames in flight, then give everything back; again does nothing."""
@@ -336,7 +338,7 @@ class Engine:
     def __repr__(self) -> str:
         return f"<{'closed ' if self._networks.closed else ''}Engine {self._spec}>"
 
-    def _flow(self, in_flight: int | None, *, latest: bool, reuse: bool) -> Flow:
+    def _flow(self, in_flight: int | None, *, latest: bool, reuse: bool) -> FlowOptions:
         """Return how frames flow; of how many the user leaves to us, memory decides."""
         if in_flight is not None:
             _at_least_1("in_flight", in_flight)
@@ -347,7 +349,7 @@ class Engine:
             allowed = self._budget.total // _WAITING_SHARE // max(self._bytes_in_flight(frame), 1)
             return max(1, min(self._spec.lanes + _AHEAD, allowed))
 
-        return Flow(self._spec.lanes, most, latest, reuse)
+        return FlowOptions(self._spec.lanes, most, latest, reuse)
 
     def _bytes_in_flight(self, frame: Any) -> int:
         """Return what a frame and its result take; whether it is a frame is seen later."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from architectures.networks import DEFAULTS, GRAY, RGB, SMALL, Small
 from architectures.plain import PLAIN, Family
-from sr_export.registry import registry
+from sr_export.models.registry import registry
 
 # Standard deviations of outputs, where white is 1.
 _LEAST_SPREAD = 0.05

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 
 from architectures.cells import build
-from sr_deploy import Engine, console
-from sr_deploy.bundle import Bundle
+from sr_deploy import Engine
+from sr_deploy.bundle.bundle import Bundle
+from sr_deploy.cli import console
 from sr_deploy.errors import SrDeployError
-from sr_export import pipeline, samples
+from sr_export import photos, pipeline
+from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.options import Options
-from sr_export.runner import OnnxRunner
 
 if TYPE_CHECKING:
     from architectures.cells import Cell
-    from sr_deploy.manifest import Manifest, Model, Precision
+    from sr_deploy.bundle.manifest import Manifest, Model, Precision
 
 BACKENDS = ("openvino", "onnxruntime")
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
@@ -147,7 +148,7 @@ def _compared(found: Any, expected: Any, same: str) -> str:
 
 
 def _photo(model: Model, height: int, width: int) -> Any:
-    return samples.batch(1, height, width, model.channels)[0]
+    return photos.batch(1, height, width, model.channels)[0]
 
 
 def _measured(manifest: Manifest) -> Row:

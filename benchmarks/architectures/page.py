@@ -32,7 +32,7 @@ another batch), tiles equal the whole, runtimes agree. Decibels are higher or lo
 that were trained; each export measures its own.
 
 How training repositories lay out what they save is another matter: those that are tried are the
-table in `tests/export/test_repositories.py`.
+table in `tests/sr_export/checkpoint/test_repositories.py`.
 """
 _SMALL = """\
 ## In small, with all channels and scales

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sr_deploy.bundle import Bundle
-from sr_export import samples
-from sr_export.engine.exam import Examiner
-from sr_export.quality import psnr
+from sr_deploy.bundle.bundle import Bundle
+from sr_export import photos
+from sr_export.metrics import psnr
+from sr_export.trt.plan_validation import PlanValidator
 
 BUDGETS = {"fp16": 55.0, "int8": 42.0}
 """Decibels that plans must hold on a GPU, against the FP32 ONNX on a CPU."""
@@ -35,9 +35,9 @@ def compare(bundle_folder: Path, patches: Path) -> dict[str, Any]:
             precision, _, size = name.partition("-")
             height, width = map(int, size.split("x"))
             variant = next(each for each in bundle.manifest.variants if each.precision == precision)
-            examiner = Examiner(bundle_folder, model, variant)
+            examiner = PlanValidator(bundle_folder, model, variant)
             try:
-                right = examiner.expected(samples.batch(1, height, width, model.channels))
+                right = examiner.expected(photos.batch(1, height, width, model.channels))
             finally:
                 examiner.close()
             worst = min(psnr(each, kept[f"{name}-{i}"]) for i, (*_, each) in enumerate(right))

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy import Engine, cuda, memory
-from sr_deploy.bundle import Bundle
-from sr_export import samples
-from sr_export.engine.exam import places
+from sr_deploy import Engine
+from sr_deploy.backends.cuda import driver
+from sr_deploy.bundle.bundle import Bundle
+from sr_deploy.runtime import memory
+from sr_export import photos
+from sr_export.trt.plan_validation import places
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +72,7 @@ def _engine(bundle: Path, precision: str) -> Engine:
 
 
 def _photo(bundle: Bundle, size: tuple[int, int]) -> NDArray[np.uint8]:
-    return samples.batch(1, *size, bundle.manifest.model.channels)[0]
+    return photos.batch(1, *size, bundle.manifest.model.channels)[0]
 
 
 def _patches(bundle: Bundle, whole: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -103,7 +105,7 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
             wrong += first.setdefault(size, checksum) != checksum
             frames += 1
             if now > third:
-                marks.append((cuda.memory(0)[0], memory.resident()))
+                marks.append((driver.memory(0)[0], memory.resident()))
     lost = max(0, marks[0][0] - min(free for free, _ in marks)) if marks else 0
     grown = max(0, max(held for _, held in marks) - marks[0][1]) if marks else 0
     return {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MARK = "gpu"
 _TILE = "400x672"
 _RANGE = ("1x64x64", "1x720x1280", "1x1080x1920")
-_KERNEL_TESTS = "tests/runtime/test_native.py"
+_KERNEL_TESTS = "tests/sr_deploy/tiling/test_native.py"
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Check:
         if python is None:
             self._say("tests", "no interpreter has pytest, numpy and cuda-python")
             return
-        command = [python, "-m", "pytest", "-m", _MARK, "-p", "no:cacheprovider", "tests/runtime"]
+        command = [python, "-m", "pytest", "-m", _MARK, "-p", "no:cacheprovider", "tests/sr_deploy"]
         self._call("tests", "on the GPU", command, SR_REQUIRE_GPU="1")
 
     def _outputs(self) -> None:

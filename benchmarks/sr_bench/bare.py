@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from sr_deploy import selection
-from sr_deploy.manifest import Precision
+from sr_deploy.bundle.manifest import Precision
+from sr_deploy.runtime import selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from sr_bench.jobs import Frames, Job
-    from sr_deploy.bundle import Bundle
+    from sr_deploy.bundle.bundle import Bundle
 
 
 def call(

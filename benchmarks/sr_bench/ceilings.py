@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_bench.timings import Ceiling
-from sr_deploy import strict
+from sr_deploy.bundle import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def measured(device: str, threads: int) -> dict[str, Ceiling]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return {}
-    return strict.decode(dict[str, Ceiling], json.loads(done.stdout), "ceilings")
+    return schema.decode(dict[str, Ceiling], json.loads(done.stdout), "ceilings")
 
 
 def joined(*measurements: dict[str, Ceiling]) -> dict[str, Ceiling]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from sr_bench import commands, help_texts
-from sr_deploy import backends, console
-from sr_deploy.manifest import Precision
+from sr_deploy import backends
+from sr_deploy.bundle.manifest import Precision
+from sr_deploy.cli import console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

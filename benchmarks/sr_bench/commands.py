@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
-from sr_deploy import console, machine
-from sr_deploy.bundle import Bundle
+from sr_deploy import machine
+from sr_deploy.bundle.bundle import Bundle
+from sr_deploy.cli import console
 from sr_deploy.errors import NotFoundError
 
 if TYPE_CHECKING:

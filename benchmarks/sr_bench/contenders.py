@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, get_args
 from sr_bench import interpreters
 from sr_bench.facts import Contender
 from sr_bench.jobs import STRONG
-from sr_deploy import backends, selection
+from sr_deploy import backends
+from sr_deploy.bundle.manifest import Precision
 from sr_deploy.errors import BackendError, InvalidInputError
-from sr_deploy.manifest import Precision
+from sr_deploy.runtime import selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from sr_bench.jobs import Job, Opened
-    from sr_deploy.bundle import Bundle
+    from sr_deploy.bundle.bundle import Bundle
 
 
 def torch(device: str) -> tuple[Contender, ...]:

@@ -11,9 +11,9 @@ import numpy as np
 from sr_bench import bare, clocks, meters
 from sr_bench.facts import Contender
 from sr_bench.jobs import DEFAULT
-from sr_deploy.bundle import Bundle
+from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.engine import Engine
-from sr_deploy.selection import pixel_format
+from sr_deploy.runtime.selection import pixel_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

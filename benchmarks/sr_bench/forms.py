@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sr_export import samples
+from sr_export import photos as samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from sr_bench import charts, drawing, quality_tables, speed_tables, speed_words
 from sr_bench.facts import size_text
 from sr_bench.scores import QualityRecord
 from sr_bench.work import share
-from sr_deploy import memory
+from sr_deploy.runtime import memory
 from sr_export.report.comparison import comparisons
 from sr_export.report.markup import Markup, join, tag
 from sr_export.report.page import document

@@ -17,7 +17,8 @@ import numpy as np
 
 from sr_bench import interpreters, meters
 from sr_bench.facts import Contender
-from sr_deploy import errors, strict
+from sr_deploy import errors
+from sr_deploy.bundle import schema
 from sr_deploy.errors import BackendError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Process:
         self.start_seconds = time.perf_counter() - start
         self.versions: dict[str, str] = answer["versions"]
         ran = answer["ran"]
-        self.ran = None if ran is None else strict.decode(Contender, ran, "ran")
+        self.ran = None if ran is None else schema.decode(Contender, ran, "ran")
 
     def prepare(
         self, size: Size, batch: int, seconds: float

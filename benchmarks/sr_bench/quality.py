@@ -16,9 +16,9 @@ from PIL import Image
 
 from sr_bench.scores import Method, Score
 from sr_deploy import images
+from sr_deploy.bundle.manifest import Precision
 from sr_deploy.errors import InvalidInputError, NotFoundError
-from sr_deploy.manifest import Precision
-from sr_export.quality import luma, psnr, ssim
+from sr_export.metrics import luma, psnr, ssim
 from sr_export.report import Scene
 
 if TYPE_CHECKING:

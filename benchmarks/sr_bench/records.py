@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sr_bench.scores import QualityRecord
 from sr_bench.timings import SpeedRecord
-from sr_deploy import strict
+from sr_deploy.bundle import schema
 from sr_deploy.errors import BundleError, InvalidInputError, NotFoundError
 from sr_deploy.files import atomic_file
 
@@ -62,7 +62,7 @@ def read(path: Path) -> Record:
         )
     if found[0] == _BEFORE:
         value = _brought_up(value, str(path))
-    return strict.decode(_KINDS[found[1]], value, str(path))
+    return schema.decode(_KINDS[found[1]], value, str(path))
 
 
 def read_speed(path: Path) -> SpeedRecord:

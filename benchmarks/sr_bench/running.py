@@ -15,8 +15,8 @@ from sr_bench import ceilings, contenders, quality, records, setting, speed, wor
 from sr_bench.jobs import DEFAULT, Job
 from sr_bench.timings import Series, SpeedRecord
 from sr_deploy import backends, machine
-from sr_deploy.bundle import Bundle
-from sr_deploy.console import Progress
+from sr_deploy.bundle.bundle import Bundle
+from sr_deploy.cli.console import Progress
 from sr_deploy.errors import ExportError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from sr_bench.facts import Device, Setting, Subject
 from sr_deploy import machine
 
 if TYPE_CHECKING:
-    from sr_deploy.bundle import Bundle
+    from sr_deploy.bundle.bundle import Bundle
 
 _PACKAGES = (
     "sr-deploy",

@@ -16,7 +16,7 @@ from sr_bench.processes import Process
 from sr_bench.timings import Bout, Fidelity, Row, Timing
 from sr_deploy import machine
 from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
-from sr_export.quality import psnr, y_ssim
+from sr_export.metrics import psnr, y_ssim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from sr_bench.jobs import Job
     from sr_bench.scores import Score
     from sr_bench.timings import Form, SpeedOptions, Work
-    from sr_deploy.console import Progress
-    from sr_deploy.manifest import Model
+    from sr_deploy.bundle.manifest import Model
+    from sr_deploy.cli.console import Progress
 
 # Beside the frames: an interpreter with a runtime, and the network's weights. What runtimes hold
 # over the exporter's figure is 0.3 to 2.1 times (see the backends); PyTorch up to 2.2.

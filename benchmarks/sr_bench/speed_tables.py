@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sr_bench import noise, speed_words, work
 from sr_bench.facts import size_text
 from sr_bench.table import Table
-from sr_deploy import memory
+from sr_deploy.runtime import memory
 
 if TYPE_CHECKING:
     from sr_bench.facts import Size

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sr_bench import clocks
-from sr_deploy.bundle import Bundle
+from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.errors import BackendError, CheckpointError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -132,15 +132,17 @@ class TorchRunner:
 
 
 def _module(job: Job) -> torch.nn.Module:
-    from sr_export import checkpoint, layout, network, to_onnx
-    from sr_export.ranged import ranged
+    from sr_export.checkpoint import load, state_dict
+    from sr_export.graph import to_onnx
+    from sr_export.models import network
+    from sr_export.models.ranged_module import ranged
 
     model = Bundle.open(job.bundle).manifest.model
     if job.checkpoint is None:
         raise InvalidInputError("PyTorch needs a checkpoint")
-    content = checkpoint.read(Path(job.checkpoint))
-    if not isinstance(content, checkpoint.Weights):
+    content = load.read(Path(job.checkpoint))
+    if not isinstance(content, load.Weights):
         raise CheckpointError(f"{job.checkpoint}: PyTorch's rows need a checkpoint of weights")
-    found = network.recognise(layout.strippings(content.tensors), model.architecture)
+    found = network.recognise(state_dict.strippings(content.tensors), model.architecture)
     module = to_onnx.Padded(found, model.multiple_of)
     return ranged(module, found.ranges).eval()

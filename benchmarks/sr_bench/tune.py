@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from sr_bench import engine_runner, forms, noise
 from sr_bench.facts import size_text
 from sr_bench.table import Table
-from sr_deploy import machine, tuning
+from sr_deploy import machine
+from sr_deploy.bundle import tuning
+from sr_deploy.bundle.tuning import NAME, Tuning, TuningEntry
 from sr_deploy.engine import Engine
-from sr_deploy.tuning import NAME, Entry, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
     from sr_bench.facts import Size
     from sr_bench.noise import Interval
-    from sr_deploy.bundle import Bundle
-    from sr_deploy.console import Progress
+    from sr_deploy.bundle.bundle import Bundle
+    from sr_deploy.bundle.tuning import Goal
+    from sr_deploy.cli.console import Progress
     from sr_deploy.engine import Spec
-    from sr_deploy.tuning import Goal
 
 __all__ = ["NAME", "Search", "Trial", "Wish", "keep", "search", "text"]
 
@@ -131,7 +132,7 @@ def keep(bundle: Bundle, found: Search) -> None:
     Raises:
         BundleError: the record that is there does not hold.
     """
-    entry = Entry(
+    entry = TuningEntry(
         tuning=found.best,
         goal=found.wish.goal,
         size=found.wish.size,

@@ -10,14 +10,14 @@ import onnx
 
 from sr_bench.timings import Work
 from sr_deploy.errors import ExportError
-from sr_export import cost
+from sr_export.graph import cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sr_bench.facts import Size
     from sr_bench.timings import Bout, Ceiling, Row, Timing
-    from sr_deploy.bundle import Bundle
+    from sr_deploy.bundle.bundle import Bundle
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 

@@ -23,8 +23,8 @@ from sr_bench.contenders import opened
 from sr_bench.forms import Calls, Stream
 from sr_bench.jobs import Job
 from sr_bench.video import Video
-from sr_deploy import strict
-from sr_deploy.bundle import Bundle
+from sr_deploy.bundle import schema
+from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.errors import SrDeployError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def main() -> int:
         answers.flush()
 
     try:
-        job = strict.decode(Job, json.loads(sys.stdin.readline()), "job")
+        job = schema.decode(Job, json.loads(sys.stdin.readline()), "job")
         with contextlib.closing(opened(job)) as contender:
             channels = Bundle.open(job.bundle).manifest.model.channels
             worker = Worker(contender, channels, meters.meter(job.device))

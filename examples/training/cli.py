@@ -19,7 +19,8 @@ from examples.training.learner import LOSSES, Learner
 from examples.training.photos import fingerprint, gather, hold_out
 from examples.training.recipes import RECIPES, Contest, Plan, Recipe, for_int8
 from examples.training.run import Pace, Run
-from sr_deploy import console, machine
+from sr_deploy import machine
+from sr_deploy.cli import console
 from sr_deploy.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from examples.training.crops import to_tensor
 from examples.training.photos import Library
 from sr_deploy import images
 from sr_deploy.images import Picture
-from sr_export import quality
+from sr_export import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,9 +98,9 @@ class Exam:
 def score(truth: Image8, found: Image8, shave: int) -> tuple[float, float]:
     """Returns PSNR and SSIM of the Y channel, H x W x C, as the papers have them."""
     if truth.shape[2] == 3:
-        return quality.y_psnr(truth, found, shave), quality.y_ssim(truth, found, shave)
+        return metrics.y_psnr(truth, found, shave), metrics.y_ssim(truth, found, shave)
     inner = np.s_[shave:-shave, shave:-shave, 0]
-    return quality.psnr(truth[inner], found[inner]), quality.ssim(truth[inner], found[inner])
+    return metrics.psnr(truth[inner], found[inner]), metrics.ssim(truth[inner], found[inner])
 
 
 def to_bytes(image: Tensor) -> Image8:

@@ -17,14 +17,14 @@ from examples.training.adversarial import ADVERSARIAL
 from examples.training.networks import NETWORKS
 from examples.training.perceptual import Perceptual
 from sr_deploy.errors import CheckpointError, InvalidInputError
-from sr_export.checkpoint import Weights, read
+from sr_export.checkpoint.load import Weights, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from examples.training.recipes import Plan
-    from sr_export.precision.trained import Trained
+    from sr_export.quantize.qat_record import Trained
 
 WARMUP_STEPS = 200
 CHARBONNIER_TIP = 1e-3

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from sr_deploy.errors import CheckpointError, InvalidInputError
-from sr_export import filekind, unpickling
+from sr_export.checkpoint import file_kind, unpickle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -120,10 +120,10 @@ def load(features: nn.Sequential, path: Path) -> None:
         NotFoundError: there is no such file.
         CheckpointError: the file cannot be read, or is not of VGG19.
     """
-    kind = filekind.identify(path)
+    kind = file_kind.identify(path)
     if kind not in ("torch", "torch-legacy"):
         raise CheckpointError(f"{path}: {kind}; VGG19's weights are wanted as torchvision has them")
-    content = unpickling.load(path, legacy=kind == "torch-legacy")
+    content = unpickle.load(path, legacy=kind == "torch-legacy")
     found = content if isinstance(content, dict) else {}
     for number, layer in enumerate(features):
         for name, wanted in layer.named_parameters():

@@ -13,7 +13,7 @@ import numpy as np
 
 from sr_deploy import images
 from sr_deploy.errors import InvalidInputError, SrDeployError
-from sr_export.precision.folder import find
+from sr_export.quantize.image_folder import find
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sr_deploy import console
+from sr_deploy.cli import console
 from sr_deploy.errors import InvalidInputError
 from sr_export import pipeline
-from sr_export.precision.image import GREY
-from sr_export.precision.placement import LEVELS, OUTPUT_AXIS, scale_of
-from sr_export.precision.trained import KEY, Trained, read, record
+from sr_export.quantize.centered_input import GREY
+from sr_export.quantize.placement import LEVELS, OUTPUT_AXIS, scale_of
+from sr_export.quantize.qat_record import KEY, Trained, read, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ import torch
 
 from examples.training.crops import batches
 from examples.training.exam import save_samples
-from sr_deploy import console
+from sr_deploy.cli import console
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.files import atomic_file
 

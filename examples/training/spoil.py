@@ -17,7 +17,8 @@ import numpy as np
 from examples.training.crops import levels_of, to_tensor
 from examples.training.degradation import DEGRADATIONS, Noise
 from examples.training.photos import gather, with_channels
-from sr_deploy import console, images
+from sr_deploy import images
+from sr_deploy.cli import console
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.images import Picture
 

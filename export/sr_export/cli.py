@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from sr_deploy import bundle, console
+from sr_deploy.bundle import bundle
+from sr_deploy.bundle.manifest import Method, Precision, YuvFormat
+from sr_deploy.cli import console
 from sr_deploy.errors import CheckpointError, InvalidInputError, NotFoundError
-from sr_deploy.manifest import Method, Precision, YuvFormat
-from sr_export.engine import command
 from sr_export.summary import summary
+from sr_export.trt import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,16 +179,16 @@ def _command(arguments: argparse.Namespace) -> int:
     _check_target(target)
     options = _options(arguments, target)
     # Late, since these import onnx, which --help does not need.
-    from sr_export import isolation
-    from sr_export.precision import folder
+    from sr_export import subprocess_export
+    from sr_export.quantize import image_folder
 
     if arguments.calibration is not None:
         # Before the work of minutes; the scale of the network is not known yet.
-        folder.find(arguments.calibration, 1, low_resolution=arguments.low_resolution)
+        image_folder.find(arguments.calibration, 1, low_resolution=arguments.low_resolution)
 
     started = time.monotonic()
     with console.Progress() as progress:
-        isolation.export(options, target, progress.stage)
+        subprocess_export.export(options, target, progress.stage)
     written = bundle.Bundle.open(target).manifest
     if arguments.json:
         console.say(written.to_json().rstrip())
@@ -205,8 +206,8 @@ def _check_target(target: Path) -> None:
 
 
 def _options(arguments: argparse.Namespace, target: Path) -> Options:
+    from sr_export.models.ranges import Ranges
     from sr_export.options import Options
-    from sr_export.ranges import Ranges
 
     given = {
         "input": arguments.input_range,

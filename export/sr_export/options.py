@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# Not for type checking only: sr_deploy.strict reads the annotations when a job is decoded.
-from sr_deploy.manifest import Method, Precision, YuvFormat  # noqa: TC001
-from sr_export.ranges import Ranges  # noqa: TC001
+# Not for type checking only: sr_deploy.bundle.schema reads the annotations when a job is decoded.
+from sr_deploy.bundle.manifest import Method, Precision, YuvFormat  # noqa: TC001
+from sr_export.models.ranges import Ranges  # noqa: TC001
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,16 @@ import numpy as np
 import torch
 
 from sr_deploy.errors import CheckpointError, ExportError
-from sr_export import (
-    checkpoint,
-    custom,
-    foreign,
-    generators,
-    latent,
-    layout,
-    network,
-    padding,
-    samples,
-    to_onnx,
-    verify,
-)
-from sr_export.bundling import Exported, write
+from sr_export import photos
+from sr_export.bundle_writer import Exported, write
+from sr_export.checkpoint import load, state_dict
+from sr_export.graph import foreign_onnx, padding, to_onnx, verify
+from sr_export.graph.onnx_runner import OnnxRunner
+from sr_export.models import custom, generators, latent, network
+from sr_export.models.ranges import Ranges, guess
 from sr_export.options import Options
-from sr_export.precision import tuning
-from sr_export.precision.material import gather
-from sr_export.ranges import Ranges, guess
-from sr_export.runner import OnnxRunner
+from sr_export.quantize import qat
+from sr_export.quantize.calibration_data import gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,8 +27,8 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from sr_deploy.manifest import Check, Manifest
-    from sr_export.precision.tuning import Start
+    from sr_deploy.bundle.manifest import Check, Manifest
+    from sr_export.quantize.qat import Start
 
     Run = Callable[[NDArray[Any]], NDArray[Any]]
     Report = Callable[[str], None]
@@ -58,23 +49,23 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
     """
     torch.manual_seed(0)
     report("reading the checkpoint")
-    content = checkpoint.read(
+    content = load.read(
         Path(options.checkpoint), ema=options.ema, key=options.key, trust=options.trust
     )
-    if isinstance(content, checkpoint.Weights):
+    if isinstance(content, load.Weights):
         generator = generators.find(content.tensors, options)
         if generator is not None:
             taken = "; ".join(each for each in (content.taken, generator.how) if each)
             return latent.build(generator, options, taken, folder, report)
-    if isinstance(content, checkpoint.Onnx):
+    if isinstance(content, load.Onnx):
         taken = "the whole file"
-        exported = _convert_foreign(foreign.read(content.path), options, report)
+        exported = _convert_foreign(foreign_onnx.read(content.path), options, report)
     else:
         taken, found = _network(content, options)
         exported = _export(found, options, report, skip)
-        if isinstance(content, checkpoint.Weights) and content.trained:
+        if isinstance(content, load.Weights) and content.trained:
             names = _constants(found, content)
-            placed = tuning.placed(exported.model, names, content.trained)
+            placed = qat.placed(exported.model, names, content.trained)
             exported = replace(exported, trained=placed)
     return write(exported, options, taken, folder, report)
 
@@ -95,11 +86,11 @@ def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str,
         ExportError: no way of exporting it holds.
     """
     plain = {name: each.detach().cpu().clone() for name, each in weights.items()}
-    content = checkpoint.Weights(plain, "the network")
+    content = load.Weights(plain, "the network")
     options = Options(checkpoint="network.pth", name="network", ranges=Ranges())
     _, found = _network(content, options)
     exported = _export(found, options, report, skip=0)
-    layers = tuning.layers(exported.model, _constants(found, content))
+    layers = qat.layers(exported.model, _constants(found, content))
     material = gather(
         None,
         channels=exported.channels,
@@ -110,21 +101,21 @@ def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str,
         seed=options.seed,
         report=report,
     )
-    return tuning.calibrated(exported.model, layers, material.tiles, report)
+    return qat.calibrated(exported.model, layers, material.tiles, report)
 
 
-def _constants(found: network.Network, content: checkpoint.Weights) -> dict[str, str]:
+def _constants(found: network.Network, content: load.Weights) -> dict[str, str]:
     """Return what the graph calls weights, by what the checkpoint calls them."""
-    names = tuning.names(found.module, content.tensors)
+    names = qat.names(found.module, content.tensors)
     return {name: to_onnx.PARAMETERS + each for name, each in names.items()}
 
 
 def _network(
-    content: checkpoint.Weights | checkpoint.Scripted | checkpoint.Program, options: Options
+    content: load.Weights | load.Scripted | load.Program, options: Options
 ) -> tuple[str, network.Network]:
     """Return what was taken of a checkpoint, in words, and the network that it makes."""
-    if isinstance(content, checkpoint.Weights):
-        candidates = layout.strippings(content.tensors)
+    if isinstance(content, load.Weights):
+        candidates = state_dict.strippings(content.tensors)
         if options.arch_file:
             source, *pairs = options.arch_file
             path, _, name = source.rpartition(":")
@@ -132,7 +123,7 @@ def _network(
         else:
             found = network.recognise(candidates, options.architecture, options.ranges)
         return "; ".join(each for each in (content.taken, found.how) if each), found
-    if isinstance(content, checkpoint.Program):
+    if isinstance(content, load.Program):
         return "the whole file", custom.from_program(content.program)
     return "the whole file", custom.from_module(content.module, "TorchScript")
 
@@ -153,7 +144,7 @@ def _export(found: network.Network, options: Options, report: Report, skip: int)
             continue
         report(f"exporting {found.architecture}: {strategy}")
         reference = ranges.around(_torch_runner(to_onnx.Padded(found, strategy.grid)))
-        limits = verify.Limits(found.minimum, strategy.grid, strategy.size, strategy.batch)
+        limits = verify.Tolerances(found.minimum, strategy.grid, strategy.size, strategy.batch)
         try:
             model = ranges.put_into(to_onnx.export(found, strategy))
             limits, checks = _checked(model, reference, limits, found.channels, report)
@@ -176,7 +167,7 @@ def _export(found: network.Network, options: Options, report: Report, skip: int)
 
 def _check_repeatable(run: Run, found: network.Network) -> None:
     """Refuse a network that draws random numbers: no graph of it could be compared with it."""
-    image = samples.as_float(samples.batch(1, *found.probe_size(), found.channels))
+    image = photos.as_float(photos.batch(1, *found.probe_size(), found.channels))
     # A network may write into its input.
     first, second = run(image.copy()), run(image.copy())
     difference = float(np.abs(first - second).max())
@@ -194,13 +185,13 @@ def _listed(failures: list[tuple[str, str]]) -> str:
     return "; ".join(f"{reason} ({' / '.join(ways[reason])})" for reason in reasons)
 
 
-def _convert_foreign(found: foreign.Foreign, options: Options, report: Report) -> Exported:
+def _convert_foreign(found: foreign_onnx.Foreign, options: Options, report: Report) -> Exported:
     ranges = options.ranges or guess(
         found.reference, found.channels, found.scale, found.probe_size()
     )
     reference = ranges.around(found.reference)
     model = ranges.put_into(padding.pad_inside(found.model, found.grid, found.scale))
-    limits = verify.Limits(1, found.grid, found.fixed_size, found.fixed_batch)
+    limits = verify.Tolerances(1, found.grid, found.fixed_size, found.fixed_batch)
     limits, checks = _checked(model, reference, limits, found.channels, report)
     return Exported(
         model=model,
@@ -216,13 +207,13 @@ def _convert_foreign(found: foreign.Foreign, options: Options, report: Report) -
 
 
 def _checked(
-    model: onnx.ModelProto, reference: Run, limits: verify.Limits, channels: int, report: Report
-) -> tuple[verify.Limits, tuple[Check, ...]]:
+    model: onnx.ModelProto, reference: Run, limits: verify.Tolerances, channels: int, report: Report
+) -> tuple[verify.Tolerances, tuple[Check, ...]]:
     """Compare a graph with its reference; return the limits with the smallest side found."""
     run = OnnxRunner(model)
     report("verifying: the smallest size")
     minimum = verify.smallest_side(run, reference, limits, channels)
-    limits = verify.Limits(minimum, limits.grid, limits.fixed_size, limits.fixed_batch)
+    limits = verify.Tolerances(minimum, limits.grid, limits.fixed_size, limits.fixed_batch)
     checks = []
     for shape in verify.shapes(limits):
         report("verifying: batch {}, {}x{}".format(*shape))

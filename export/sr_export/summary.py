@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args
 
-from sr_deploy import console
-from sr_deploy.manifest import REPORT, YuvFormat
-from sr_export.precision.material import OWN_PHOTOS
+from sr_deploy.bundle.manifest import REPORT, YuvFormat
+from sr_deploy.cli import console
+from sr_export.quantize.calibration_data import OWN_PHOTOS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sr_deploy.manifest import Manifest, Model
+    from sr_deploy.bundle.manifest import Manifest, Model
 
 _CLEAN = "calibrated on clean photos; to clean images, give --calibration such as it will see"
 

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from sr_deploy import strict
+from sr_deploy.bundle import schema
 from sr_deploy.errors import SrDeployError
 
 
@@ -38,7 +38,7 @@ def _run(job: dict[str, Any], events: TextIO) -> None:
     from sr_export.pipeline import build
 
     build(
-        strict.decode(Options, job["options"], "options"),
+        schema.decode(Options, job["options"], "options"),
         Path(job["folder"]),
         lambda text: _send(events, stage=text),
         skip=job["skip"],

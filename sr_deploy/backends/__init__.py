@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class BackendEntry:
     """Where a backend lives, and what it needs.
 
     Attributes:
@@ -31,10 +31,14 @@ class Entry:
 
 
 REGISTRY = {  # best first
-    "tensorrt": Entry("sr_deploy.backends.tensorrt", "tensorrt", "pip install sr-deploy[gpu]"),
-    "openvino": Entry("sr_deploy.backends.openvino", "openvino", "pip install sr-deploy[cpu]"),
-    "onnxruntime": Entry(
-        "sr_deploy.backends.onnxruntime", "onnxruntime", "pip install sr-deploy[cpu]"
+    "tensorrt": BackendEntry(
+        "sr_deploy.backends.tensorrt.backend", "tensorrt", "pip install sr-deploy[gpu]"
+    ),
+    "openvino": BackendEntry(
+        "sr_deploy.backends.openvino.backend", "openvino", "pip install sr-deploy[cpu]"
+    ),
+    "onnxruntime": BackendEntry(
+        "sr_deploy.backends.onnxruntime.backend", "onnxruntime", "pip install sr-deploy[cpu]"
     ),
 }
 

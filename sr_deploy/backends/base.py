@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_deploy.limits import Limits
-    from sr_deploy.manifest import Model, PixelFormat, Precision
-    from sr_deploy.memory import Footprint
-    from sr_deploy.tiling import Plan
+    from sr_deploy.bundle.manifest import Model, PixelFormat, Precision
+    from sr_deploy.runtime.memory import Footprint
+    from sr_deploy.tiling.limits import TileLimits
+    from sr_deploy.tiling.planner import TilePlan
 
 # Lines of OpenVINO's errors that say where in its source it was, and what follows from the rest.
 _CIRCUMSTANCES = re.compile(
@@ -34,7 +34,7 @@ _NO_MEMORY = ("bad_alloc", "bad alloc", "allocate", "out of memory", "not enough
 
 
 @dataclass(frozen=True)
-class Job:
+class LoadRequest:
     """What a backend is asked to load.
 
     Attributes:
@@ -75,7 +75,7 @@ class Lane(Protocol):
     def run(
         self,
         frame: NDArray[np.uint8],
-        plan: Plan,
+        plan: TilePlan,
         out: NDArray[np.uint8],
         colour: NDArray[np.float32] | None = None,
     ) -> None:
@@ -107,7 +107,7 @@ class Lane(Protocol):
         """Give everything back."""
 
 
-class Network(Protocol):
+class LoadedNetwork(Protocol):
     """A network that a backend has loaded."""
 
     @property
@@ -122,7 +122,7 @@ class Network(Protocol):
     def lanes(self) -> int:
         """How many lanes to open."""
 
-    def limits(self, height: int, width: int) -> Limits | None:
+    def limits(self, height: int, width: int) -> TileLimits | None:
         """Return how frames of a size may be cut; None: as the bundle's model says."""
 
     @property
@@ -170,7 +170,7 @@ class Backend(Protocol):
             BackendError: there is no such device.
         """
 
-    def load(self, job: Job) -> Network:
+    def load(self, job: LoadRequest) -> LoadedNetwork:
         """Load a network.
 
         Raises:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sr_deploy.errors import OutOfMemoryError
-from sr_deploy.native_stitching import stitcher
-from sr_deploy.stitching import reflected
+from sr_deploy.tiling.blender import reflected
+from sr_deploy.tiling.native_blender import stitcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from sr_deploy.manifest import Model, PixelFormat
-    from sr_deploy.tiling import Plan
+    from sr_deploy.bundle.manifest import Model, PixelFormat
+    from sr_deploy.tiling.planner import TilePlan
 
 SAMPLES: dict[str, np.dtype[np.generic]] = {
     "rgb24": np.dtype("u1"),
@@ -71,7 +71,7 @@ class HostLane:
     def run(
         self,
         frame: NDArray[np.uint8],
-        plan: Plan,
+        plan: TilePlan,
         out: NDArray[np.uint8],
         colour: NDArray[np.float32] | None = None,
     ) -> None:
@@ -101,7 +101,7 @@ class HostLane:
         self.release()
         self._inference.close()
 
-    def _run_tiles(self, frame: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> None:
+    def _run_tiles(self, frame: NDArray[np.uint8], plan: TilePlan, out: NDArray[np.uint8]) -> None:
         frame = reflected(frame, plan.rows.padded, plan.columns.padded)
         self._reserve(plan, frame.shape[2], out.shape[2])
         stitching = stitcher(out, plan, self._model.scale, self._sample)
@@ -116,7 +116,7 @@ class HostLane:
             for result, (row, column) in zip(self._results, batch, strict=False):
                 stitching.put(row, column, result)
 
-    def _reserve(self, plan: Plan, bytes_in: int, bytes_out: int) -> None:
+    def _reserve(self, plan: TilePlan, bytes_in: int, bytes_out: int) -> None:
         """Have buffers for a batch of tiles; those of the frame before, if they are as large."""
         scale = self._model.scale
         height, width = plan.tile
@@ -127,7 +127,7 @@ class HostLane:
             self._tiles, self._results = np.zeros(shape, np.uint8), np.empty(results, np.uint8)
 
 
-def _batches(plan: Plan) -> Iterator[list[tuple[int, int]]]:
+def _batches(plan: TilePlan) -> Iterator[list[tuple[int, int]]]:
     """Yield the plan's tiles, `plan.batch` at a time."""
     tiles = list(plan)
     for first in range(0, len(tiles), plan.batch):

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sr_deploy.errors import ImageError
-from sr_deploy.images import deep, metadata, png
+from sr_deploy.images import metadata, png, sixteen_bit
 from sr_deploy.images.opening import LARGEST_PIXELS, opened, raw_mode, translated
 from sr_deploy.images.picture import Metadata, Picture
 from sr_deploy.images.strips import strips
@@ -76,7 +76,7 @@ def inspect(path: str | os.PathLike[str]) -> Header:
     """
     path = Path(path)
     with translated(path), path.open("rb") as file, opened(path, file) as image:
-        bits = 16 if deep.is_deep(image) else 8
+        bits = 16 if sixteen_bit.is_deep(image) else 8
         decoding = image.height * image.width * _DECODING.get(image.format or "", _CONVERTING)
         decoding += os.fstat(file.fileno()).st_size  # which some decoders hold whole
         return Header(image.height, image.width, _channels(image), bits, decoding)
@@ -109,7 +109,7 @@ def read(path: str | os.PathLike[str]) -> Picture:
 
 
 def _channels(image: ImageFile) -> int:
-    if deep.is_gray_alpha(image):
+    if sixteen_bit.is_gray_alpha(image):
         return 2
     if image.mode == "I" or image.mode.startswith("I;16"):
         channels = 1
@@ -133,10 +133,10 @@ def _metadata(path: Path, file: IO[bytes], image: ImageFile, *, turned: bool = F
 def _pixels(path: Path, image: ImageFile) -> AnyPixels:
     layout = raw_mode(image)
     key = image.info.get("transparency") if image.mode not in ("P", "PA") else None
-    if image.mode == "CMYK" and deep.is_deep(image):
+    if image.mode == "CMYK" and sixteen_bit.is_deep(image):
         _log.warning("%s: 16-bit CMYK is reduced to 8 bits by its conversion to RGB", path)
-    elif deep.is_deep(image):
-        return _with_key(deep.pixels_of(path, image), key)
+    elif sixteen_bit.is_deep(image):
+        return _with_key(sixteen_bit.pixels_of(path, image), key)
     image.load()
     pixels = _array(_plain_mode(path, image))
     if isinstance(key, int):

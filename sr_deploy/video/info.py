@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from sr_deploy.video.colour import Colour
+from sr_deploy.video.color import Color
 from sr_deploy.video.hdr import Hdr
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     import av
 
-    from sr_deploy.video.filtering import Crop
-    from sr_deploy.video.reading import Reader
+    from sr_deploy.video.decode import Reader
+    from sr_deploy.video.filters import Crop
 
 _PROGRESSIVE = (0, 1)
 """FFmpeg's numbers for the order of fields where there are none, or nobody said."""
@@ -55,7 +55,7 @@ class Info:
     time_base: Fraction
     rate: Fraction | None
     aspect: Fraction | None
-    colour: Colour
+    colour: Color
     hdr: Hdr | None
     rotation: int
     interlaced: bool
@@ -98,7 +98,7 @@ def described(
         time_base=reader.time_base,
         rate=rate,
         aspect=stream.sample_aspect_ratio or None,
-        colour=Colour.of(first, context).carried(first.format.name, full, size),
+        colour=Color.of(first, context).carried(first.format.name, full, size),
         hdr=Hdr.of(first),
         rotation=first.rotation,
         interlaced=fields not in _PROGRESSIVE or any(frame.interlaced_frame for frame in head),

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from sr_deploy.errors import InvalidInputError, VideoError
-from sr_deploy.video.colour import FULL, LIMITED, Colour
+from sr_deploy.video.color import FULL, LIMITED, Color
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ class Shape:
     height: int
     pixel_format: str
     rate: Fraction = DEFAULT_RATE
-    colour: Colour = field(default_factory=Colour)
+    colour: Color = field(default_factory=Color)
     header: tuple[str, ...] | None = None
 
     def times(self, scale: int) -> Shape:
@@ -225,7 +225,7 @@ def _parsed(line: bytes) -> Shape:
         width, height = int(said["W"]), int(said["H"])
     except (KeyError, ValueError, ZeroDivisionError):
         raise InvalidInputError(f"the header of the Y4M stream is damaged: {line!r}") from None
-    colour = Colour(range=_RANGES.get(extras.get("COLORRANGE", ""), Colour().range))
+    colour = Color(range=_RANGES.get(extras.get("COLORRANGE", ""), Color().range))
     header = tuple(word for word in words[1:] if word and word[0] not in "WH")
     return _checked(Shape(width, height, _Y4M_FORMATS[name], rate or DEFAULT_RATE, colour, header))
 

@@ -14,8 +14,8 @@ from sr_deploy.video.pipes import (
     raw_shape,
     y4m_header,
 )
-from sr_deploy.video.source import Source
-from sr_deploy.video.upscaling import Look, Meter, upscaled
+from sr_deploy.video.source import VideoSource
+from sr_deploy.video.upscale import ColorSpec, StageMeter, upscaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +67,7 @@ def from_file(
         NotFoundError, InvalidInputError: file or options do not fit.
         VideoError: the file cannot be read at all, or whoever read the output has gone.
     """
-    with Source(path, threads=engine.spec.threads, **vars(cut)) as source:
+    with VideoSource(path, threads=engine.spec.threads, **vars(cut)) as source:
         info = source.info
         rate = info.rate or DEFAULT_RATE
         shape = Shape(info.width, info.height, info.pixel_format, rate, info.colour)
@@ -82,7 +82,7 @@ def _relay(
     writer = FrameWriter(out, written.times(engine.spec.scale))
     # Y4M cannot say the matrix, and by their new size other tools would take another.
     colour = shape.colour.meant(shape.pixel_format, shape.width, shape.height)
-    look = Look(shape.colour, colour, written.pixel_format)
-    with contextlib.closing(upscaled(engine, frames, look, Meter())) as results:
+    look = ColorSpec(shape.colour, colour, written.pixel_format)
+    with contextlib.closing(upscaled(engine, frames, look, StageMeter())) as results:
         for frame in results:
             writer.write(frame)

@@ -13,10 +13,10 @@ import av
 
 from sr_deploy import machine
 from sr_deploy.errors import InvalidInputError, VideoError
-from sr_deploy.video.filtering import checked_crop, filtered
+from sr_deploy.video.decode import Reader
+from sr_deploy.video.filters import checked_crop, filtered
 from sr_deploy.video.info import described
-from sr_deploy.video.moments import chosen, lasting, timed
-from sr_deploy.video.reading import Reader
+from sr_deploy.video.timestamps import chosen, lasting, timed
 
 if TYPE_CHECKING:
     import os
@@ -32,7 +32,7 @@ _BACK = (0, 2, 10, 60)
 """Seconds further back from where decoding is begun, until the frame wanted is met."""
 
 
-class Source:
+class VideoSource:
     """A video file whose frames are read in order; use it with `with`.
 
     Args:
@@ -117,7 +117,7 @@ class Source:
         """Close the file."""
         self._reader.close()
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> VideoSource:
         return self
 
     def __exit__(self, *_: object) -> None:

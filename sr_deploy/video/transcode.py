@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from sr_deploy import manifest
+from sr_deploy.bundle import manifest
 from sr_deploy.errors import VideoError
 from sr_deploy.files import sha256_of
-from sr_deploy.video import assembly, encoding
-from sr_deploy.video.journal import Job, facts_of_source
-from sr_deploy.video.source import Source
-from sr_deploy.video.upscaling import Look, Meter, upscaled
+from sr_deploy.video import encode, mux
+from sr_deploy.video.job import TranscodeJob, facts_of_source
+from sr_deploy.video.source import VideoSource
+from sr_deploy.video.upscale import ColorSpec, StageMeter, upscaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import av
 
     from sr_deploy.engine import Engine
-    from sr_deploy.video.encoding import Settings
+    from sr_deploy.video.encode import EncoderSettings
     from sr_deploy.video.info import Info
     from sr_deploy.video.packets import Packet
 
@@ -54,7 +54,7 @@ class Coding:
 
 
 @dataclass(frozen=True)
-class Task:
+class TranscodeTask:
     """One video to upscale.
 
     Attributes:
@@ -96,7 +96,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TranscodeResult:
     """What became of a video.
 
     Attributes:
@@ -112,7 +112,9 @@ class Outcome:
     notes: tuple[str, ...]
 
 
-def transcode(engine: Engine, task: Task, report: Callable[[State], None]) -> Outcome:
+def transcode(
+    engine: Engine, task: TranscodeTask, report: Callable[[State], None]
+) -> TranscodeResult:
     """Upscale a video; the target appears when it is complete.
 
     Args:
@@ -126,18 +128,18 @@ def transcode(engine: Engine, task: Task, report: Callable[[State], None]) -> Ou
         OutOfMemoryError, BackendError: as `Engine.upscale` raises them.
     """
     threads = engine.spec.threads
-    with Source(task.source, threads=threads, **vars(task.cut)) as source:
+    with VideoSource(task.source, threads=threads, **vars(task.cut)) as source:
         info = source.info
     scale = engine.spec.scale
     size = (scale * info.width, scale * info.height)
-    settings = encoding.choose(info, size, task.target.suffix, threads=threads, **vars(task.coding))
-    left_out = assembly.check(task.source, info, settings, task.target, drop=task.drop)
+    settings = encode.choose(info, size, task.target.suffix, threads=threads, **vars(task.coding))
+    left_out = mux.check(task.source, info, settings, task.target, drop=task.drop)
     facts = _facts(engine, task, settings)
-    with Job.open(task.target, facts, resume=task.resume, overwrite=task.overwrite) as job:
+    with TranscodeJob.open(task.target, facts, resume=task.resume, overwrite=task.overwrite) as job:
         if not job.complete:
             _encode(engine, task, info, settings, job, report)
             job.finish()
-        done = assembly.assemble(
+        done = mux.assemble(
             job,
             task.source,
             info,
@@ -151,20 +153,20 @@ def transcode(engine: Engine, task: Task, report: Callable[[State], None]) -> Ou
         frames = job.frames
         job.remove()
     notes = dict.fromkeys((*settings.notes, *left_out, *done.left_out))
-    return Outcome(frames, size, damage, tuple(notes))
+    return TranscodeResult(frames, size, damage, tuple(notes))
 
 
 def _encode(
     engine: Engine,
-    task: Task,
+    task: TranscodeTask,
     info: Info,
-    settings: Settings,
-    job: Job,
+    settings: EncoderSettings,
+    job: TranscodeJob,
     report: Callable[[State], None],
 ) -> None:
     """Upscale and encode what the job does not have yet; what cannot be read becomes a remark."""
-    look = Look(info.colour, settings.colour, settings.pixel_format)
-    meter, before = Meter(), job.frames
+    look = ColorSpec(info.colour, settings.colour, settings.pixel_format)
+    meter, before = StageMeter(), job.frames
     count = before
 
     def counted(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -174,7 +176,7 @@ def _encode(
             count += 1
             report(State(count, before, info.frames, meter.slowest))
 
-    with Source(
+    with VideoSource(
         task.source,
         threads=engine.spec.threads,
         start_after=job.last_pts,
@@ -182,7 +184,7 @@ def _encode(
     ) as source:
         frames = counted(upscaled(engine, source.frames(), look, meter))
         for first in frames:
-            encoder = encoding.Encoder(settings)
+            encoder = encode.Encoder(settings)
             segment = itertools.chain([first], itertools.islice(frames, SEGMENT - 1))
             job.add(encoder.extradata, _packets(encoder, segment))
             job.remark(source.damage)
@@ -192,13 +194,13 @@ def _encode(
         job.remark(source.damage)
 
 
-def _packets(encoder: encoding.Encoder, frames: Iterator[av.VideoFrame]) -> Iterator[Packet]:
+def _packets(encoder: encode.Encoder, frames: Iterator[av.VideoFrame]) -> Iterator[Packet]:
     for frame in frames:
         yield from encoder.encode(frame)
     yield from encoder.finish()
 
 
-def _facts(engine: Engine, task: Task, settings: Settings) -> dict[str, str]:
+def _facts(engine: Engine, task: TranscodeTask, settings: EncoderSettings) -> dict[str, str]:
     """Return all that changes the result, by names that a user understands."""
     spec = engine.spec
     versions = {

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_deploy.video.chroma import blocks, gathered, repeated, spread
-from sr_deploy.video.colour import Levels
+from sr_deploy.video.color import Levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sr_deploy.images.picture import AnyPixels
     from sr_deploy.video.chroma import Floats
-    from sr_deploy.video.colour import Colour
-    from sr_deploy.video.layouts import Layout
+    from sr_deploy.video.color import Color
+    from sr_deploy.video.sample_layout import SampleLayout
 
 _BAND = 1 << 15
 """Pixels that are converted at a time, so that what is made of them stays in the cache."""
@@ -30,7 +30,7 @@ class FromYuv:
         top: White in the result.
     """
 
-    def __init__(self, kind: Layout, colour: Colour, top: int) -> None:
+    def __init__(self, kind: SampleLayout, colour: Color, top: int) -> None:
         self._kind = kind
         self._top = top
         self._luma, self._middle, reach = _scaling(Levels.of(kind.bits, colour.range), top)
@@ -103,7 +103,7 @@ class FromYuv:
 
 
 def to_yuv(
-    colours: Sequence[AnyPixels], kind: Layout, colour: Colour, samples: Sequence[AnyPixels]
+    colours: Sequence[AnyPixels], kind: SampleLayout, colour: Color, samples: Sequence[AnyPixels]
 ) -> None:
     """Put colours (H, W each) into the planes of YUV, or of gray, which is its luma alone."""
     levels = Levels.of(kind.bits, colour.range)
@@ -123,7 +123,7 @@ def to_yuv(
 
 
 def _store(
-    rgb: Sequence[Floats], factors: Any, offset: float, kind: Layout, out: AnyPixels
+    rgb: Sequence[Floats], factors: Any, offset: float, kind: SampleLayout, out: AnyPixels
 ) -> None:
     """Put the weighted sum of three colours into a part of a plane."""
     total: Floats = rgb[0] * np.float32(factors[0])
@@ -182,7 +182,7 @@ def _bands(height: int, width: int, down: int) -> Iterator[tuple[int, int]]:
         yield top, min(top + rows, height)
 
 
-def _whole_blocks(rows: AnyPixels, kind: Layout) -> AnyPixels:
+def _whole_blocks(rows: AnyPixels, kind: SampleLayout) -> AnyPixels:
     """Repeat the last row and column where a block of chroma reaches beyond them."""
     missing = -rows.shape[0] % kind.down, -rows.shape[1] % kind.across
     if not any(missing):

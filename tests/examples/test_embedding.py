@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.runtime import networks
+from tests.sr_deploy import networks
 
 FOLDER = ROOT / "examples" / "embedding"
 FRAMES, HEIGHT, WIDTH = 12, 48, 64

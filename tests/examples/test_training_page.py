@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sr_deploy import images
-from sr_deploy.bundle import Bundle
+from sr_deploy.bundle.bundle import Bundle
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "training.md"

@@ -11,7 +11,7 @@ from sr_export.report.markup import Markup, join, tag
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sr_deploy.manifest import Quantisation, Step
+    from sr_deploy.bundle.manifest import Quantisation, Step
 
 WIDTH, HEIGHT = 480, 310
 _LEFT, _TOP, _RIGHT, _BOTTOM = 44, 52, 450, 256

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sr_export.quality import psnr
+from sr_export.metrics import psnr
 from sr_export.report.chart import decibel
 from sr_export.report.figures import NOTHING, SPACE, TIMES
 from sr_export.report.markup import Markup, tag
 from sr_export.report.pictures import (
     PRECISIONS,
+    CropWindow,
     Scene,
-    Window,
     amplified,
     as_png,
     as_thumbnail,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_deploy.manifest import Precision
+    from sr_deploy.bundle.manifest import Precision
 
 _CROP = 192
 _SHOWN = 576
@@ -122,7 +122,7 @@ def _select(label: str, names: Collection[str], chosen: str) -> Markup:
     return tag("label", label, tag("select", *options))
 
 
-def _about(scene: Scene, window: Window, versions: Mapping[str, NDArray[np.uint8]]) -> Markup:
+def _about(scene: Scene, window: CropWindow, versions: Mapping[str, NDArray[np.uint8]]) -> Markup:
     """Say which image it is, where in it the crop lies, and how far its versions are apart."""
     (height, width), (low_height, low_width) = scene.fp32.shape[:2], scene.low.shape[:2]
     by = f"{SPACE}{TIMES}{SPACE}"
@@ -136,7 +136,7 @@ def _about(scene: Scene, window: Window, versions: Mapping[str, NDArray[np.uint8
     )
 
 
-def _map(scene: Scene, window: Window) -> Markup:
+def _map(scene: Scene, window: CropWindow) -> Markup:
     """Draw the image small, with a frame around the part that is shown."""
     height, width = scene.fp32.shape[:2]
     shrink = _THUMBNAIL / max(height, width)

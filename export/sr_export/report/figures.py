@@ -11,7 +11,7 @@ from sr_export.report.pictures import PRECISIONS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sr_deploy.manifest import Manifest, Precision, Quality, Quantisation, Step, Variant
+    from sr_deploy.bundle.manifest import Manifest, Precision, Quality, Quantisation, Step, Variant
 
 _COLUMNS = (
     "Against FP32",

@@ -15,7 +15,7 @@ from sr_export.report.markup import Markup, join, tag, text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sr_deploy.manifest import Manifest, Method, Quantisation
+    from sr_deploy.bundle.manifest import Manifest, Method, Quantisation
     from sr_export.report.pictures import Scene
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from sr_export.quality import psnr
+from sr_export.metrics import psnr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from sr_deploy.manifest import Precision
+    from sr_deploy.bundle.manifest import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 _STRONGEST_GAIN = 64
@@ -75,7 +75,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Window:
+class CropWindow:
     """A part of an image."""
 
     top: int
@@ -106,7 +106,7 @@ def amplified(levels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
     return levels * np.uint8(gain), gain
 
 
-def strongest(values: NDArray[np.float64], side: int) -> tuple[Window, float]:
+def strongest(values: NDArray[np.float64], side: int) -> tuple[CropWindow, float]:
     """Find the square where values add up to most; return also their sum.
 
     Args:
@@ -118,10 +118,10 @@ def strongest(values: NDArray[np.float64], side: int) -> tuple[Window, float]:
     inside = sums[height:, width:] - sums[:-height, width:]
     inside -= sums[height:, :-width] - sums[:-height, :-width]
     top, left = np.unravel_index(int(inside.argmax()), inside.shape)
-    return Window(int(top), int(left), height, width), float(inside[top, left])
+    return CropWindow(int(top), int(left), height, width), float(inside[top, left])
 
 
-def telling(scene: Scene, side: int) -> Window:
+def telling(scene: Scene, side: int) -> CropWindow:
     """Find the part of the image that the network changes most beside bicubic interpolation."""
     return strongest(difference(scene.fp32, bicubic(scene)).sum(axis=2, dtype=np.float64), side)[0]
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from examples.training.networks import NETWORKS
 from sr_deploy.errors import InvalidInputError
-from sr_export.network import recognise
+from sr_export.models.network import recognise
 
 NAMES = {"espcn": "ESPCN", "compact": "Compact", "srresnet": "SRResNet", "rrdb": "ESRGAN"}
 

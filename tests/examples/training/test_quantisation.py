@@ -16,14 +16,14 @@ from torch import nn
 from examples.training import quantisation
 from examples.training.learner import Learner
 from examples.training.networks import Compact, RrdbNet, SrResNet
+from sr_deploy.bundle.manifest import Manifest
 from sr_deploy.errors import InvalidInputError
-from sr_deploy.manifest import Manifest
-from sr_export import pipeline, samples
+from sr_export import photos, pipeline
+from sr_export.graph.onnx_runner import OnnxRunner
+from sr_export.models.ranges import Ranges
 from sr_export.options import Options
-from sr_export.precision import gate, offer, placement
-from sr_export.precision.trained import Trained
-from sr_export.ranges import Ranges
-from sr_export.runner import OnnxRunner
+from sr_export.quantize import acceptance, placement, variants
+from sr_export.quantize.qat_record import Trained
 from tests.examples.training.plans import plan
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def test_what_was_simulated_is_what_is_exported(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = _network(name)
-    frames = samples.batch(2, 40, 48, 3)
+    frames = photos.batch(2, 40, 48, 3)
     found = quantisation.prepare(network, channels=3)
     convolutions = sum(isinstance(each, nn.Conv2d) for each in network.modules())
     assert len(found) == convolutions
@@ -95,8 +95,8 @@ def test_what_was_simulated_is_what_is_exported(
     def calibrating(*_: object) -> None:
         raise AssertionError("INT8 is calibrated")
 
-    monkeypatch.setattr(offer, "Quantiser", calibrating)
-    monkeypatch.setattr(gate, "MOST_LOST", 100.0)  # what is clipped so early is lost
+    monkeypatch.setattr(variants, "Quantiser", calibrating)
+    monkeypatch.setattr(acceptance, "MOST_LOST", 100.0)  # what is clipped so early is lost
     record = quantisation.record(found)
     written = _export(tmp_path, {"params_ema": network.state_dict(), quantisation.KEY: record})
 
@@ -117,14 +117,14 @@ def test_what_was_simulated_is_what_is_exported(
 
 def _frames(network: nn.Module, frames: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        output = network(torch.from_numpy(samples.as_float(frames)))
+        output = network(torch.from_numpy(photos.as_float(frames)))
     return (output.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).numpy().astype(int)
 
 
 def test_a_training_begins_where_the_exporter_ends() -> None:
     """Fitted weights, with the bias that goes with them, come nearer to FP32 than rounded ones."""
     network = _network("srresnet")
-    frames = samples.batch(2, 40, 48, 3)
+    frames = photos.batch(2, 40, 48, 3)
     exact = _frames(network, frames)
     rounded = copy.deepcopy(network)
     found = quantisation.prepare(network, channels=3)
@@ -143,7 +143,7 @@ def test_a_training_begins_with_channels_of_like_ranges_and_all_levels_of_the_im
         for name, factor in (("body.0.weight", 100.0), ("body.0.bias", 100.0)):
             network.get_parameter(name)[1] *= factor
         network.get_parameter("body.2.weight")[:, 1] /= 100
-    frames = samples.batch(2, 40, 48, 3)
+    frames = photos.batch(2, 40, 48, 3)
     exact = copy.deepcopy(network)
     found = quantisation.prepare(network, channels=3)
     wild, usual = (

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from examples.training import cli
-from sr_export.checkpoint import Weights, read
+from sr_export.checkpoint.load import Weights, read
 from tests.conftest import ROOT
 
 SRGAN = "--recipe srgan --scale 4 --patch 8 --batch 2 --features 16 --blocks 1 --threads 1 "

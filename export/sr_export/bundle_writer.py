@@ -1,0 +1,241 @@
+"""A verified float graph as a bundle: its variants, what they measure up to, and the manifest."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sr_deploy.bundle import manifest
+from sr_deploy.bundle.manifest import Check, Manifest, Model, Source, Stored, Variant
+from sr_deploy.files import sha256_of
+from sr_export.graph import cost, halo, pixels, verify
+from sr_export.graph.onnx_runner import OnnxRunner
+from sr_export.quantize import acceptance
+from sr_export.quantize import variants as offer
+from sr_export.quantize.backend_check import confirmed
+from sr_export.quantize.yuv_variants import Film, Studio
+from sr_export.report import page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from sr_export.models.ranges import Ranges
+    from sr_export.options import Options
+    from sr_export.quantize.qat import Placed
+
+    Run = Callable[[NDArray[Any]], NDArray[Any]]
+    Report = Callable[[str], None]
+
+_COST_SIDE = 128
+_TELLING_SIDE = 32
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A float graph that holds, and what it takes."""
+
+    model: onnx.ModelProto
+    reference: Run
+    """The network that the graph came from, on images in [0, 1]."""
+    architecture: str
+    scale: int
+    channels: Literal[1, 3]
+    parameters: int
+    ranges: Ranges
+    limits: verify.Tolerances
+    checks: tuple[Check, ...]
+    trained: Placed | None = None
+    """The layers that were trained in INT8; None: none, so that it is calibrated."""
+
+
+def write(
+    exported: Exported, options: Options, taken: str, folder: Path, report: Report
+) -> Manifest:
+    """Write all files of the bundle; the manifest last, so that no half bundle has one."""
+    described = _describe(exported, report)
+    stored = store(exported.model, folder / "model.onnx")
+    variants = [
+        _variant(exported, each, folder, report) for each in pixels.formats(exported.channels)
+    ]
+    offered = offer.make(_subject(exported, described), options, report)
+    variants += stored_offer(offered, variants[0], folder)
+    films = [_film(exported, options, offered, each, report) for each in options.yuv]
+    for film in films:
+        variants += _stored_film(film, folder)
+    report("writing")
+    written = Manifest(
+        schema=manifest.SCHEMA,
+        name=options.name,
+        created=now(),
+        source=source_of(options, taken, str(exported.ranges)),
+        model=described,
+        onnx=stored,
+        variants=tuple(variants),
+        checks=exported.checks,
+        int8=offered.int8,
+        refused=offered.refused | {key: why for each in films for key, why in each.refused.items()},
+        tools=versions(),
+    )
+    (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")
+    report("confirming with the other runtimes")
+    budgets = acceptance.BUDGETS | options.budgets
+    checked = confirmed(folder, written.variants, offered.scenes, budgets, films)
+    written = replace(written, variants=checked)
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    report_page = page(written, offered.scenes, sizes)
+    (folder / manifest.REPORT).write_text(report_page, encoding="utf-8")
+    (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")
+    return manifest.read(folder / manifest.NAME)  # what was written is what will be read
+
+
+def _subject(exported: Exported, described: Model) -> offer.ExportedNetwork:
+    return offer.ExportedNetwork(
+        model=exported.model,
+        channels=exported.channels,
+        scale=exported.scale,
+        minimum=described.minimum,
+        fixed_size=described.fixed_size,
+        fixed_batch=described.fixed_batch,
+        operations=1e3 * described.gflop_per_megapixel,
+        trained=exported.trained,
+    )
+
+
+def _film(
+    exported: Exported,
+    options: Options,
+    offered: offer.Offer,
+    pixel_format: manifest.YuvFormat,
+    report: Report,
+) -> Film:
+    """Make the precisions for one format of video."""
+    even = [each for each in verify.shapes(exported.limits) if not (each[1] % 2 or each[2] % 2)]
+    if exported.channels != 3 or exported.limits.fixed_batch not in (None, 1) or not even:
+        why = "that takes a network of three channels, for single frames of even sides"
+        return Film(pixel_format, (), {pixel_format: why}, (), ())
+    studio = Studio(
+        network=exported.model,
+        reference=exported.reference,
+        size=even[-1][1:],
+        offered=offered.variants,
+        scenes=offered.scenes,
+        budgets=acceptance.BUDGETS | options.budgets,
+        report=report,
+    )
+    return studio.film(pixel_format)
+
+
+def _stored_film(film: Film, folder: Path) -> list[Variant]:
+    """Write the files of a format of video; return its variants."""
+    variants: list[Variant] = []
+    for each in film.variants:
+        path = folder / f"{each.precision}-{film.pixel_format}.onnx"
+        kept = store(each.model, path) if each.model else variants[0]
+        variants.append(
+            Variant(kept.file, kept.sha256, each.precision, film.pixel_format, each.quality)
+        )
+    return variants
+
+
+def _variant(
+    exported: Exported, pixel_format: manifest.PixelFormat, folder: Path, report: Report
+) -> Variant:
+    """Write and verify the FP32 graph for one pixel format."""
+    depth = 8 * pixels.LAYOUTS[pixel_format].bytes_per_value
+    report(f"verifying: {depth}-bit frames")
+    model = pixels.wrap(exported.model, pixel_format)
+    shapes = verify.shapes(exported.limits)
+    # A photo of a few pixels shows little; but a network may take nothing else.
+    shape = next((each for each in shapes if min(each[1:]) >= _TELLING_SIDE), shapes[-1])
+    verify.compare_bytes(OnnxRunner(model), exported.reference, shape, exported.channels, depth)
+    name = "fp32.onnx" if depth == 8 else f"fp32-{pixel_format}.onnx"
+    stored = store(model, folder / name)
+    return Variant(stored.file, stored.sha256, "fp32", pixel_format)
+
+
+def stored_offer(offered: offer.Offer, exact: Variant, folder: Path) -> list[Variant]:
+    """Write the files of the precisions that hold; return their variants.
+
+    Args:
+        offered: What came of all precisions.
+        exact: The variant of FP32; what has no file of its own is computed from its file.
+        folder: Where to write.
+    """
+    variants = []
+    for each in offered.variants:
+        kept = store(each.model, folder / f"{each.precision}.onnx") if each.model else exact
+        variants.append(
+            Variant(kept.file, kept.sha256, each.precision, exact.pixel_format, each.quality)
+        )
+    return variants
+
+
+def store(model: onnx.ModelProto, path: Path) -> Stored:
+    """Write a graph."""
+    path.write_bytes(model.SerializeToString())
+    return Stored(path.name, sha256_of(path))
+
+
+def _describe(exported: Exported, report: Report) -> Model:
+    """Measure what the runtime must know."""
+    limits = exported.limits
+    free = limits.fixed_size is None
+    side = max(_COST_SIDE, limits.minimum)
+    size = limits.fixed_size or (side, side)
+    report("measuring the cost")
+    spent = cost.measure(exported.model, size)
+    report("measuring the halo")
+    reach = (
+        halo.measure(
+            OnnxRunner(exported.model),
+            channels=exported.channels,
+            scale=exported.scale,
+            grid=limits.grid,
+            minimum=limits.minimum,
+            batch=limits.fixed_batch or 1,
+        )
+        if free
+        else None
+    )
+    return Model(
+        architecture=exported.architecture,
+        scale=exported.scale,
+        channels=exported.channels,
+        halo=reach,
+        multiple_of=limits.grid,
+        minimum=limits.minimum,
+        fixed_size=limits.fixed_size,
+        fixed_batch=limits.fixed_batch,
+        parameters=exported.parameters,
+        gflop_per_megapixel=round(spent.operations / 1e3, 3),
+        bytes_per_pixel=spent.bytes,
+        bytes_per_pair=(
+            cost.bytes_per_pair(exported.model, size, spent) if free and reach is None else 0.0
+        ),
+    )
+
+
+def source_of(options: Options, taken: str, ranges: str) -> Source:
+    """Return where weights came from."""
+    path = Path(options.checkpoint)
+    return Source(path.name, sha256_of(path), taken, ranges)
+
+
+def now() -> str:
+    """Return the time as a manifest has it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what makes a bundle."""
+    names = ("sr-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "spandrel")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
+    }

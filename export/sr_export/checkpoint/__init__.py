@@ -1,0 +1,1 @@
+"""Reading checkpoint files safely and finding the state dict in them."""

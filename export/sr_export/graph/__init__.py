@@ -1,0 +1,1 @@
+"""PyTorch modules to verified ONNX graphs, and the passes over those graphs."""

@@ -1,0 +1,255 @@
+"""A torch module as a float ONNX graph that takes images of any size.
+
+Exporting freezes every Python `if` on a shape as the example took it: networks with windows come
+out silently wrong for other sizes. So the module never sees a size that it would have to branch
+on: the graph pads its input to the network's grid, by reflection, and crops the output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+import torch.nn.functional as F  # noqa: N812
+from onnxscript import opset18
+from torch import nn
+
+from sr_deploy.errors import CheckpointError, ExportError
+from sr_export.graph.padding import pad_inside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from sr_export.models.network import Network
+
+# 18 is what the exporter writes natively; asking for 17 or less can silently give 18.
+OPSET = 18
+INPUT, OUTPUT = "input", "output"
+PARAMETERS = "module."
+"""What the graph puts before the names of a network's parameters: where `Padded` has it."""
+_GRIDS = (8, 16, 32, 64)
+_FIXED_SIDE = 64
+_LARGEST_FILE = 2**31  # of protobuf
+_UNTRANSLATED = "it uses {}, which torch.onnx cannot translate"
+# What torch says of networks that it cannot export, and what that means.
+_IN_WORDS = {
+    r"data-dependent": (
+        "which parts of the network run depends on the image, and ONNX cannot hold that"
+    ),
+    r"No ONNX function found for <OpOverload\(op='\w+\.([\w.]+)'": _UNTRANSLATED,
+    r"Exporting the operator '\w+::(\w+)' to ONNX": _UNTRANSLATED,
+}
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to export a network: what stays free and what is fixed."""
+
+    grid: int
+    batch: int | None
+    """The only batch that the graph takes; None: any."""
+    size: tuple[int, int] | None = None
+    """The only height and width that the graph takes; None: any."""
+
+    def __str__(self) -> str:
+        batch = "any batch" if self.batch is None else f"batch {self.batch}"
+        size = "any size" if self.size is None else "{}x{} only".format(*self.size)
+        grid = f", padded to multiples of {self.grid}" if self.grid > 1 else ""
+        return f"{size}, {batch}{grid}"
+
+
+def strategies(network: Network) -> Iterator[Strategy]:
+    """Yield ways to export a network, the most flexible and likeliest first.
+
+    Which one holds is found out by trying: shapes that the exporter froze show only in the output.
+    """
+    if network.fixed_size is not None:
+        yield Strategy(1, None, network.fixed_size)
+        yield Strategy(1, 1, network.fixed_size)
+        return
+    # Networks with windows fold batch and windows into one axis, which fixes the batch.
+    for batch in (1, None) if network.windowed else (None, 1):
+        yield Strategy(network.grid, batch)
+    for grid in sorted({math.lcm(network.grid, each) for each in _GRIDS} - {network.grid}):
+        if grid <= _GRIDS[-1]:
+            yield Strategy(grid, 1)
+    side = math.ceil(max(_FIXED_SIDE, network.minimum) / network.grid) * network.grid
+    yield Strategy(network.grid, 1, (side, side))
+
+
+class Padded(nn.Module):
+    """A network with its input padded to the grid and its output cropped, without a branch."""
+
+    def __init__(self, network: Network, grid: int) -> None:
+        super().__init__()
+        self.module = network.module
+        self.scale = network.scale
+        self.grid = grid
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Take and give NCHW images in [0, 1]."""
+        if self.grid == 1:
+            return self.module(image)
+        height, width = image.shape[-2:]
+        padding = (0, (-width) % self.grid, 0, (-height) % self.grid)
+        output = self.module(F.pad(image, padding, "reflect"))
+        return output[..., : height * self.scale, : width * self.scale]
+
+
+def export(network: Network, strategy: Strategy) -> onnx.ModelProto:
+    """Export a network: `input` and `output` are NCHW float32.
+
+    Raises:
+        ExportError: the exporter refused this way; the text says why, in plain words if it can.
+        CheckpointError: no other way would do either.
+    """
+    name = network.architecture
+    size = 4 * network.parameters
+    if size >= _LARGEST_FILE:
+        raise CheckpointError(
+            f"{name} cannot be exported: its weights take {size / 2**30:.1f} GiB, "
+            "and an ONNX file holds 2 GiB at most"
+        )
+    scripted = isinstance(network.module, torch.jit.ScriptModule)
+    with _translated():
+        model = (_export_scripted if scripted else _export_traced)(network, strategy)
+    if any(node.op_type.startswith("Random") for node in model.graph.node):
+        raise CheckpointError(
+            f"{name} cannot be exported: it draws random numbers, so the same image gives "
+            "something else each time and nothing could be verified"
+        )
+    return tidy(model, strategy)
+
+
+def _export_traced(network: Network, strategy: Strategy) -> onnx.ModelProto:
+    """Export through torch.export, padding included."""
+    free = torch.export.Dim.DYNAMIC
+    axes = {0: free if strategy.batch is None else torch.export.Dim.STATIC}
+    if strategy.size is None:
+        axes |= {2: free, 3: free}
+    example = torch.rand(_example_shape(network, strategy))
+    return _traced(Padded(network, strategy.grid).eval(), example, axes)
+
+
+def export_generator(module: nn.Module, size: int) -> onnx.ModelProto:
+    """Export a module that makes images out of (N, size) numbers.
+
+    Raises:
+        ExportError: the exporter refused; the text says why, in plain words if it can.
+    """
+    with _translated():
+        model = _traced(module, torch.randn(2, size), {0: torch.export.Dim.DYNAMIC})
+    height, width = (
+        each.dim_value for each in model.graph.output[0].type.tensor_type.shape.dim[2:]
+    )
+    return tidy(model, Strategy(1, None, (height, width)))
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what the exporter raises into an error of ours."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns of its own future
+            yield
+    except Exception as error:
+        raise ExportError(_reason(error)) from error
+
+
+def _traced(module: nn.Module, example: Tensor, axes: dict[int, Any]) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        module,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes=(axes,),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        custom_translation_table={torch.ops.aten.sort.stable: _sort},
+        verbose=False,
+        optimize=True,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _sort(values: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+    """Translate a stable sort, which the exporter lacks: ONNX's is stable."""
+    operators: Any = opset18  # whose annotations are not those of what runs while exporting
+    count = operators.Gather(operators.Shape(values), operators.Constant(value_ints=[dim]))
+    return operators.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
+
+
+def _export_scripted(network: Network, strategy: Strategy) -> onnx.ModelProto:
+    """Export TorchScript, which only the older exporter takes, and only as the outermost module."""
+    batch, channels, height, width = _example_shape(network, strategy)
+    grid = strategy.grid
+    example = torch.rand(batch, channels, *(-(-side // grid) * grid for side in (height, width)))
+    axes = {0: "batch"} if strategy.batch is None else {}
+    if strategy.size is None:
+        axes |= {2: "height", 3: "width"}
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        network.module,
+        (example,),
+        buffer,  # type: ignore[arg-type]  # this exporter takes files, too
+        dynamo=False,
+        opset_version=OPSET,
+        dynamic_axes={INPUT: axes, OUTPUT: axes},
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+    )
+    model = onnx.load_model_from_string(buffer.getvalue())
+    return pad_inside(model, grid, network.scale)
+
+
+def _example_shape(network: Network, strategy: Strategy) -> tuple[int, int, int, int]:
+    if strategy.size is not None:
+        return (1, network.channels, *strategy.size)
+    # Odd on purpose: an example on the grid would freeze the branch that pads nothing.
+    side = max(network.minimum, 2 * strategy.grid) + 1
+    return (strategy.batch or 2, network.channels, side | 1, (side + strategy.grid) | 1)
+
+
+def tidy(model: onnx.ModelProto, strategy: Strategy) -> onnx.ModelProto:
+    """Check the opset, name the free axes, and strip what tells of the machine that exported."""
+    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    if opset != OPSET:
+        raise ExportError(f"the exporter wrote opset {opset} where {OPSET} was asked for")
+    graph = model.graph
+    for value, scaled in ((graph.input[0], False), (graph.output[0], True)):
+        dims = value.type.tensor_type.shape.dim
+        if strategy.batch is None:
+            dims[0].dim_param = "batch"
+        if strategy.size is None:
+            dims[2].dim_param = "out_height" if scaled else "height"
+            dims[3].dim_param = "out_width" if scaled else "width"
+    # Shapes in between are the example's or the exporter's symbols; each runtime infers its own.
+    del graph.value_info[:]
+    holders = [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]
+    for holder in holders:
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    model.producer_name, model.producer_version = "sr-deploy", ""
+    onnx.checker.check_model(model)
+    return model
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause of an exporter's error as one line, in plain words if known."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    for pattern, words in _IN_WORDS.items():
+        if found := re.search(pattern, str(error)):
+            return words.format(*found.groups())
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"torch.onnx could not export it: {lines[0]}"[:200]

@@ -1,0 +1,150 @@
+"""Comparing an exported graph with the network that it came from, where exports go wrong.
+
+A branch that the exporter froze shows at sizes unlike the example's: so the graph is run on real
+images at an odd, a tiny, a transposed, an even and a large size, and with another batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sr_deploy.bundle.manifest import Check
+from sr_deploy.errors import CheckpointError, ExportError
+from sr_deploy.runtime.yuv import YuvFrame
+from sr_export import photos
+from sr_export.graph import yuv, yuv_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from sr_deploy.bundle.manifest import YuvFormat
+
+    Run = Callable[..., NDArray[Any]]
+
+# A quarter of an 8-bit level, white being 1: invisible, and far above what rounding gives.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """What a graph takes."""
+
+    minimum: int
+    grid: int
+    fixed_size: tuple[int, int] | None
+    fixed_batch: int | None
+
+
+def shapes(limits: Tolerances) -> list[tuple[int, int, int]]:
+    """Return (batch, height, width) of the comparisons, the cheapest first."""
+    low, grid = limits.minimum, limits.grid
+    batch = limits.fixed_batch or 1
+    if limits.fixed_size is not None:
+        sizes = [limits.fixed_size]
+    else:
+        odd = (max(low, 33) | 1, max(low + grid, 46) + 1)
+        even = -(-max(low, 64) // grid) * grid
+        sizes = [(low, low), odd, odd[::-1], (even, even), (max(low, 208), max(low, 301))]
+    found = [(batch, *size) for size in sizes]
+    if limits.fixed_batch is None:
+        found.insert(1, (3, *sizes[0]) if limits.fixed_size else (3, *sizes[1]))
+    return found
+
+
+def compare(run: Run, reference: Run, shape: tuple[int, int, int], channels: int) -> Check:
+    """Compare a float graph with its reference at one shape.
+
+    Raises:
+        ExportError: the graph does not run, its output has another shape, or differs too much.
+        CheckpointError: the network itself does not give an image.
+    """
+    batch, height, width = shape
+    images = photos.as_float(photos.batch(batch, height, width, channels))
+    expected, found = reference(images), run(images)
+    where = f"at {batch}x{channels}x{height}x{width}"
+    if not np.isfinite(expected).all():
+        raise CheckpointError(f"the network itself gives NaN or infinity on a photo {where}")
+    return Check((batch, channels, height, width), difference(found, expected, where))
+
+
+def difference(found: NDArray[Any], expected: NDArray[Any], where: str) -> float:
+    """Return the largest difference of a graph's output from the network's.
+
+    Raises:
+        ExportError: it is too large, or the shapes differ.
+    """
+    if found.shape != expected.shape:
+        raise ExportError(f"the graph gives {found.shape} {where}, the network {expected.shape}")
+    # Untrained networks leave [0, 1] far behind; rounding then grows with the values.
+    error = float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+    if not error <= TOLERANCE:
+        raise ExportError(f"the graph differs by {error:.3g} {where}, allowed is {TOLERANCE:g}")
+    return error
+
+
+def compare_bytes(
+    run: Run, reference: Run, shape: tuple[int, int, int], channels: int, depth: int
+) -> None:
+    """Compare a byte graph, 8 or 16 bit, with the rounded output of the float reference.
+
+    Raises:
+        ExportError: a value is further off than rounding and the tolerance explain.
+    """
+    batch, height, width = shape
+    images = photos.batch(batch, height, width, channels)
+    white = 255 if depth == 8 else 65535
+    frames = images if depth == 8 else (images.astype("<u2") * 257).view(np.uint8)
+    found = run(frames) if depth == 8 else run(frames).view("<u2")
+    expected = reference(photos.as_float(images)).clip(0, 1) * white
+    levels = np.abs(found.transpose(0, 3, 1, 2) - expected).max()
+    if not levels <= 0.5 + white * TOLERANCE:
+        raise ExportError(f"the {depth}-bit graph is {levels:.2f} levels off, at {height}x{width}")
+
+
+def compare_yuv(
+    run: Run, reference: Run, shape: tuple[int, int, int], pixel_format: YuvFormat
+) -> None:
+    """Compare a graph that takes YUV with the float reference between conversions in numpy.
+
+    Raises:
+        ExportError: a value is further off than rounding and the tolerance explain.
+    """
+    _, height, width = shape
+    (photo,) = photos.as_float(photos.batch(1, height, width, 3))
+    frame = yuv_reference.frame_of(photo, YuvFrame.empty(pixel_format, height, width))
+    rgb = yuv_reference.to_rgb(frame)
+    inside = rgb.clip(0, 1)
+    upscaled = reference(inside[None].astype(np.float32))[0]
+    scale = upscaled.shape[1] // height
+    beyond = (rgb - inside).repeat(scale, axis=1).repeat(scale, axis=2)
+    expected = yuv_reference.from_rgb(upscaled + beyond, frame)
+    found = np.ascontiguousarray(run(frame.pixels[None], frame.colour)[0])
+    result = replace(frame, samples=found.view(frame.samples.dtype)[..., 0])
+    off = np.abs(yuv_reference.values(result) - expected).max()
+    if not off <= 0.5 + yuv.LAYOUTS[pixel_format].largest * TOLERANCE:
+        raise ExportError(f"the graph for {pixel_format} is {off:.2f} levels off")
+
+
+def smallest_side(run: Run, reference: Run, limits: Tolerances, channels: int) -> int:
+    """Return the smallest side, from the one supposed upwards, at which the graph holds.
+
+    Networks that pad by reflection inside cannot take images smaller than that padding.
+    """
+    if limits.fixed_size is not None:
+        return min(limits.fixed_size)
+    usual = sorted({2, 4, 8, 16, 32, 64, limits.grid})
+    candidates = [limits.minimum, *(each for each in usual if each > limits.minimum)]
+    failure: ExportError | None = None
+    for side in candidates:
+        try:
+            compare(run, reference, (limits.fixed_batch or 1, side, side), channels)
+        except ExportError as error:
+            failure = error
+        else:
+            return side
+    raise failure or ExportError("no size holds")

@@ -1,0 +1,240 @@
+"""Translators from image to image, recognised by the names that well-known repositories save.
+
+Two come from pytorch-CycleGAN-and-pix2pix: its U-Net, and its residual generator. The third is the
+network for style transfer of PyTorch's examples. All of them keep the size of the image. What they
+do beside convolutions (norms, paddings, dropout) is read off the names and shapes of their weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from spandrel import Architecture, ImageModelDescriptor, SizeRequirements
+from spandrel.util import KeyCondition
+from torch import nn
+
+from sr_export.models.defaults import TO_255, TO_TANH
+from sr_export.models.named import Named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from sr_export.models.ranges import Ranges
+
+_UNET = "model.model"
+# Borders are reflected by a few pixels, which takes as many.
+_LEAST_SIDE = 8
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A module, and what it takes."""
+
+    module: nn.Module
+    inputs: int
+    """Channels of the image that it takes."""
+    outputs: int
+    """Channels of the image that it gives."""
+    grid: int
+    """Sides must be multiples of this."""
+
+
+class Translator(Architecture[nn.Module]):
+    """One layout, as an architecture of spandrel's.
+
+    Args:
+        name: Its identifier.
+        detect: Which names tell it.
+        build: Makes the module out of weights.
+        ranges: Of the images that it takes and gives.
+    """
+
+    def __init__(
+        self, name: str, detect: KeyCondition, build: Callable[[Named], _Built], ranges: Ranges
+    ) -> None:
+        super().__init__(id=name, detect=detect)
+        self._build = build
+        self.ranges = ranges
+
+    def load(self, state_dict: Mapping[str, Tensor]) -> ImageModelDescriptor[nn.Module]:
+        """Build the network that has these weights.
+
+        Raises:
+            ValueError, RuntimeError: some are missing, do not fit each other, or are of no layer.
+        """
+        named = Named(state_dict)
+        built = self._build(named)
+        named.require_all_used()
+        module, side = built.module.eval(), 2 * max(built.grid, _LEAST_SIDE)
+        with torch.inference_mode():
+            module(torch.zeros(1, built.inputs, side, side))  # do the layers fit each other?
+        return ImageModelDescriptor(
+            module,
+            module.state_dict(),
+            architecture=self,
+            purpose="Restoration",
+            tags=[],
+            supports_half=True,
+            supports_bfloat16=True,
+            scale=1,
+            input_channels=built.inputs,
+            output_channels=built.outputs,
+            size_requirements=SizeRequirements(minimum=built.grid, multiple_of=built.grid),
+        )
+
+
+class _Beside(nn.Module):
+    """Gives an image, and behind its channels what parts make of it."""
+
+    def __init__(self, parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([image, self.parts(image)], 1)
+
+
+class _Added(nn.Module):
+    """Adds to an image what parts make of it."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + self.parts(image)
+
+
+def _unet(named: Named) -> _Built:
+    """Build pix2pix's U-Net: each level has the next one, of half the size, inside.
+
+    The dropout of inner levels has no weights, and does nothing outside of training.
+    """
+    depth = 1
+    while named.has(f"{_inside(depth)}.1.weight"):
+        depth += 1
+    down, up = named.convolution(f"{_UNET}.0", 2, 1), named.enlarging(f"{_UNET}.3")
+    module = nn.Sequential(down, _level(named, 1, depth - 1), nn.ReLU(), up, nn.Tanh())
+    return _Built(module, down.in_channels, up.out_channels, 2**depth)
+
+
+def _inside(level: int) -> str:
+    """Return the name of a level, counted from the outermost, which is 0."""
+    steps = ["1", *["3"] * (level - 1)][:level]
+    return ".".join([_UNET, *(f"{step}.model" for step in steps)])
+
+
+def _level(named: Named, level: int, last: int) -> nn.Module:
+    name = _inside(level)
+    down = named.convolution(f"{name}.1", 2, 1)
+    if level == last:
+        inner: list[nn.Module] = []
+        up, norm = named.enlarging(f"{name}.3"), f"{name}.4"
+    else:
+        inner = [named.norm(f"{name}.2", down), _level(named, level + 1, last)]
+        up, norm = named.enlarging(f"{name}.5"), f"{name}.6"
+    parts = [nn.LeakyReLU(0.2), down, *inner, nn.ReLU(), up, named.norm(norm, up)]
+    return _Beside(nn.Sequential(*parts))
+
+
+def _resnet(named: Named) -> _Built:
+    """Build CycleGAN's generator: convolutions halve the image, blocks follow, it is enlarged."""
+    head = named.convolution("model.1")
+    parts: list[nn.Module] = [nn.ReflectionPad2d(head.kernel_size[0] // 2), head]
+    parts += [named.norm("model.2", head), nn.ReLU()]
+    index, halvings = 4, 0
+    while named.has(f"model.{index}.weight"):
+        down = named.convolution(f"model.{index}", 2, 1)
+        parts += [down, named.norm(f"model.{index + 1}", down), nn.ReLU()]
+        index, halvings = index + 3, halvings + 1
+    while named.has_below(f"model.{index}.conv_block"):
+        parts.append(_block(named, f"model.{index}.conv_block"))
+        index += 1
+    for _ in range(halvings):
+        up = named.enlarging(f"model.{index}")
+        parts += [up, named.norm(f"model.{index + 1}", up), nn.ReLU()]
+        index += 3
+    tail = named.convolution(f"model.{index + 1}")
+    parts += [nn.ReflectionPad2d(tail.kernel_size[0] // 2), tail, nn.Tanh()]
+    return _Built(nn.Sequential(*parts), head.in_channels, tail.out_channels, 2**halvings)
+
+
+def _block(named: Named, name: str) -> nn.Module:
+    """Build a residual block; where its convolutions stand tells of what has no weights."""
+    first = 1 if named.has(f"{name}.1.weight", kernel=True) else 0  # behind a padding, or not
+    others = (i for i in range(first + 3, 7) if named.has(f"{name}.{i}.weight", kernel=True))
+    second = next(others, first)
+    parts: list[nn.Module] = []
+    for index in (first, second):
+        padding = 0 if first else 1
+        convolution = named.convolution(f"{name}.{index}", 1, padding)
+        parts += [nn.ReflectionPad2d(1)] if first else []
+        parts += [convolution, named.norm(f"{name}.{index + 1}", convolution), nn.ReLU()]
+    return _Added(*parts[:-1])
+
+
+def _stylist(named: Named) -> _Built:
+    """Build the network of PyTorch's example for style transfer: instance norm throughout."""
+    parts: list[nn.Module] = []
+    for i in (1, 2, 3):
+        parts += [*_normalised(named, f"conv{i}", f"in{i}", stride=min(i, 2)), nn.ReLU()]
+    index = 1
+    while named.has_below(f"res{index}"):
+        one, two = (_normalised(named, f"res{index}.conv{i}", f"res{index}.in{i}") for i in (1, 2))
+        parts.append(_Added(*one, nn.ReLU(), *two))
+        index += 1
+    for i in (1, 2):
+        enlarged = _normalised(named, f"deconv{i}", f"in{i + 3}")
+        parts += [nn.Upsample(scale_factor=2), *enlarged, nn.ReLU()]
+    padding, tail = _padded(named, "deconv3")
+    inputs = named.shape("conv1.conv2d.weight")[1]
+    return _Built(nn.Sequential(*parts, padding, tail), inputs, tail.out_channels, 4)
+
+
+def _padded(named: Named, name: str, stride: int = 1) -> tuple[nn.Module, nn.Conv2d]:
+    convolution = named.convolution(f"{name}.conv2d", stride)
+    return nn.ReflectionPad2d(convolution.kernel_size[0] // 2), convolution
+
+
+def _normalised(named: Named, name: str, norm: str, stride: int = 1) -> tuple[nn.Module, ...]:
+    padding, convolution = _padded(named, name, stride)
+    return padding, convolution, named.instance_norm(norm, convolution.out_channels)
+
+
+UNET = Translator(
+    "Pix2PixUNet",
+    KeyCondition.has_all(
+        f"{_UNET}.0.weight", f"{_UNET}.3.weight", f"{_UNET}.3.bias", f"{_inside(1)}.1.weight"
+    ),
+    _unet,
+    TO_TANH,
+)
+RESNET = Translator(
+    "CycleGANResNet",
+    KeyCondition.has_all(
+        "model.1.weight",
+        "model.4.weight",
+        KeyCondition.has_any(
+            *(f"model.{i}.conv_block.{j}.weight" for i in (7, 10, 13) for j in (0, 1))
+        ),
+    ),
+    _resnet,
+    TO_TANH,
+)
+STYLE = Translator(
+    "FastNeuralStyle",
+    KeyCondition.has_all(
+        "conv1.conv2d.weight",
+        "in1.weight",
+        "res1.conv1.conv2d.weight",
+        "deconv1.conv2d.weight",
+        "deconv3.conv2d.weight",
+    ),
+    _stylist,
+    TO_255,
+)
+TRANSLATORS = (UNET, RESNET, STYLE)

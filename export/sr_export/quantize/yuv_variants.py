@@ -1,0 +1,133 @@
+"""The precisions of a bundle once more, for frames of video: YUV in, YUV out.
+
+They are judged as the others are, by the frames that FP32 makes of the held-out images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sr_deploy.errors import ExportError
+from sr_deploy.runtime.yuv import YuvFrame
+from sr_export import photos
+from sr_export.graph import pixels, verify, yuv_reference
+from sr_export.graph.onnx_runner import OnnxRunner
+from sr_export.quantize import acceptance
+from sr_export.quantize.acceptance import Gate
+from sr_export.quantize.calibration_data import Example
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from sr_deploy.bundle.manifest import Precision, Quality, YuvFormat
+    from sr_export.quantize.variants import Offered
+    from sr_export.report import Scene
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """One precision that holds, for frames of one format."""
+
+    precision: Precision
+    model: onnx.ModelProto | None
+    """None: it is computed from the FP32 file."""
+    quality: Quality | None
+    """None for FP32."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """What came of all precisions, for frames of one format; FP32 is the first."""
+
+    pixel_format: YuvFormat
+    variants: tuple[Filmed, ...]
+    refused: dict[str, str]
+    frames: tuple[YuvFrame, ...]
+    """The held-out images."""
+    expected: tuple[NDArray[np.float64], ...]
+    """The numbers of what FP32 makes of them, see `planes.levels`."""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What the precisions of a network for video are made from.
+
+    Attributes:
+        network: Float32, NCHW in [0, 1], of three channels.
+        reference: The network that it came from.
+        size: Height and width of a photo to compare the two on; even.
+        offered: The other precisions that hold.
+        scenes: The held-out images.
+        budgets: Decibels that each precision must hold.
+        report: Called with what is being done.
+    """
+
+    network: onnx.ModelProto
+    reference: verify.Run
+    size: tuple[int, int]
+    offered: Sequence[Offered]
+    scenes: Sequence[Scene]
+    budgets: dict[str, float]
+    report: Callable[[str], None]
+
+    def film(self, pixel_format: YuvFormat) -> Film:
+        """Make and measure all precisions for frames of a format.
+
+        Raises:
+            ExportError: the conversion in the graph is not that of numpy.
+        """
+        self.report(f"verifying: frames of {pixel_format}")
+        exact = pixels.wrap(self.network, pixel_format)
+        verify.compare_yuv(OnnxRunner(exact), self.reference, (1, *self.size), pixel_format)
+        examples = [
+            Example(each.name, _even(each.low), None)
+            for each in self.scenes
+            if min(each.low.shape[:2]) > 1
+        ]
+        blank = YuvFrame.empty(pixel_format, 2, 2)
+        exam = Gate(examples, _run(exact, blank))
+        variants = [Filmed("fp32", exact, None)]
+        refused = {}
+        for each in self.offered:
+            precision = each.precision
+            self.report(f"measuring: {precision.upper()}, frames of {pixel_format}")
+            try:
+                found = exam.measure(_run(each.recipe.runnable(pixel_format), blank))
+                reason = acceptance.misses(found, self.budgets[precision])
+            except ExportError as error:
+                reason = str(error)
+            if reason is None:
+                model = each.recipe.graph(pixel_format) if each.recipe.stored else None
+                variants.append(Filmed(precision, model, found))
+            else:
+                refused[f"{precision} {pixel_format}"] = reason
+        frames = tuple(_frame(each.low, blank) for each in examples)
+        return Film(pixel_format, tuple(variants), refused, frames, tuple(exam.expected))
+
+
+def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    return image[: height - height % 2, : width - width % 2]
+
+
+def _frame(image: NDArray[np.uint8], like: YuvFrame) -> YuvFrame:
+    return yuv_reference.frame_of(photos.as_float(image[None])[0], like)
+
+
+def _run(model: onnx.ModelProto, like: YuvFrame) -> acceptance.Run:
+    """Return what takes RGB (1, H, W, 3) and gives the numbers of the YUV that comes out."""
+    runner = OnnxRunner(model)
+
+    def run(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        frame = _frame(image[0], like)
+        found = np.ascontiguousarray(runner(frame.pixels[None], frame.colour)[0])
+        result = replace(frame, samples=found.view(frame.samples.dtype)[..., 0])
+        return yuv_reference.levels(result)[None]
+
+    return run

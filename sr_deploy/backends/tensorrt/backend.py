@@ -1,0 +1,303 @@
+"""TensorRT: the fastest way on NVIDIA GPUs, with plans built on the machine where they run.
+
+Works with every TensorRT from 8.6 on: what moved between versions is looked for, not asked of the
+version's number.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import threading
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import tensorrt
+
+from sr_deploy.backends.cuda import driver
+from sr_deploy.backends.cuda.buffers import Scratch
+from sr_deploy.backends.cuda.lane import DeviceLane
+from sr_deploy.backends.host import SAMPLES
+from sr_deploy.backends.tensorrt import plan_builder
+from sr_deploy.backends.tensorrt.contexts import Contexts, LoadedPlan
+from sr_deploy.bundle import plan_store
+from sr_deploy.bundle.manifest import YuvFormat
+from sr_deploy.bundle.plan_record import PlanRequest
+from sr_deploy.errors import (
+    BackendError,
+    BundleError,
+    NotFoundError,
+    OutOfMemoryError,
+    SrDeployError,
+)
+from sr_deploy.files import sha256_of
+from sr_deploy.runtime.memory import Footprint, words
+from sr_deploy.tiling import native
+from sr_deploy.tiling.limits import TileLimits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sr_deploy.backends.base import LoadRequest
+    from sr_deploy.bundle.manifest import Model, Precision
+    from sr_deploy.bundle.plan_record import PlanRecord, Shape
+    from sr_deploy.bundle.plan_store import StoredPlan
+
+_log = logging.getLogger(__name__)
+
+_LANES = 3
+"""Frames in flight: one is uploaded and one downloaded while one is computed."""
+_SHARE = 0.9
+"""Of the GPU's free memory, where the user sets no limit: other programs' needs vary."""
+_ANY = 1 << 62
+_NUMBER = np.dtype(np.float32).itemsize
+_BF16_SINCE = (8, 0)
+"""The compute capability that has arithmetic of BF16."""
+
+
+def create() -> TensorRtBackend:
+    """Return the backend."""
+    return TensorRtBackend()
+
+
+class TensorRtBackend:
+    """Runs networks with TensorRT."""
+
+    name = "tensorrt"
+
+    def precisions(self, device: str | None) -> tuple[Precision, ...]:
+        """Return the precisions that a device computes in, fastest first."""
+        if driver.describe(_index(device)).capability >= _BF16_SINCE:
+            return ("int8", "fp16", "bf16", "fp32")
+        return ("int8", "fp16", "fp32")
+
+    def load(self, job: LoadRequest) -> TensorRtNetwork:
+        """Load a network; see `Backend.load`."""
+        return TensorRtNetwork(job, _index(job.device))
+
+
+def _index(name: str | None) -> int:
+    """Return the GPU of a name.
+
+    Raises:
+        BackendMissingError: cuda-python is not installed.
+        BackendError: there is no such device, or CUDA does not work here.
+    """
+    match = re.fullmatch(r"(?:cuda|gpu)(?::(\d+))?", (name or "cuda").lower())
+    count = driver.count()
+    index = int(match[1] or 0) if match else count
+    if index >= count:
+        there = ", ".join(f"cuda:{each} ({driver.describe(each).name})" for each in range(count))
+        raise BackendError(f"TensorRT has no device {name!r} here; it has {there}")
+    return index
+
+
+@functools.cache
+def _kernels(index: int) -> driver.Kernels | None:
+    """Return the kernels of `native/` on the device of that index, which is the chosen one."""
+    image = native.kernels()
+    if image is None:
+        _log.debug("no kernels were built; the processor takes tiles out of frames")
+        return None
+    try:
+        return driver.Kernels(image)
+    except SrDeployError as error:
+        _log.warning("%s; the processor takes tiles out of frames on device %d", error, index)
+        return None
+
+
+class _NoneError(BackendError):
+    """There is no plan that runs here, yet."""
+
+
+class TensorRtNetwork:
+    """The plans of one variant that run here; each is loaded when a frame first needs it."""
+
+    def __init__(self, job: LoadRequest, index: int) -> None:
+        self._job = job
+        self._model = job.model
+        self._index = index
+        self.device = f"cuda:{index}"
+        self._rows = Fraction(3, 2) if job.pixel_format in get_args(YuvFormat) else Fraction(1)
+        free, _ = driver.memory(index)
+        self._bundle = job.file.parent
+        self._wanted = PlanRequest(
+            onnx=sha256_of(job.file),
+            precision=job.precision,
+            tensorrt=tensorrt.__version__,
+            device=driver.describe(index),
+        )
+        free = int(_SHARE * free)
+        self._budget = free if job.memory is None else min(job.memory, free)
+        self._loading = threading.Lock()
+        self._programs: dict[str, LoadedPlan] = {}
+        self._plans = self._opened()
+        self._scratch = Scratch()
+
+    @property
+    def footprint(self) -> Footprint:
+        """What one lane takes of the host's memory: page-locked copies, which the caller counts."""
+        return Footprint(0, 0.0)
+
+    def limits(self, height: int, width: int) -> TileLimits:
+        """Return how frames of a size may be cut: not at all, where a plan takes them whole."""
+        shape = (self._model.fixed_batch or 1, int(height * self._rows), width)
+        whole = self._serving(shape)
+        options = [
+            _limits(self._model, plan.record, self._affordable_pixels(plan.record), self._rows)
+            for plan in (self._plans if whole is None else (whole,))
+        ]
+        return min(options, key=lambda each: each.plan(height, width, _ANY).pixels)
+
+    @property
+    def images_at_once(self) -> int | None:
+        """How many images a generator may make at once; see `Network.images_at_once`."""
+        if self._model.latent is None:
+            return None
+        # Of the largest batch; it would not be here if there were no memory for that.
+        return self._plans[0].record.shapes.most[0]
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return a page-locked array; see `Network.empty`."""
+        driver.use(self._index)
+        return driver.page_locked(shape)
+
+    def open_lane(self) -> DeviceLane:
+        """Open another lane."""
+        driver.use(self._index)
+        contexts = Contexts(self._program_for)
+        return DeviceLane(contexts, self._scratch, self._job, self._index, _kernels(self._index))
+
+    def close(self) -> None:
+        """Give everything back; the lanes are closed already."""
+        self._scratch.close()
+        self._programs.clear()
+
+    def _opened(self) -> tuple[StoredPlan, ...]:
+        """Return the plans that run here, the first of them loaded; what is missing is built.
+
+        Raises:
+            BackendError: there is none; the text says why none of those that there are runs.
+            BundleError, NotFoundError: one is damaged, and may not be built again.
+            OutOfMemoryError: there is no memory for it.
+        """
+        try:
+            return self._loaded()
+        except (_NoneError, BundleError, NotFoundError) as error:
+            if self._job.build != "auto":
+                raise
+            _log.debug("%s", error)
+        _build(self._job, self._index)
+        return self._loaded()
+
+    def _loaded(self) -> tuple[StoredPlan, ...]:
+        found = plan_store.find(self._bundle, self._wanted)
+        if found.plans:
+            self.lanes = self._affordable_lanes(found.plans[0].record)
+            self._program(found.plans[0])
+            return found.plans
+        reasons = "; ".join(found.refused or found.reasons) or "nothing was built"
+        kind = BackendError if found.refused else _NoneError  # building again would not help
+        raise kind(
+            f"{self._bundle}: no TensorRT plan of {self._job.precision} runs here ({reasons}); "
+            f"build one: sr-export {self._bundle} --engine {self._job.precision}"
+        )
+
+    def _serving(self, shape: Shape) -> StoredPlan | None:
+        """Return the plan that takes a shape and is tuned closest to it."""
+        taking = [each for each in self._plans if each.record.shapes.take(shape)]
+        pixels = shape[0] * shape[1] * shape[2]
+        return min(taking, key=lambda each: _waste(each.record, pixels), default=None)
+
+    def _program_for(self, shape: Shape) -> LoadedPlan:
+        """Return what runs a shape.
+
+        Raises:
+            BackendError: no plan takes it.
+        """
+        plan = self._serving(shape)
+        if plan is None:
+            there = ", ".join(str(each.record.shapes) for each in self._plans)
+            raise BackendError(
+                f"no TensorRT plan takes {'x'.join(map(str, shape))} (batch x height x width); "
+                f"there are {there}"
+            )
+        return self._program(plan)
+
+    def _program(self, plan: StoredPlan) -> LoadedPlan:
+        with self._loading:
+            name = plan.path.name
+            if name not in self._programs:
+                compatible = plan.record.version_compatible
+                self._programs[name] = LoadedPlan(plan.read(), name, version_compatible=compatible)
+            return self._programs[name]
+
+    def _affordable_lanes(self, record: PlanRecord) -> int:
+        """Return how many frames fit into the GPU's memory beside the network.
+
+        Raises:
+            OutOfMemoryError: not even one.
+        """
+        best = record.shapes.best
+        each = best[0] * best[1] * best[2] * self._pixel_bytes()
+        left = self._budget - record.size - record.device_memory
+        if left < each:
+            needed = record.size + record.device_memory + each
+            smaller = "--tile 512x512" if self._model.latent is None else "--batch 1"
+            raise OutOfMemoryError(
+                f"the TensorRT plan for {record.shapes} needs {words(needed)} of the GPU's memory, "
+                f"but may take {words(self._budget)}; allow more with --memory (memory= in "
+                f"Python), or build a smaller one: sr-export {self._bundle} --engine {smaller}"
+            )
+        return min(self._job.lanes or _LANES, left // each)
+
+    def _affordable_pixels(self, record: PlanRecord) -> int:
+        """Return how many pixels may go through the network at once."""
+        most = record.shapes.most
+        share = record.device_memory / (most[0] * most[1] * most[2])
+        return int((self._budget - record.size) / (share + self.lanes * self._pixel_bytes()))
+
+    def _pixel_bytes(self) -> int:
+        """Return the bytes of a pixel, or of a number, and of what becomes of it."""
+        colours = 3 if self._job.pixel_format.startswith("rgb") else 1
+        depth = colours * SAMPLES[self._job.pixel_format].itemsize
+        if latent := self._model.latent:
+            return _NUMBER + -(-latent.height * latent.width * depth // latent.size)
+        return depth * (1 + self._model.scale**2)
+
+
+def _waste(record: PlanRecord, pixels: int) -> tuple[bool, int]:
+    """Return how far a plan is from a shape, to sort by; those for one shape come first."""
+    batch, height, width = record.shapes.best
+    return record.shapes.least != record.shapes.most, abs(batch * height * width - pixels)
+
+
+def _limits(model: Model, record: PlanRecord, pixels: int, rows: Fraction) -> TileLimits:
+    """Return what a plan allows; `rows` of an array are one row of the frame."""
+    (least, *low), (most, *high) = record.shapes.least, record.shapes.most
+    low[0], high[0] = (int(side / rows) for side in (low[0], high[0]))
+    batch = least if least == most or least > 1 else model.fixed_batch
+    if low == high:
+        return TileLimits(replace(model, fixed_size=(high[0], high[1]), fixed_batch=batch))
+    model = replace(model, minimum=max(model.minimum, *low), fixed_batch=batch)
+    return TileLimits(model, (high[0], high[1]), pixels)
+
+
+def _build(job: LoadRequest, index: int) -> None:
+    """Build a plan for this machine; takes minutes, and is kept in the bundle.
+
+    Raises:
+        BackendError: that is not possible.
+    """
+    folder = job.file.parent
+    if job.pixel_format in get_args(YuvFormat):
+        raise BackendError(f"{folder}: no plans are built for frames of {job.pixel_format}")
+    _log.warning(
+        "%s: building a TensorRT plan of %s for this GPU, which takes minutes, once",
+        folder,
+        job.precision,
+    )
+    plan_builder.build(folder, job.precision, job.pixel_format, index)

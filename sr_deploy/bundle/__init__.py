@@ -1,0 +1,1 @@
+"""Bundles on disk: manifest, files, TensorRT plans and tuning records."""

@@ -1,0 +1,1 @@
+"""The commands: sr-upscale, sr-generate and sr-doctor."""

@@ -1,0 +1,1 @@
+"""What runs behind Engine: loaded networks, single frames, streams and the memory budget."""

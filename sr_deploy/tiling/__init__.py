@@ -1,0 +1,1 @@
+"""Cutting frames into tiles and putting the results together."""

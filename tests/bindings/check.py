@@ -1,0 +1,263 @@
+"""The real TensorRT bindings on a machine without a GPU: types to check our code against.
+
+    python tests/bindings/check.py
+
+downloads the bindings of every version that we promise, compiles empty libraries for them to load,
+writes type stubs, and keeps all that in `.tensorrt/` for the next time. What is downloaded is
+NVIDIA's and not ours to pass on, so nothing of it is ever committed. Tests that need it are skipped
+where it is not there.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".tensorrt"
+_STUBGEN = "pybind11-stubgen==2.5.5"
+_NEEDED = ("numpy", "Pillow")  # by TensorRT's module, and by ours
+_LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")
+# What the bindings want of their libraries, of all versions. They are imported, never called.
+_FUNCTIONS = (
+    "createInferBuilder_INTERNAL",
+    "createInferRuntime_INTERNAL",
+    "createInferRefitter_INTERNAL",
+    "createNvOnnxParser_INTERNAL",
+    "createNvOnnxParserRefitter_INTERNAL",
+    "getNvOnnxParserVersion",
+    "getPluginRegistry",
+    "getBuilderPluginRegistry",
+    "initLibNvInferPlugins",
+    "_ZN14nvcaffeparser117createCaffeParserEv",
+    "_ZN14nvcaffeparser123shutdownProtobufLibraryEv",
+    "_ZN11nvuffparser8FieldMapC1EPKcPKvNS_9FieldTypeEi",
+    "_ZN11nvuffparser15createUffParserEv",
+)
+_FAILING = (
+    "build_serialized_network",
+    "create_execution_context",
+    "create_execution_context_without_device_memory",
+    "create_timing_cache",
+    "deserialize_cuda_engine",
+)
+_LIST_NAMES = """
+import json, tensorrt
+print(json.dumps({name: dir(value) for name, value in vars(tensorrt).items()}))
+"""
+
+
+class UnavailableError(Exception):
+    """The bindings of a version cannot be had here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A release of TensorRT that our code must work with."""
+
+    number: str
+    distribution: str
+    pythons: tuple[str, ...]
+    """Those that there are wheels for, of those that we support."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its bindings are kept."""
+        return CACHE / self.number
+
+    @property
+    def stubs(self) -> Path:
+        """The folder to put first on a type checker's path."""
+        return self.folder / "stubs"
+
+    def run(self, code: str) -> str:
+        """Run Python code where the bindings can be imported, and return what it prints.
+
+        Raises:
+            UnavailableError: it failed.
+        """
+        ours = (self.folder, ROOT, ROOT / "export")
+        path = os.pathsep.join(map(str, ours))
+        environment = os.environ | {"LD_LIBRARY_PATH": str(self.folder), "PYTHONPATH": path}
+        return _run([(self.folder / "python").read_text(), "-c", code], environment)
+
+    def names(self) -> dict[str, list[str]]:
+        """Return what the module has, and what each of those has in turn."""
+        names: dict[str, list[str]] = json.loads((self.folder / "names.json").read_text())
+        return names
+
+
+_MODERN = ("3.10", "3.11", "3.12", "3.13", "3.14")
+VERSIONS = (
+    Version("8.6.0", "tensorrt", ("3.10",)),
+    Version("10.3.0", "tensorrt-cu12-bindings", _MODERN[:3]),
+    Version("10.16.1.11", "tensorrt-cu13-bindings", _MODERN),
+    Version("11.4.0.106", "tensorrt-cu13-bindings", _MODERN),
+)
+
+
+def ready(version: Version) -> bool:
+    """Return whether the bindings of a version are in the cache."""
+    return (version.folder / "names.json").is_file()
+
+
+def prepare(version: Version) -> None:
+    """Bring the bindings of a version into the cache, unless they are there.
+
+    Raises:
+        UnavailableError: something that this needs is missing here.
+    """
+    if ready(version):
+        return
+    python = _python(version.pythons)
+    CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        folder = Path(name)
+        _unpack(_download(version, python, folder), folder)
+        _compile_libraries(version.number.split(".")[0], folder)
+        environment = os.environ | {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(folder)}
+        tools = _tools(python)
+        generate = [str(tools), "-m", "pybind11_stubgen", "tensorrt", "--ignore-all-errors"]
+        _run([*generate, "--output-dir", str(folder / "stubs")], environment)
+        stubs = folder / "stubs" / "tensorrt.pyi"
+        stubs.write_text(mended(stubs.read_text()))
+        names = _run([str(tools), "-c", _LIST_NAMES], environment)
+        (folder / "names.json").write_text(names)
+        (folder / "python").write_text(str(tools))
+        shutil.rmtree(version.folder, ignore_errors=True)
+        # A copy, since the temporary folder goes by its own name.
+        shutil.copytree(folder, version.folder, ignore=shutil.ignore_patterns("*.whl"))
+
+
+def mended(stubs: str) -> str:
+    """Return stubs as Python reads them, and as the bindings behave where they do not say so."""
+    lines = [_mended_line(line) for line in stubs.splitlines()]
+    for name, method in {
+        "Dims": "def __iter__(self) -> typing.Iterator[int]: ...",
+        "IHostMemory": "def __buffer__(self, flags: int, /) -> memoryview: ...",
+    }.items():
+        lines.insert(lines.index(f"class {name}:") + 1, f"    {method}")
+    lines.append("__version__: str")
+    lines[lines.index("import typing")] = "import builtins, typing, typing_extensions"
+    while (wrong := _first_error(lines)) is not None:
+        # Parameters of an invalid name or order, of functions that plugins and layers have.
+        start = max(i for i in range(wrong + 1) if lines[i].lstrip().startswith("def "))
+        name = lines[start].split("(")[0]
+        lines[start] = f"{name}(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:"
+    return "\n".join(lines) + "\n"
+
+
+def _mended_line(line: str) -> str:
+    # The module has a data type of the name bool.
+    line = re.sub(r"(?<=[\[:>] )bool\b|(?<=\[)bool\b", "builtins.bool", line)
+    if not line.lstrip().startswith("def "):
+        return line
+    # Tuples are taken wherever dimensions are.
+    line = re.sub(r"(?<=[(,])( ?\w+): Dims(?=[,)= ])", r"\1: Dims | tuple[int, ...]", line)
+    # What can fail gives None.
+    return re.sub(rf"(def (?:{'|'.join(_FAILING)})\(.*\) -> .*):$", r"\1 | None:", line)
+
+
+def _first_error(lines: list[str]) -> int | None:
+    try:
+        ast.parse("\n".join(lines))
+    except SyntaxError as error:
+        return (error.lineno or 1) - 1
+    return None
+
+
+def _python(versions: tuple[str, ...]) -> str:
+    """Return an interpreter of one of these versions."""
+    running = "{}.{}".format(*sys.version_info[:2])
+    if running in versions:
+        return sys.executable
+    for version in versions:
+        found = Path.home().glob(f".pyenv/versions/{version}.*/bin/python")
+        for each in (shutil.which(f"python{version}"), *map(str, sorted(found))):
+            if each and subprocess.run([each, "-c", ""], capture_output=True).returncode == 0:
+                return each
+    raise UnavailableError(f"there is no Python {' or '.join(versions)}")
+
+
+def _tag(python: str) -> str:
+    """Return an interpreter's version."""
+    return _run([python, "-c", "import sys; print('{}.{}'.format(*sys.version_info[:2]))"]).strip()
+
+
+def _tools(python: str) -> Path:
+    """Return an interpreter like the given one that has the generator of stubs."""
+    folder = CACHE / f"tools-{_tag(python)}"
+    inner = folder / "bin" / "python"
+    if not (folder / _STUBGEN).is_file():
+        _run([python, "-m", "venv", "--clear", str(folder)])
+        _run([str(inner), "-m", "pip", "install", "--quiet", _STUBGEN, *_NEEDED])
+        (folder / _STUBGEN).touch()
+    return inner
+
+
+def _download(version: Version, python: str, folder: Path) -> Path:
+    wanted = f"{version.distribution}=={version.number}"
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--python-version", _tag(python)]
+    pip = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wanted]
+    _run(pip)
+    return next(folder.glob("*.whl"))
+
+
+def _unpack(wheel: Path, folder: Path) -> None:
+    """Take the bindings out of the wheel, as a module of their own."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith("/tensorrt.so"))
+        (folder / "tensorrt.so").write_bytes(archive.read(name))
+    wheel.unlink()
+
+
+def _compile_libraries(major: str, folder: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        raise UnavailableError("a C compiler on Linux is needed")
+    source = folder / "functions.c"
+    source.write_text("\n".join(f"void *{name}(void) {{ return 0; }}" for name in _FUNCTIONS))
+    for library in _LIBRARIES:
+        name = f"lib{library}.so.{major}"
+        flags = ["-shared", "-fPIC", "-w", f"-Wl,-soname,{name}"]
+        _run([compiler, *flags, "-o", str(folder / name), str(source)])
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
+    """Run a command and return what it says.
+
+    Raises:
+        UnavailableError: it failed.
+    """
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout).strip().splitlines()
+        last = said[-1] if said else f"exit code {error.returncode}"
+        raise UnavailableError(f"{' '.join(command[:5])} ...: {last}") from error
+    return done.stdout
+
+
+def main() -> int:
+    """Prepare every version; what cannot be had is said, and is no error."""
+    for version in VERSIONS:
+        if not ready(version):
+            sys.stderr.write(f"TensorRT {version.number}: making type stubs\n")
+        try:
+            prepare(version)
+        except UnavailableError as error:
+            sys.stderr.write(f"TensorRT {version.number}: not checked, because {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Our TensorRT code against the real bindings, of every version that we promise."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bindings import check
+from tests.bindings.check import ROOT, VERSIONS, Version
+from tests.fakes import tensorrt_builder
+from tests.fakes.cuda import FakeCuda
+
+_PACKAGES = ("sr_deploy", "export/sr_export")
+_FLAG = re.compile(r"[A-Z][A-Z0-9]+(_[A-Z0-9]+)*")
+# Not TensorRT's: environment variables, CUDA's and our own constants in capitals.
+_OTHERS = {"PYTHONPATH", "SR_REQUIRE_GPU"}
+
+
+def sources() -> list[Path]:
+    """Return our modules that import TensorRT."""
+    return sorted(
+        path
+        for package in _PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"^\s*import tensorrt", path.read_text(), re.MULTILINE)
+    )
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda version: version.number)
+def version(request: pytest.FixtureRequest) -> Version:
+    found: Version = request.param
+    if not check.ready(found):
+        pytest.skip(f"no bindings of TensorRT {found.number}: python tests/bindings/check.py")
+    return found
+
+
+def test_there_is_something_to_check() -> None:
+    names = {path.name for path in sources()}
+    assert {"builder.py", "tensorrt_contexts.py"} <= names
+
+
+def test_our_code_fits_the_types(version: Version) -> None:
+    command = [sys.executable, "-m", "mypy", "--follow-imports=silent"]
+    done = subprocess.run(
+        [*command, "--cache-dir", str(version.folder / "mypy"), *map(str, sources())],
+        env=os.environ | {"MYPYPATH": str(version.stubs)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_type_checker_sees_what_a_version_lacks(version: Version, tmp_path: Path) -> None:
+    # A proof of the proof: the stubs are found, and are not Any.
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import tensorrt\n\nflag = tensorrt.BuilderFlag.NEVER_WAS\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--cache-dir", str(version.folder / "mypy"), str(wrong)],
+        env=os.environ | {"MYPYPATH": str(version.stubs)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert 'has no attribute "NEVER_WAS"' in done.stdout
+
+
+_CALLBACKS = """
+import types
+import tensorrt
+tensorrt.__version__ = "of the package around the bindings"
+from sr_deploy.backends.tensorrt_contexts import messages
+from sr_export.engine import progress
+
+log, config, told = messages(), types.SimpleNamespace(), []
+assert isinstance(log, tensorrt.ILogger)
+log.log(tensorrt.ILogger.ERROR, "no kernel")
+assert "no kernel" in str(log.error("building"))
+monitor = progress.attach(tensorrt, config, told.append)
+if hasattr(tensorrt, "IProgressMonitor"):
+    assert isinstance(config.progress_monitor, tensorrt.IProgressMonitor)
+    monitor.phase_start("building", None, 2)
+    assert monitor.step_complete("building", 0) is True
+    assert told[-1] == "building, 50%"
+else:
+    assert monitor is None
+print("right")
+"""
+
+
+def test_what_tensorrt_calls_derives_from_the_real_classes(version: Version) -> None:
+    assert version.run(_CALLBACKS) == "right\n"
+
+
+def test_every_name_is_there_in_each_version(version: Version) -> None:
+    names = version.names()
+    missing = [
+        f"{path.name}:{line}: {'.'.join(chain)}"
+        for path in sources()
+        for chain, line in _chains(ast.parse(path.read_text()))
+        if not _known(names, chain)
+    ]
+    assert missing == []
+
+
+def test_every_name_that_is_looked_for_is_there_in_some_version() -> None:
+    ready = [each for each in VERSIONS if check.ready(each)]
+    if len(ready) < len(VERSIONS):
+        pytest.skip("the bindings of some versions are not here")
+    known = {
+        name
+        for each in ready
+        for holder, names in each.names().items()
+        for name in (holder, *names)
+    }
+    wanted = {
+        (path.name, node.value)
+        for path in [*sources(), ROOT / "export/sr_export/trt/build_request.py"]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and _FLAG.fullmatch(node.value)
+    }
+    wanted |= {
+        (path.name, node.args[1].value)
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("getattr", "hasattr")
+        and isinstance(node.args[1], ast.Constant)
+        and isinstance(node.args[1].value, str)
+    }
+    assert len(wanted) > 5
+    assert {each for each in wanted if each[1] not in known | _OTHERS} == set()
+
+
+@pytest.mark.parametrize("number", tensorrt_builder.VERSIONS)
+def test_the_fake_has_nothing_that_the_real_one_lacks(number: str) -> None:
+    real = next(each for each in VERSIONS if each.number == number)
+    if not check.ready(real):
+        pytest.skip(f"no bindings of TensorRT {number}")
+    names = real.names()
+    fake = tensorrt_builder.FakeTensorRt(number, FakeCuda())
+    ours = {"cuda", "faults", "builds", "fast_int8", "typed_only"}
+    found = {name for name in vars(fake) if not name.startswith("__")} - ours
+    assert found <= set(names)
+    for name in found:
+        members = getattr(getattr(fake, name), "__members__", {})
+        assert set(members) - {"OTHER"} <= set(names[name]), name
+
+
+def _chains(tree: ast.Module) -> list[tuple[tuple[str, ...], int]]:
+    """Return every `trt.A.B` of a module, with its line; without the module itself."""
+    aliases = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == "tensorrt"
+    }
+    found = []
+    for node in ast.walk(tree):
+        chain: list[str] = []
+        inner: ast.AST = node
+        while isinstance(inner, ast.Attribute):
+            chain.insert(0, inner.attr)
+            inner = inner.value
+        if chain and isinstance(inner, ast.Name) and inner.id in aliases:
+            assert isinstance(node, ast.Attribute)
+            found.append((tuple(chain), node.lineno))
+    return found
+
+
+def _known(names: dict[str, list[str]], chain: tuple[str, ...]) -> bool:
+    if chain[0] == "__version__":  # of the package around the bindings
+        return True
+    if chain[0] not in names:
+        return False
+    return len(chain) == 1 or chain[1] in names[chain[0]]

@@ -1,0 +1,62 @@
+"""What records of speed show is computed from their samples."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from sr_bench.timings import Bout, Fidelity, Row, SpeedRecord, Timing
+from sr_deploy.errors import BundleError
+from tests.sr_bench.examples import DEFAULT, EAGER, FULL, OPENVINO, SERIES, SPEED, row
+
+
+@pytest.mark.parametrize("rounds", [(), ((),), ((1.0,), (0.0,))])
+def test_rounds_without_time_are_refused(rounds: tuple[tuple[float, ...], ...]) -> None:
+    with pytest.raises(BundleError, match="rounds: each must hold samples"):
+        Timing("upscale", rounds)
+
+
+def test_rows_begin_with_frame_in_to_frame_out() -> None:
+    with pytest.raises(BundleError, match="the first must be of the form"):
+        Row(EAGER, (Timing("network", ((1.0,),)),), Fidelity(0))
+
+
+def test_rounds_are_the_same_for_all() -> None:
+    with pytest.raises(BundleError, match=r"the same number of rounds, found \[1, 2\]"):
+        Bout((8, 8), 1, (row(EAGER, (1.0,)), row(OPENVINO, (1.0,), (1.0,))))
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    """The machine's slow round is slow for both: per round the ratios are 2, 2 and 3."""
+    baseline, other = (each.upscale for each in SERIES.bouts[0].rows)
+    ratio = other.against(baseline)
+    assert (ratio.low, ratio.median, ratio.high) == (2.0, 2.0, 2.5)
+    assert baseline.against(baseline).median == 1.0
+
+
+def test_rounds_that_disagree_are_told() -> None:
+    assert not SPEED.steady()  # by the row of the test above: 2.0 to 2.5
+    agreed = dataclasses.replace(SERIES, bouts=SERIES.bouts[1:])
+    assert SpeedRecord(3, "speed", (agreed,)).steady()
+
+
+def test_percentiles_are_over_all_samples() -> None:
+    baseline = SERIES.bouts[0].rows[0].upscale
+    assert [baseline.percentile(each) for each in (0, 50, 100)] == [10.0, 12.0, 22.0]
+
+
+def test_the_rate_counts_all_of_a_round() -> None:
+    """A slow call among fast ones is no median, but it takes its time."""
+    timing = Timing("upscale", ((1.0, 1.0, 4.0), (2.0,), (2.0,)))
+    assert timing.rate() == 500.0
+
+
+def test_a_default_computes_in_what_it_turned_out_to_be() -> None:
+    assert DEFAULT.precision == "bf16"
+    assert DEFAULT.timing("network") == DEFAULT.timings[1]
+    assert DEFAULT.timing("video") is None
+
+
+def test_all_bouts_are_visited() -> None:
+    assert [bout.size for _, bout in FULL.bouts()] == [(256, 128), (64, 32)]

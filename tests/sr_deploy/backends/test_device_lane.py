@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sr_deploy.backends.base import LoadRequest
+from sr_deploy.backends.cuda import driver
+from sr_deploy.backends.cuda.buffers import Scratch
+from sr_deploy.backends.cuda.lane import DeviceLane
+from sr_deploy.backends.host import HostLane
+from sr_deploy.bundle.manifest import Model
+from sr_deploy.errors import BackendError, OutOfMemoryError
+from sr_deploy.tiling import planner
+from sr_deploy.tiling.planner import TilePlan
+from tests.fakes import cuda as fake_cuda
+from tests.fakes.cuda import FakeCuda, Status
+from tests.fakes.tensorrt_execution import FakeExecution
+from tests.sr_deploy.oracles import Convolutions, Frame, Inference, Pooling, frame
+
+NETWORK = Convolutions(depth=2)
+Made = Callable[..., tuple[DeviceLane, FakeExecution]]
+
+
+@pytest.fixture
+def make(gpu: FakeCuda) -> Iterator[Made]:
+    """Open lanes that share their scratch memory; all are closed at the end."""
+    scratch = Scratch()
+    lanes: list[DeviceLane] = []
+
+    def made(network: Any = NETWORK, *, kernels: bool = True, deep: bool = False) -> Any:
+        execution = FakeExecution(gpu, network)
+        loaded = driver.Kernels(b"kernels") if kernels else None
+        job = LoadRequest(Path("x"), network.model, "rgb48" if deep else "rgb24", "fp32", None, 1)
+        lanes.append(DeviceLane(execution, scratch, job, 0, loaded))
+        return lanes[-1], execution
+
+    yield made
+    for lane in lanes:
+        lane.close()
+    scratch.close()
+    lanes.clear()
+    gc.collect()
+    assert gpu.hasty == 0
+
+
+def run(lane: Any, image: Frame, plan: TilePlan, scale: int = 2) -> Frame:
+    """Run a lane; what it does not write stays visible as a value that varies."""
+    out = frame(scale * image.shape[0], scale * image.shape[1], image.shape[2], seed=99)
+    lane.run(image, plan, out)
+    return out
+
+
+def whole(image: Frame, model: Model = NETWORK.model) -> TilePlan:
+    return planner.plan(*image.shape[:2], model)
+
+
+def tiled(image: Frame, model: Model = NETWORK.model, side: int = 30) -> TilePlan:
+    return planner.plan(*image.shape[:2], model, None, (side, side + 7))
+
+
+def since(gpu: FakeCuda, work: Callable[[], object]) -> list[str]:
+    """Return the calls that some work makes."""
+    before = len(gpu.calls)
+    work()
+    return gpu.calls[before:]
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    ("network", "side"), [(NETWORK, 30), (NETWORK, 200), (Pooling(), 64), (Pooling(), 200)]
+)
+def test_frames_come_out_as_from_the_hosts_lane(
+    make: Made, network: Any, side: int, deep: bool, kernels: bool
+) -> None:
+    """Whole, in tiles, blended, and reflected up to a tile: the same bytes, again and again."""
+    lane, _ = make(network, kernels=kernels, deep=deep)
+    image = frame(97, 110, 6 if deep else 3)
+    model = network.model
+    if side == 200:  # a network of that size only
+        model = dataclasses.replace(model, fixed_size=(side, side))
+    job = "rgb48" if deep else "rgb24"
+    for plan in (whole(image), tiled(image, model, side), whole(image)):
+        expected = run(HostLane(Inference(network), model, job), image, plan)
+        for _ in range(4):  # the first ones step by step, the last as a graph
+            assert np.array_equal(run(lane, image, plan), expected)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 64])
+def test_tiles_go_through_in_batches(make: Made, batch: int) -> None:
+    lane, execution = make()
+    image = frame(100, 100)
+    plan = dataclasses.replace(tiled(image), batch=batch)
+    for _ in range(4):
+        assert np.array_equal(run(lane, image, plan), NETWORK(image))
+    assert {shape[0] for shape in execution.shapes} == {batch}
+
+
+def test_a_steady_chain_has_no_wait_but_the_one_at_its_end(make: Made, gpu: FakeCuda) -> None:
+    lane, _ = make()
+    image = frame(40, 30)
+    for _ in range(3):
+        run(lane, image, whole(image))
+    calls = since(gpu, lambda: run(lane, image, whole(image)))
+    order = [
+        "cudaSetDevice",
+        "cudaPointerGetAttributes",
+        "cudaMemcpyAsync",
+        "cudaStreamWaitEvent",
+        "cudaGraphLaunch",
+        "cudaEventRecord",
+        "cudaPointerGetAttributes",
+        "cudaMemcpyAsync",
+        "cudaEventRecord",
+        "cudaEventSynchronize",
+    ]
+    assert calls == order
+
+
+def test_a_chain_of_tiles_is_put_into_the_stream_in_order(make: Made, gpu: FakeCuda) -> None:
+    lane, _ = make()
+    image = frame(40, 70)
+    plan = planner.plan(40, 70, NETWORK.model, None, (40, 40))
+    run(lane, image, plan)
+    calls = since(gpu, lambda: run(lane, image, plan))
+    inner = [each for each in calls if each in ("cudaMemcpyAsync", "cuLaunchKernel")]
+    assert inner == ["cudaMemcpyAsync", *["cuLaunchKernel"] * 2 * len(plan), "cudaMemcpyAsync"]
+    waits = [each for each in calls if "Synchronize" in each]
+    assert waits == ["cudaEventSynchronize"]
+    assert calls[-1] == waits[0]
+
+
+def test_page_locked_frames_are_not_copied_on_the_host(make: Made, gpu: FakeCuda) -> None:
+    lane, _ = make()
+    image, out = driver.page_locked((40, 30, 3)), driver.page_locked((80, 60, 3))
+    image[...] = frame(40, 30)
+    lane.run(image, whole(image), out)
+    assert np.array_equal(out, NETWORK(image))
+    assert len(gpu.host) == 2
+    run(lane, frame(40, 30), whole(image))
+    assert len(gpu.host) == 4
+
+
+def test_the_chain_is_captured_once_its_shape_is_steady(make: Made, gpu: FakeCuda) -> None:
+    lane, execution = make()
+    image, other = frame(40, 30), frame(30, 40)
+    for _ in range(5):
+        run(lane, image, whole(image))
+    assert gpu.calls.count("cudaGraphLaunch") == 3
+    assert len(execution.shapes) == 3  # twice by itself, once captured
+    assert np.array_equal(run(lane, other, whole(other)), NETWORK(other))
+    assert gpu.leaks.get("graphs") is None
+    for seed in range(4):
+        image = frame(40, 30, seed=seed)
+        assert np.array_equal(run(lane, image, whole(image)), NETWORK(image))
+    assert gpu.calls.count("cudaStreamBeginCapture") == 2
+
+
+@pytest.mark.parametrize("call", ["cudaStreamBeginCapture", "cudaGraphInstantiate", "enqueue"])
+def test_where_capture_fails_each_step_is_launched_for_good(
+    make: Made,
+    gpu: FakeCuda,
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+) -> None:
+    lane, execution = make()
+    image = frame(40, 30)
+    if call == "enqueue":
+        execution.capturable = False
+    else:
+        gpu.failing[call] = Status.cudaErrorStreamCaptureUnsupported
+    with caplog.at_level(logging.DEBUG):
+        for seed in range(6):
+            image = frame(40, 30, seed=seed)
+            assert np.array_equal(run(lane, image, whole(image)), NETWORK(image))
+    assert gpu.calls.count("cudaStreamBeginCapture") == 1
+    assert "cudaGraphLaunch" not in gpu.calls
+    (record,) = (each for each in caplog.records if "no CUDA graph" in each.getMessage())
+    assert record.levelno == logging.DEBUG
+    assert gpu.capturing == {}
+
+
+@pytest.mark.parametrize("error", [BackendError("broken"), KeyboardInterrupt()])
+def test_an_error_is_passed_on_when_nothing_touches_the_frame_any_more(
+    make: Made,
+    gpu: FakeCuda,
+    error: BaseException,
+) -> None:
+    lane, execution = make()
+    image = frame(40, 30)
+    for _ in range(3):
+        run(lane, image, whole(image))
+    other = frame(50, 30)
+    execution.error = error
+    with pytest.raises(type(error)):
+        run(lane, other, whole(other))
+    assert gpu.pending == 0
+    assert np.array_equal(run(lane, image, whole(image)), NETWORK(image))
+
+
+def test_an_error_of_the_device_is_told_with_the_call_and_the_cure(
+    make: Made,
+    gpu: FakeCuda,
+) -> None:
+    lane, _ = make()
+    image = frame(40, 30)
+    run(lane, image, whole(image))
+    gpu.failing["cudaEventSynchronize"] = Status.cudaErrorIllegalAddress
+    with pytest.raises(BackendError, match=r"cudaEventSynchronize.*in words.*start it again"):
+        run(lane, image, whole(image))
+
+
+def test_without_memory_everything_is_given_back_and_smaller_tiles_work(
+    make: Made,
+    gpu: FakeCuda,
+) -> None:
+    lane, execution = make()
+    execution.most_pixels = 5000
+    image = frame(97, 110)
+    with pytest.raises(OutOfMemoryError):
+        run(lane, image, whole(image))
+    assert gpu.device == {}
+    assert gpu.host == {}
+    assert np.array_equal(run(lane, image, tiled(image)), NETWORK(image))
+    gpu.total = 20_000
+    lane.release()
+    with pytest.raises(OutOfMemoryError, match=r"cudaMalloc \(.*out of memory"):
+        run(lane, image, whole(image))
+    assert gpu.device == {}
+
+
+def test_lanes_take_turns_with_the_memory_for_intermediates(
+    make: Made,
+    gpu: FakeCuda,
+) -> None:
+    """It grows while the other lane has a graph that uses the old one."""
+    (first, _), (second, wide) = make(), make()
+    wide.scratch = 5000
+    image = frame(40, 30)
+    for lane in (first, first, first, first, second, first, first, first, first):
+        assert np.array_equal(run(lane, image, whole(image)), NETWORK(image))
+    sizes = sorted(map(len, gpu.device.values()))
+    assert sizes == [40 * 30 * 3] * 2 + [5000] + [80 * 60 * 3] * 2
+    assert gpu.hasty == 1  # while the second lane's frame was on its way
+    gpu.hasty = 0
+    assert gpu.calls.count("cudaStreamBeginCapture") == 2
+
+
+def test_several_threads_have_a_lane_each(make: Made, gpu: FakeCuda) -> None:
+    lanes = [make()[0] for _ in range(3)]
+    wrong: list[int] = []
+
+    def work(lane: DeviceLane, seed: int) -> None:
+        for number in range(12):
+            image = frame(30 + number % 2, 40, seed=100 * seed + number)
+            plan = tiled(image) if number % 3 else whole(image)
+            if not np.array_equal(run(lane, image, plan), NETWORK(image)):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(lane, i)) for i, lane in enumerate(lanes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    gpu.hasty = 0  # a lane that grows while others work makes them wait; that cannot be helped
+
+
+def test_releasing_gives_memory_back_and_the_lane_goes_on(make: Made, gpu: FakeCuda) -> None:
+    lane, _ = make()
+    image = frame(40, 30)
+    for _ in range(4):
+        run(lane, image, tiled(image))
+    lane.release()
+    assert gpu.device == {}
+    assert gpu.host == {}
+    assert gpu.graphs == {}
+    assert np.array_equal(run(lane, image, tiled(image)), NETWORK(image))
+
+
+def test_what_the_numbers_of_yuv_mean_comes_with_the_frame(make: Made, gpu: FakeCuda) -> None:
+    lane, execution = make()
+    seen = []
+    bind = execution.bind
+
+    def bound(shape: Any, pixels: int, result: int, colour: int | None) -> int:
+        assert colour is not None
+        network = execution.network
+
+        def looking(each: Frame) -> Frame:
+            seen.append(gpu.array(colour, 84).view(np.float32).copy())
+            return network(each)
+
+        execution.network = looking
+        return bind(shape, pixels, result, colour)
+
+    execution.bind = bound  # type: ignore[method-assign]
+    image = frame(60, 30)
+    for factor in range(4):
+        colour = factor * np.arange(21, dtype=np.float32).reshape(7, 3)
+        out = np.zeros((120, 60, 3), np.uint8)
+        lane.run(image, whole(image), out, colour)
+        assert np.array_equal(out, NETWORK(image))
+        assert np.array_equal(seen[-1], colour.ravel())
+
+
+def test_a_lane_closes_even_where_cuda_works_no_more(gpu: FakeCuda) -> None:
+    execution, scratch = FakeExecution(gpu, NETWORK), Scratch()
+    job = LoadRequest(Path("x"), NETWORK.model, "rgb24", "fp32", None, 1)
+    lane = DeviceLane(execution, scratch, job, 0, None)
+    image = frame(40, 30)
+    run(lane, image, whole(image))
+    gpu.broken = Status.cudaErrorIllegalAddress
+    with pytest.raises(BackendError, match="works no more in this process"):
+        run(lane, image, whole(image))
+    lane.close()
+    scratch.close()
+    assert gpu.leaks == {}
+
+
+def test_closing_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = fake_cuda.install(monkeypatch)
+    execution, scratch = FakeExecution(fake, NETWORK), Scratch()
+    job = LoadRequest(Path("x"), NETWORK.model, "rgb24", "fp32", None, 1)
+    lane = DeviceLane(execution, scratch, job, 0, None)
+    image = frame(40, 30)
+    for _ in range(4):
+        run(lane, image, whole(image))
+    lane.close()
+    scratch.close()
+    assert execution.closed
+    assert fake.leaks == {}

@@ -1,0 +1,516 @@
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from sr_deploy import Engine, backends
+from sr_deploy.backends.cuda import calls as cuda_calls
+from sr_deploy.backends.cuda import driver
+from sr_deploy.backends.tensorrt import plan_builder
+from sr_deploy.bundle import plan_store
+from sr_deploy.bundle.manifest import Latent, Precision
+from sr_deploy.bundle.plan_record import SCHEMA, GpuInfo, PlanRecord, Shape, Shapes
+from sr_deploy.errors import (
+    BackendError,
+    BackendMissingError,
+    InvalidInputError,
+    OutOfMemoryError,
+)
+from sr_deploy.files import sha256_of
+from sr_deploy.tiling import native
+from tests.fakes import tensorrt_runtime
+from tests.fakes.cuda import FakeCuda, Status
+from tests.sr_deploy import networks
+from tests.sr_deploy.manifests import MODEL
+from tests.sr_deploy.oracles import Convolutions, frame
+
+NETWORK = Convolutions(depth=2)
+LATENT = Latent(size=5, height=6, width=8)
+MODULES = ("tensorrt", "tensorrt_contexts")
+Store = Callable[..., PlanRecord]
+
+
+@pytest.fixture(params=["8.6.0", "10.3.0", "11.4.0.106"])
+def tensorrt(
+    request: pytest.FixtureRequest, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A fake TensorRT of each kind, imported afresh by the library."""
+    found = tensorrt_runtime.module(gpu, _computed, request.param)
+    monkeypatch.setitem(sys.modules, "tensorrt", found)
+    monkeypatch.setattr(native, "kernels", lambda: b"kernels")
+    _forget()
+    yield found
+    _forget()
+
+
+def _computed(each: np.ndarray) -> np.ndarray:
+    """What comes of an image, or of the numbers that an image is made of."""
+    if each.dtype == np.uint8:
+        return NETWORK(each)
+    model = dataclasses.replace(MODEL, latent=LATENT)
+    levels = (each @ networks.mixing(model) + 128).clip(0, 255)
+    return levels.round().astype(np.uint8).reshape(LATENT.height, LATENT.width, 3)
+
+
+def _forget() -> None:
+    """Have the library import its TensorRT modules afresh, whichever fake they know."""
+    for name in MODULES:
+        sys.modules.pop(f"sr_deploy.backends.{name}", None)
+        if hasattr(backends, name):
+            delattr(backends, name)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    halo = NETWORK.halo
+    return networks.bundle(tmp_path / "net.srd", formats=("rgb24",), halo=halo)
+
+
+def kept(
+    bundle: Path,
+    tensorrt: Any,
+    precision: Precision,
+    least: Shape = (1, 40, 50),
+    most: Shape | None = None,
+    rows: bool = False,
+    **changes: Any,
+) -> PlanRecord:
+    """Put a plan into a bundle, as the builder does; if it was refused, only its record."""
+    most = most or least
+    record = PlanRecord(
+        schema=SCHEMA,
+        onnx=sha256_of(bundle / f"{precision}-rgb24.onnx"),
+        precision=precision,
+        tensorrt=tensorrt.__version__,
+        device=GpuInfo("Fake GPU", (9, 0), "for CUDA 12.8"),
+        shapes=Shapes(least, most, most),
+        reach="gpu",
+        version_compatible=False,
+        settings={},
+        plan=None,
+        refused=(),
+        device_memory=1000,
+    )
+    record = dataclasses.replace(record, **changes)
+    content = tensorrt_runtime.plan(least, most, memory=record.device_memory, rows=rows)
+    plan = plan_store.write(bundle, record, None if record.refused else content)
+    return record if plan is None else plan.record
+
+
+@pytest.fixture
+def store(bundle: Path, tensorrt: Any) -> Store:
+    """Put plans of FP32 into the bundle."""
+    return functools.partial(kept, bundle, tensorrt, "fp32")
+
+
+@pytest.mark.parametrize("most", [1, 4, 16])
+def test_a_generator_makes_images_in_batches_that_its_plan_takes(
+    tmp_path: Path, tensorrt: Any, most: int
+) -> None:
+    folder = networks.bundle(
+        tmp_path / "g.srd", networks.generator, ("rgb24",), scale=1, latent=LATENT
+    )
+    kept(folder, tensorrt, "fp32", (1, 1, 5), (most, 1, 5), rows=True)
+    noise = np.random.default_rng(0).standard_normal((19, 5), np.float32)
+    with opened(folder) as engine:
+        assert engine.spec.backend == "tensorrt"
+        for _ in range(4):
+            images = engine.generate(noise)
+            assert np.array_equal(images, np.stack([_computed(each) for each in noise]))
+
+
+def test_a_generator_for_which_the_gpu_has_no_memory_is_told_of_smaller_batches(
+    tmp_path: Path, tensorrt: Any
+) -> None:
+    folder = networks.bundle(
+        tmp_path / "g.srd", networks.generator, ("rgb24",), scale=1, latent=LATENT
+    )
+    kept(folder, tensorrt, "fp32", (1, 1, 5), (16, 1, 5), rows=True)
+    with pytest.raises(OutOfMemoryError, match=r"may take 2 KiB; .* --engine --batch 1$"):
+        opened(folder, memory=2048)
+
+
+def opened(bundle: Path, **more: Any) -> Engine:
+    return Engine(bundle, backend="tensorrt", build="never", **more)
+
+
+def test_a_frame_of_the_plans_size_goes_through_whole(bundle: Path, store: Store) -> None:
+    store((1, 40, 50))
+    image = frame(40, 50)
+    with opened(bundle) as engine:
+        for _ in range(4):
+            assert np.array_equal(engine.upscale(image), NETWORK(image))
+        assert engine.spec.backend == "tensorrt"
+        assert engine.spec.device == "cuda:0"
+        assert engine.spec.lanes == 3
+
+
+@pytest.mark.parametrize("size", [(40, 50), (41, 50), (130, 90), (7, 9), (1, 1)])
+def test_frames_of_any_size_go_through_a_plan_of_one(
+    bundle: Path, store: Store, size: tuple[int, int]
+) -> None:
+    store((1, 40, 50))
+    image = frame(*size)
+    with opened(bundle) as engine:
+        for _ in range(4):
+            assert engine.upscale(image).shape == (2 * size[0], 2 * size[1], 3)
+        if min(size) >= 40:  # reflected frames see other neighbours than the network's zeros
+            assert np.array_equal(engine.upscale(image), NETWORK(image))
+
+
+@pytest.mark.parametrize("size", [(30, 30), (64, 96), (96, 64), (200, 150)])
+def test_frames_of_any_size_go_through_a_plan_for_a_range(
+    bundle: Path, store: Store, size: tuple[int, int]
+) -> None:
+    """Whole where the range takes them, else in tiles within it."""
+    store((1, 16, 16), (1, 64, 96))
+    image = frame(*size)
+    with opened(bundle) as engine:
+        assert np.array_equal(engine.upscale(image), NETWORK(image))
+
+
+def test_of_several_plans_each_frame_gets_the_one_that_fits_it(
+    bundle: Path, store: Store, gpu: FakeCuda
+) -> None:
+    store((1, 40, 50))
+    store((1, 16, 16), (1, 64, 96))
+    store((1, 64, 64))
+    with opened(bundle) as engine:
+        network: Any = engine._networks.pool("rgb24").network
+        for size, most in {(40, 50): 40, (64, 64): 64, (50, 90): 64}.items():
+            image = frame(*size)
+            assert np.array_equal(engine.upscale(image), NETWORK(image))
+            limits = network.limits(*size)
+            height = limits.most[0] if limits.most else limits.model.fixed_size[0]
+            assert height == most
+
+
+def test_the_users_tile_is_taken_as_far_as_the_plan_goes(bundle: Path, store: Store) -> None:
+    store((1, 16, 16), (1, 64, 96))
+    image = frame(100, 120)
+    for tile in (20, (30, 500), 64):
+        with opened(bundle, tile=tile) as engine:
+            assert np.array_equal(engine.upscale(image), NETWORK(image))
+
+
+def test_without_a_plan_the_error_names_what_differs_and_what_to_do(
+    bundle: Path, store: Store
+) -> None:
+    store((1, 40, 50), device=GpuInfo("Other GPU", (8, 6), ""))
+    with pytest.raises(BackendError, match=r"built on a GPU Other GPU.*--engine fp32"):
+        opened(bundle)
+
+
+def test_without_a_plan_auto_goes_on_with_the_next_backend(
+    bundle: Path, tensorrt: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), Engine(bundle, build="never") as engine:
+        assert engine.spec.backend == "openvino"
+    assert "no TensorRT plan of fp32 runs here" in caplog.text
+
+
+def test_what_is_missing_is_built_when_that_is_allowed(
+    bundle: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def build(*arguments: Any) -> None:
+        asked.append(arguments)
+        store((1, 40, 50))
+
+    monkeypatch.setattr(plan_builder, "build", build)
+    with Engine(bundle, backend="tensorrt") as engine:
+        image = frame(40, 50)
+        assert np.array_equal(engine.upscale(image), NETWORK(image))
+    assert asked == [(bundle, "fp32", "rgb24", 0)]
+    assert "takes minutes" in caplog.text
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    return networks.bundle(
+        tmp_path / "several.srd", formats=("rgb24",), precisions=precisions, halo=NETWORK.halo
+    )
+
+
+def test_where_the_gpu_refuses_int8_auto_builds_fp16_and_says_why(
+    several: Path,
+    tensorrt: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = []
+
+    def build(folder: Path, precision: Precision, *_: Any) -> None:
+        asked.append(precision)
+        if precision == "int8":
+            raise BackendError("no TensorRT plan could be built: no fast INT8 on this GPU")
+        kept(folder, tensorrt, precision)
+
+    monkeypatch.setattr(plan_builder, "build", build)
+    image = frame(40, 50)
+    with Engine(several) as engine:
+        assert (engine.spec.backend, engine.spec.precision) == ("tensorrt", "fp16")
+        assert np.array_equal(engine.upscale(image), NETWORK(image))
+    assert asked == ["int8", "fp16"]
+    assert "no fast INT8 on this GPU; going on with fp16" in caplog.messages[-1]
+    with pytest.raises(BackendError, match="no fast INT8"):
+        Engine(several, backend="tensorrt", precision="int8")
+    assert asked == ["int8", "fp16", "int8"]
+
+
+def test_what_was_thrown_away_before_is_not_built_again_and_auto_takes_the_next_plan(
+    several: Path, tensorrt: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept(several, tensorrt, "int8", refused=("as exported: the image is of one colour",))
+    kept(several, tensorrt, "fp16")
+    with Engine(several, backend="tensorrt") as engine:
+        assert engine.spec.precision == "fp16"
+    (said,) = caplog.messages
+    assert "of one colour" in said
+    assert said.endswith("going on with fp16")
+
+
+def test_without_building_auto_takes_the_fastest_plan_that_there_is(
+    several: Path, tensorrt: Any
+) -> None:
+    kept(several, tensorrt, "fp32")
+    with opened(several) as engine:
+        assert engine.spec.precision == "fp32"
+
+
+def test_a_damaged_plan_never_reaches_tensorrt_and_is_built_again(
+    bundle: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = store((1, 40, 50))
+    assert record.plan is not None
+    path = bundle / "engines" / record.plan.file
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(Exception, match="damaged or changed"):
+        opened(bundle)
+    monkeypatch.setattr(plan_builder, "build", lambda *_: store((1, 40, 50)))
+    with Engine(bundle, backend="tensorrt") as engine:
+        assert engine.upscale(frame(40, 50)).shape == (80, 100, 3)
+
+
+def test_what_tensorrt_says_is_in_the_error(bundle: Path, store: Store) -> None:
+    record = store((1, 40, 50))
+    content = b"from another world"
+    plan_store.write(bundle, record, content)
+    with pytest.raises(BackendError, match=r"does not take fp32.*magic tag does not match"):
+        opened(bundle)
+
+
+def test_lanes_are_as_many_as_memory_allows(bundle: Path, store: Store) -> None:
+    record = store((1, 40, 50))
+    frames = 40 * 50 * 3 * 5
+    base = record.size + 1000
+    for lanes in (1, 2):
+        # The host's memory is another matter.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sr_deploy.engine.Budget.given", lambda _: _plenty())
+            with opened(bundle, memory=base + lanes * frames) as engine:
+                assert engine.spec.lanes == lanes
+    with pytest.raises(OutOfMemoryError, match=r"of the GPU's memory, but may take .*--memory"):
+        opened(bundle, memory=base + frames - 1)
+
+
+def _plenty() -> Any:
+    from sr_deploy.runtime.memory import Budget
+
+    return Budget(1 << 40, 0)
+
+
+def test_a_device_without_memory_halves_the_tile(
+    bundle: Path, store: Store, tensorrt: Any, gpu: FakeCuda, caplog: pytest.LogCaptureFixture
+) -> None:
+    store((1, 16, 16), (1, 200, 200), device_memory=1_000_000)
+    image = frame(150, 150)
+    with opened(bundle, lanes=1) as engine:
+        # The frame, and half of it as a tile with its share of the intermediates; not all of them.
+        gpu.total = 150 * 150 * 15 + 80 * 150 * 15 + 330_000
+        if tensorrt.__version__.startswith("8."):  # which takes the most that any shape needs
+            with pytest.raises(OutOfMemoryError):
+                engine.upscale(image)
+        else:
+            assert np.array_equal(engine.upscale(image), NETWORK(image))
+        gpu.total = 1 << 30
+        assert np.array_equal(engine.upscale(image), NETWORK(image))
+    assert "going on with smaller ones" in caplog.text
+
+
+def test_devices_are_named_by_number(bundle: Path, store: Store) -> None:
+    store((1, 40, 50))
+    backend = backends.create("tensorrt")
+    assert backend.precisions("cuda:0") == ("int8", "fp16", "bf16", "fp32")
+    for name in ("cuda:1", "CPU", "cuda:x"):
+        with pytest.raises(BackendError, match=r"has no device .*cuda:0 \(Fake GPU\)"):
+            backend.precisions(name)
+
+
+def test_pinned_frames_are_page_locked(bundle: Path, store: Store, gpu: FakeCuda) -> None:
+    store((1, 40, 50))
+    with opened(bundle) as engine:
+        image, out = engine.pinned_frame(40, 50), engine.pinned_frame(40, 50, scaled=True)
+        assert driver.is_page_locked(image)
+        image[...] = frame(40, 50)
+        before = len(gpu.host)
+        assert engine.upscale(image, out) is out
+        assert np.array_equal(out, NETWORK(image))
+        assert len(gpu.host) == before
+        deep = engine.pinned_frame(4, 5, deep=True)
+        assert deep.shape == (4, 5, 3)
+        assert deep.dtype == np.uint16
+        with pytest.raises(InvalidInputError, match="height must be at least 1"):
+            engine.pinned_frame(0, 5)
+
+
+def test_without_kernels_the_host_cuts_and_stitches(
+    bundle: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "kernels", lambda: None)
+    store((1, 40, 50))
+    image = frame(90, 100)
+    with opened(bundle) as engine:
+        assert np.array_equal(engine.upscale(image), NETWORK(image))
+
+
+def test_kernels_that_the_gpu_does_not_take_are_done_without(
+    bundle: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "kernels", lambda: b"for others")
+    store((1, 40, 50))
+    image = frame(90, 100)
+    with opened(bundle) as engine:
+        assert np.array_equal(engine.upscale(image), NETWORK(image))
+    (said,) = (each for each in caplog.messages if "NO_BINARY_FOR_GPU" in each)
+    assert "the processor takes tiles out of frames" in said
+
+
+def test_a_stream_keeps_the_order(bundle: Path, store: Store) -> None:
+    store((1, 40, 50))
+    images = [frame(40, 50, seed=i) for i in range(10)]
+    with opened(bundle) as engine:
+        for image, found in zip(images, engine.stream(images), strict=True):
+            assert np.array_equal(found, NETWORK(image))
+
+
+class OnDevice:
+    """A frame of another library on the GPU."""
+
+    def __init__(self, gpu: FakeCuda, values: Any) -> None:
+        self.memory = driver.Memory(values.nbytes)
+        self.gpu = gpu
+        self.values[...] = values.ravel()
+        self.__cuda_array_interface__ = {
+            "version": 2,
+            "shape": values.shape,
+            "typestr": "|u1",
+            "data": (self.memory.address, False),
+        }
+
+    @property
+    def values(self) -> Any:
+        return self.gpu.array(self.memory.address, self.memory.size)
+
+
+@pytest.mark.parametrize("size", [(40, 50), (90, 100)])
+def test_frames_on_the_gpu_never_touch_the_host_and_nobody_waits(
+    bundle: Path, store: Store, gpu: FakeCuda, size: tuple[int, int]
+) -> None:
+    store((1, 40, 50))
+    images = [frame(*size, seed=i) for i in range(5)]
+    sources = [OnDevice(gpu, np.zeros_like(each)) for each in images]
+    caller = driver.CudaStream()
+    with opened(bundle) as engine:
+        engine.upscale(sources[0], stream=caller.handle)  # makes what stays
+        caller.synchronize()
+        before, locked = len(gpu.calls), len(gpu.host)
+        results = []
+        for image, source in zip(images, sources, strict=True):
+            made = gpu.put  # the caller's own work comes first in its stream
+
+            def fill(image: Any = image, source: OnDevice = source) -> None:
+                source.values[...] = image.ravel()
+
+            made(caller.handle, fill)
+            results.append(engine.upscale(source, stream=caller.handle))
+        calls = gpu.calls[before:]
+        assert not [each for each in calls if "Synchronize" in each or "Host" in each]
+        assert len(gpu.host) == locked == 0
+        caller.synchronize()
+        for image, found in zip(images, results, strict=True):
+            values = gpu.array(found.address, 4 * image.size)
+            assert np.array_equal(values, NETWORK(image).ravel())
+
+
+def test_a_result_goes_where_the_caller_wants_it_on_the_gpu(
+    bundle: Path, store: Store, gpu: FakeCuda
+) -> None:
+    store((1, 40, 50))
+    image = frame(40, 50)
+    out = OnDevice(gpu, np.zeros((80, 100, 3), np.uint8))
+    with opened(bundle) as engine:
+        assert engine.upscale(OnDevice(gpu, image), out) is out
+        driver.CudaStream(0).synchronize()
+        assert np.array_equal(out.values, NETWORK(image).ravel())
+        # And frames of the host in between, on the same lanes.
+        assert np.array_equal(engine.upscale(image), NETWORK(image))
+
+
+def test_a_frame_on_the_gpu_needs_an_engine_there(
+    bundle: Path, tensorrt: Any, gpu: FakeCuda
+) -> None:
+    image = OnDevice(gpu, frame(40, 50))
+    with (
+        Engine(bundle, backend="onnxruntime") as engine,
+        pytest.raises(InvalidInputError, match="backend='tensorrt'"),
+    ):
+        engine.upscale(image)
+
+
+def test_tiles_of_a_frame_on_the_gpu_need_kernels(
+    bundle: Path, store: Store, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "kernels", lambda: None)
+    store((1, 40, 50))
+    with opened(bundle) as engine:
+        engine.upscale(OnDevice(gpu, frame(40, 50)))
+        with pytest.raises(BackendError, match="install it where nvcc is"):
+            engine.upscale(OnDevice(gpu, frame(90, 100)))
+        driver.CudaStream(0).synchronize()
+
+
+def test_only_known_ways_to_build_are_taken(bundle: Path) -> None:
+    with pytest.raises(InvalidInputError, match="auto or never, found 'sometimes'"):
+        Engine(bundle, build=cast(Any, "sometimes"))
+
+
+def test_where_tensorrt_or_cuda_do_not_work_auto_silently_goes_on(
+    bundle: Path,
+    tensorrt: Any,
+    gpu: FakeCuda,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gpu.failing["cudaGetDeviceCount"] = Status.cudaErrorNoDevice
+    assert [each.name for each in backends.candidates("auto")] == ["openvino", "onnxruntime"]
+
+    def missing() -> Any:
+        raise BackendMissingError("needs cuda-python")
+
+    monkeypatch.setattr(cuda_calls, "runtime", missing)
+    with Engine(bundle) as engine:
+        assert engine.spec.backend == "openvino"
+    assert caplog.messages == []
+    with pytest.raises(BackendMissingError, match="cuda-python"):
+        Engine(bundle, backend="tensorrt")

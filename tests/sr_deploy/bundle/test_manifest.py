@@ -1,0 +1,86 @@
+"""Reading a manifest is strict, and its errors say which field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sr_deploy.bundle import manifest
+from sr_deploy.errors import BundleError
+from tests.sr_deploy.manifests import make
+
+
+def _read(tmp_path: Path, text: str) -> manifest.Manifest:
+    path = tmp_path / manifest.NAME
+    path.write_text(text, encoding="utf-8")
+    return manifest.read(path)
+
+
+def _changed(where: str, value: Any) -> str:
+    """The text of a manifest with one value changed; None removes it."""
+    whole = json.loads(make().to_json())
+    *path, last = where.split(".")
+    part = whole
+    for name in path:
+        part = part[int(name)] if isinstance(part, list) else part[name]
+    if value is None:
+        del part[last]
+    else:
+        part[last] = value
+    return json.dumps(whole)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    assert _read(tmp_path, make().to_json()) == make()
+
+
+def test_variants_for_video_are_read_and_those_before_them_still_are(tmp_path: Path) -> None:
+    """The schema is the same: a bundle without such variants is like one from before them."""
+    before = make()
+    video = dataclasses.replace(before.variants[0], file="fp32-nv12.onnx", pixel_format="nv12")
+    for written in (before, make(variants=(*before.variants, video))):
+        assert written.schema == 2
+        assert _read(tmp_path, written.to_json()) == written
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("model.scale", "two", r"model\.scale: expected a value of type int, found 'two'"),
+        ("model.scale", True, r"model\.scale: expected a value of type int, found True"),
+        ("model.scale", 0, r"model: scale must be from 1 to 64, found 0"),
+        ("model.scale", 10**9, r"scale must be from 1 to 64"),
+        ("model.bytes_per_pixel", 0, r"bytes_per_pixel must be from 1"),
+        ("model.channels", 4, r"model\.channels: expected one of 1, 3, found 4"),
+        ("model.fixed_size", [64], r"model\.fixed_size: expected a list of 2, found \[64\]"),
+        ("model.fixed_size", [0, 64], r"fixed_size must be from 1"),
+        ("model.halo", None, r"model: the field 'halo' is missing"),
+        ("model.colour", "red", r"model: unknown field 'colour'"),
+        ("variants.0.precision", "fp7", r"variants\[0\]\.precision: expected one of fp32"),
+        ("variants.0.pixel_format", "nv21", r"expected one of rgb24, .*, nv12, p010, found 'nv21'"),
+        ("variants", {}, r"variants: expected a list"),
+        ("checks.0.shape", [1, 2, 3], r"checks\[0\]\.shape: expected a list of 4"),
+        ("tools", [], r"tools: expected an object"),
+        ("tools.torch", 2, r"tools\.torch: expected a value of type str, found 2"),
+        ("onnx", "model.onnx", r"onnx: expected an object, found 'model.onnx'"),
+        ("schema", 99, r"schema 99, but this version reads 2"),
+    ],
+)
+def test_misfits_are_named(tmp_path: Path, where: str, value: Any, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        _read(tmp_path, _changed(where, value))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", "[" * 100_000])
+def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BundleError, match=r"not valid JSON|schema None"):
+        _read(tmp_path, text)
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="larger than 1024 KiB"):
+        _read(tmp_path, " " * (1 << 20) + "{}")

@@ -1,0 +1,183 @@
+"""The tuning record is kept whole, read strictly, and used where it fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sr_deploy import Engine, machine
+from sr_deploy.backends.host import HostLane
+from sr_deploy.bundle import tuning
+from sr_deploy.bundle.tuning import NAME, Tuning, TuningEntry, TuningRecord
+from sr_deploy.errors import BundleError
+from sr_deploy.tiling.limits import TileLimits
+from sr_deploy.tiling.planner import TilePlan
+from tests.sr_deploy import networks
+from tests.sr_deploy.manifests import MODEL
+
+ENTRY = TuningEntry(
+    tuning=Tuning(tile=(128, 256), batch=2, lanes=2, threads=4),
+    goal="throughput",
+    size=(640, 480),
+    date="2026-11-21T00:00:00+00:00",
+    gains={"lanes": 1.5},
+)
+KEY = tuning.key("onnxruntime", "fp32")
+
+
+def test_what_is_kept_is_found(tmp_path: Path) -> None:
+    tuning.keep(tmp_path, KEY, ENTRY)
+    assert tuning.found(tmp_path, "onnxruntime", "fp32") == ENTRY.tuning
+    assert [each.name for each in tmp_path.iterdir()] == [NAME]
+
+
+def test_entries_of_other_devices_stay(tmp_path: Path) -> None:
+    tuning.keep(tmp_path, "another machine", ENTRY)
+    tuning.keep(tmp_path, KEY, ENTRY)
+    changed = dataclasses.replace(ENTRY, goal="latency")
+    tuning.keep(tmp_path, KEY, changed)
+    assert tuning.read(tmp_path).entries == {"another machine": ENTRY, KEY: changed}
+
+
+def test_an_entry_is_for_one_device_backend_and_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning.keep(tmp_path, KEY, ENTRY)
+    assert tuning.found(tmp_path, "onnxruntime", "int8") == Tuning()
+    assert tuning.found(tmp_path, "openvino", "fp32") == Tuning()
+    assert tuning.found(tmp_path, "onnxruntime", "fp32", "cuda") == Tuning()
+    monkeypatch.setattr(machine, "processor", lambda: "Another Processor")
+    assert tuning.found(tmp_path, "onnxruntime", "fp32") == Tuning()
+
+
+def test_a_bundle_without_a_record_is_not_tuned(tmp_path: Path) -> None:
+    assert tuning.read(tmp_path) == TuningRecord(tuning.SCHEMA, {})
+    assert tuning.found(tmp_path, "onnxruntime", "fp32") == Tuning()
+
+
+def _text(**changes: Any) -> str:
+    return json.dumps({"schema": 1, "entries": {KEY: dataclasses.asdict(ENTRY) | changes}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ('{"schema": 9}', "schema 9, but this version reads 1; delete it, and tune again"),
+        ("[]", "schema None"),
+        (_text(goal="beauty"), "goal: expected one of throughput, latency, found 'beauty'"),
+        (_text(tuning={"lanes": 0}), "tuning: lanes must be from 1 to 256, found 0"),
+        (_text(tuning={"tile": [0, 8]}), "tuning: tile must be from 1 to 65536, found 0"),
+        (_text(tuning={"magic": 1}), "unknown field 'magic'"),
+        (" " * (1 << 20) + "{}", "larger than 1024 KiB"),
+    ],
+)
+def test_a_record_that_does_not_hold_is_told_and_ignored(
+    text: str, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / NAME).write_text(text)
+    with pytest.raises(BundleError, match=message):
+        tuning.read(tmp_path)
+    with caplog.at_level(logging.WARNING, "sr_deploy.bundle.tuning"):
+        assert tuning.found(tmp_path, "onnxruntime", "fp32") == Tuning()
+    assert "going on without it" in caplog.text
+
+
+LIMITS = TileLimits(MODEL)
+PIXELS = 1 << 20
+
+
+def test_frames_are_cut_by_the_tuned_tile() -> None:
+    plan = Tuning(tile=(64, 96), batch=3).plan(LIMITS, 200, 300, PIXELS, None)
+    assert plan.tile == (64, 96)
+    assert plan.batch == 3
+
+
+def test_the_users_tile_comes_first() -> None:
+    plan = Tuning(tile=(64, 96)).plan(LIMITS, 200, 300, PIXELS, (80, 80))
+    assert plan.tile == (80, 80)
+
+
+def test_a_tile_or_batch_for_which_memory_is_short_is_not_used() -> None:
+    tuned = Tuning(tile=(64, 96), batch=4)
+    assert tuned.plan(LIMITS, 200, 300, 2 * 64 * 96, None).batch == 2
+    short = tuned.plan(LIMITS, 200, 300, 64 * 96 - 1, None)
+    assert short.tile_pixels < 64 * 96
+    assert short.batch == 1
+
+
+def test_a_frame_that_goes_through_whole_is_no_batch() -> None:
+    plan = Tuning(batch=4).plan(LIMITS, 200, 300, PIXELS, None)
+    assert plan.whole
+    assert plan.batch == 1
+
+
+def test_a_network_of_a_fixed_batch_keeps_it() -> None:
+    model = dataclasses.replace(MODEL, fixed_batch=2)
+    assert Tuning(batch=4).plan(TileLimits(model), 200, 300, PIXELS, (64, 64)).batch == 2
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle that is tuned for this device, with tiles smaller than the frames of the tests."""
+    folder = networks.bundle(tmp_path / "random.srd")
+    chosen = Tuning(tile=(40, 48), batch=2, lanes=2, threads=3)
+    tuning.keep(folder, KEY, dataclasses.replace(ENTRY, tuning=chosen))
+    return folder
+
+
+def _used(engine: Engine) -> tuple[tuple[int, int], int, int, int]:
+    """Upscale a frame; return tile, batch, lanes and threads."""
+    plans: list[TilePlan] = []
+    run = HostLane.run
+
+    def noting(lane: HostLane, frame: Any, plan: TilePlan, out: Any, *rest: Any) -> None:
+        plans.append(plan)
+        run(lane, frame, plan, out, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HostLane, "run", noting)
+        engine.upscale(FRAME)
+    return plans[0].tile, plans[0].batch, engine.spec.lanes, engine.spec.threads
+
+
+FRAME = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
+
+
+def test_an_engine_runs_as_its_bundle_is_tuned(bundle: Path) -> None:
+    with Engine(bundle, backend="onnxruntime", precision="fp32") as engine:
+        assert _used(engine) == ((40, 48), 2, 2, 3)
+
+
+def test_a_tuning_record_says_how_many_lanes_a_stream_gets(bundle: Path) -> None:
+    tuning.keep(bundle, KEY, dataclasses.replace(ENTRY, tuning=Tuning(lanes=1)))
+    with Engine(
+        bundle, backend="onnxruntime", precision="fp32", threads=2, streaming=True
+    ) as engine:
+        assert engine.spec.lanes == 1
+
+
+def test_what_the_user_says_comes_first(bundle: Path) -> None:
+    with Engine(
+        bundle, backend="onnxruntime", precision="fp32", lanes=1, threads=1, tile=(60, 60)
+    ) as engine:
+        assert _used(engine) == ((60, 60), 2, 1, 1)
+
+
+def test_another_tuning_may_be_tried(bundle: Path) -> None:
+    with Engine(bundle, backend="onnxruntime", precision="fp32", tuning=Tuning()) as engine:
+        assert _used(engine) == ((100, 120), 1, 1, machine.cores())
+
+
+def test_tuning_changes_no_pixel(bundle: Path) -> None:
+    """Tiles overlap by the network's reach; batches and lanes do not change what is computed."""
+    with Engine(bundle, backend="onnxruntime", precision="fp32") as tuned:
+        found = tuned.upscale(FRAME)
+    with Engine(bundle, backend="onnxruntime", precision="fp32", tuning=Tuning()) as plain:
+        np.testing.assert_array_equal(found, plain.upscale(FRAME))

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sr_deploy.errors import InvalidInputError, OutOfMemoryError
+from sr_deploy.runtime import channels
+
+DEEP = [np.uint8, np.uint16]
+
+
+def image(*shape: int, dtype: Any = np.uint8) -> NDArray[Any]:
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
+
+
+def through(
+    picture: NDArray[Any], network: int, run: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[Any]:
+    """Run all passes as the engine does."""
+    out = np.zeros((2 * picture.shape[0], 2 * picture.shape[1], picture.shape[2]), picture.dtype)
+    for each in channels.passes(picture.shape[2], network):
+        taken = each.take(picture)
+        assert taken.shape[2] == network
+        assert taken.flags.c_contiguous
+        each.give(run(taken), out)
+    return out
+
+
+def doubled(taken: NDArray[Any]) -> NDArray[Any]:
+    return taken.repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.mark.parametrize("dtype", DEEP)
+@pytest.mark.parametrize("network", [1, 3])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_every_kind_of_image_comes_back_as_it_is_from_a_network_that_repeats_pixels(
+    depth: int, network: int, dtype: Any
+) -> None:
+    picture = image(5, 7, depth, dtype=dtype)
+    assert np.array_equal(through(picture, network, doubled), doubled(picture))
+
+
+def test_a_contiguous_rgb_image_is_not_copied() -> None:
+    picture = image(4, 4, 3)
+    (only,) = channels.passes(3, 3)
+    assert np.shares_memory(only.take(picture), picture)
+
+
+@pytest.mark.parametrize(
+    ("depth", "network", "runs"),
+    [(1, 1, 1), (1, 3, 1), (2, 1, 2), (2, 3, 2), (3, 3, 1), (3, 1, 3), (4, 3, 2), (4, 1, 4)],
+)
+def test_images_take_no_more_runs_than_they_need(depth: int, network: int, runs: int) -> None:
+    passes = channels.passes(depth, network)
+    assert len(passes) == runs
+    assert [each.alpha for each in passes] == [False] * (runs - 1) + [depth in (2, 4)]
+
+
+def test_what_an_rgb_network_makes_of_gray_is_averaged_and_rounded() -> None:
+    (only,) = channels.passes(1, 3)
+    out = np.zeros((1, 3, 1), np.uint8)
+    only.give(np.array([[[10, 10, 11], [10, 11, 11], [255, 255, 255]]], np.uint8), out)
+    assert out.ravel().tolist() == [10, 11, 255]
+
+
+def test_averages_of_tall_results_reach_the_last_row() -> None:
+    (only,) = channels.passes(1, 3)
+    result = image(150, 2, 1, dtype=np.uint16).repeat(3, axis=2)
+    out = np.zeros((150, 2, 1), np.uint16)
+    only.give(result, out)
+    assert np.array_equal(out, result[..., :1])
+
+
+def test_only_a_constant_alpha_is_filled_in() -> None:
+    picture = image(3, 3, 4)
+    colour, alpha = channels.passes(4, 3)
+    assert alpha.constant(picture) is None
+    picture[..., 3] = 77
+    assert alpha.constant(picture) == 77
+    picture[..., :3] = 5
+    assert colour.constant(picture) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"), [((4, 5), (4, 5, 1)), ((4, 5, 1), (4, 5, 1)), ((1, 1, 4), (1, 1, 4))]
+)
+def test_images_are_seen_with_channels_without_a_copy(
+    shape: tuple[int, ...], seen: tuple[int, ...]
+) -> None:
+    picture = image(*shape)
+    found = channels.checked(picture)
+    assert found.shape == seen
+    assert np.shares_memory(found, picture)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (4, 5, 5), (4, 5, 0), (0, 5), (5, 0, 3), (1, 4, 5, 3)])
+def test_a_wrong_shape_is_named_with_what_is_allowed(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInputError, match=r"\(H, W\) and \(H, W, C\)") as caught:
+        channels.checked(np.zeros(shape, np.uint8))
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, bool, np.uint32, object])
+def test_a_wrong_dtype_is_named_with_what_is_allowed(dtype: Any) -> None:
+    with pytest.raises(InvalidInputError, match="uint8 and uint16") as caught:
+        channels.checked(np.zeros((4, 5), dtype))
+    assert str(np.dtype(dtype)) in str(caught.value)
+
+
+@pytest.mark.parametrize("thing", [[[1, 2]], None, "photo.png"])
+def test_what_is_no_array_is_named(thing: object) -> None:
+    with pytest.raises(InvalidInputError, match=f"found {type(thing).__name__}"):
+        channels.checked(thing)
+
+
+def test_the_other_byte_order_is_understood() -> None:
+    picture = image(4, 5, 3, dtype=np.uint16)
+    swapped = picture.astype(picture.dtype.newbyteorder())
+    (only,) = channels.passes(3, 3)
+    assert np.array_equal(only.take(channels.checked(swapped)), picture)
+    assert channels.checked_out(None, swapped, 2).dtype == np.uint16
+
+
+def test_a_new_result_has_the_images_kind() -> None:
+    assert channels.checked_out(None, image(3, 4), 2).shape == (6, 8)
+    assert channels.checked_out(None, image(3, 4, 1), 2).shape == (6, 8, 1)
+    assert channels.checked_out(None, image(3, 4, 4, dtype=np.uint16), 3).shape == (9, 12, 4)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((6, 8, 4), np.uint8),
+        np.zeros((3, 4, 3), np.uint8),
+        np.zeros((6, 8, 3), np.uint16),
+        [1],
+    ],
+)
+def test_an_out_that_does_not_fit_is_refused(out: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"shape \(6, 8, 3\) and dtype uint8, found"):
+        channels.checked_out(out, image(3, 4, 3), 2)
+
+
+def test_a_result_that_no_machine_can_hold_is_our_lack_of_memory() -> None:
+    wide = np.broadcast_to(np.uint8(0), (1 << 28, 1 << 28))
+    with pytest.raises(
+        OutOfMemoryError, match=r"no memory for a result of \(536870912, 536870912\)"
+    ):
+        channels.checked_out(None, wide, 2)
+
+
+def test_an_out_that_cannot_be_written_is_refused() -> None:
+    out = np.zeros((6, 8, 3), np.uint8)
+    out.flags.writeable = False
+    with pytest.raises(InvalidInputError, match="read-only"):
+        channels.checked_out(out, image(3, 4, 3), 2)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sr_deploy.tiling import planner
+from sr_deploy.tiling.blender import Stitcher, reflected
+from sr_deploy.tiling.planner import TileAxis, TilePlan
+from tests.sr_deploy.oracles import Pooling, frame
+
+
+def test_a_frame_of_the_right_size_is_not_copied() -> None:
+    image = frame(4, 5)
+    assert reflected(image, 4, 5) is image
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (4, 17)])
+def test_reflection_is_numpys_where_numpy_has_one(size: tuple[int, int]) -> None:
+    image = frame(*size)
+    expected = np.pad(image, ((0, 20 - size[0]), (0, 23 - size[1]), (0, 0)), "reflect")
+    found = reflected(image, 20, 23)
+    assert np.array_equal(found, expected)
+    assert found.flags.c_contiguous
+
+
+def test_a_single_pixel_is_repeated() -> None:
+    image = frame(1, 1)
+    assert (reflected(image, 3, 4) == image).all()
+
+
+def put_levels(plan: TilePlan, levels: np.ndarray, sample: str = "u1") -> np.ndarray:
+    """Give each tile one level of its own."""
+    size = plan.rows.length, plan.columns.length
+    out = np.zeros((*size, np.dtype(sample).itemsize), np.uint8)
+    stitcher = Stitcher(out, plan, 1, np.dtype(sample))
+    for row, column in plan:
+        tile = np.full((*plan.tile, 1), levels[row, column], sample)
+        stitcher.put(row, column, tile.view(np.uint8))
+    return out.view(sample)[..., 0]
+
+
+@pytest.mark.parametrize("sample", ["u1", "<u2"])
+def test_where_four_tiles_meet_they_are_mixed_evenly(sample: str) -> None:
+    """The result is the product of a mixture across and one down, whatever the order of tiles."""
+    axis = TileAxis(100, 60, (0, 40), (0, 50, 100), 16)
+    white = np.iinfo(sample).max
+    levels = np.array([[0, white], [white, white // 3]])
+    found = put_levels(TilePlan(axis, axis), levels, sample).astype(float)
+    position = np.clip((np.arange(100) - 42 + 0.5) / 16, 0, 1)
+    rise = position**2 * (3 - 2 * position)
+    across = levels[:, :1] * (1 - rise) + levels[:, 1:] * rise
+    expected = across[:1] * (1 - rise[:, None]) + across[1:] * rise[:, None]
+    # Rounded once across and once down.
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_without_a_ramp_each_pixel_is_its_own_tiles() -> None:
+    axis = TileAxis(100, 40, (0, 30, 60), (0, 35, 65, 100), 0)
+    levels = np.arange(9).reshape(3, 3)
+    found = put_levels(TilePlan(axis, axis), levels)
+    index = np.repeat([0, 1, 2], [35, 30, 35])
+    assert np.array_equal(found, levels[index[:, None], index])
+
+
+def test_results_of_two_frames_do_not_mix() -> None:
+    """What the output held before does not shine through a ramp."""
+    plan = planner.plan(150, 150, Pooling.model, 64 * 64)
+    levels = np.full((len(plan.rows.starts), len(plan.columns.starts)), 9)
+    out = np.full((150, 150, 1), 200, np.uint8)
+    stitcher = Stitcher(out, plan, 1, np.dtype("u1"))
+    for row, column in plan:
+        stitcher.put(row, column, np.full((*plan.tile, 1), levels[row, column], np.uint8))
+    assert plan.blended
+    assert (out == 9).all()

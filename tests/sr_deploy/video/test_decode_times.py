@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from sr_deploy.video.decode_times import decoding_times, reordering_depth
+
+
+@pytest.mark.parametrize(
+    ("pts", "depth"),
+    [
+        ([], 0),
+        ([7], 0),
+        ([0, 1, 2], 0),
+        ([0, 2, 1, 4, 3], 1),
+        ([0, 4, 2, 1, 3], 2),
+        ([0, 8, 4, 2, 1, 3, 6, 5, 7], 3),
+    ],
+)
+def test_depth_is_how_late_a_picture_is_decoded(pts: list[int], depth: int) -> None:
+    assert reordering_depth(pts) == depth
+
+
+def test_without_reordering_a_picture_is_decoded_when_it_is_shown() -> None:
+    assert list(decoding_times([[0, 3, 5], [9]], 0)) == [0, 3, 5, 9]
+
+
+def test_with_reordering_decoding_begins_earlier_by_the_first_distance() -> None:
+    assert list(decoding_times([[0, 4, 2], [6, 8]], 1)) == [-2, 0, 2, 4, 6]
+
+
+def test_one_picture_is_decoded_before_it_is_shown() -> None:
+    assert list(decoding_times([[5]], 2)) == [3]
+
+
+def test_any_video_is_decoded_in_order_and_in_time() -> None:
+    chance = random.Random(4)
+    for _ in range(200):
+        segments = _video(chance)
+        depth = max(map(reordering_depth, segments))
+        times = list(decoding_times(segments, depth))
+        shown = list(itertools.chain.from_iterable(segments))
+        assert len(times) == len(shown)
+        assert all(a < b for a, b in itertools.pairwise(times))
+        assert all(dts <= pts for dts, pts in zip(times, shown, strict=True))
+        # No later than needed: the shift is the depth and no more.
+        assert times[depth:] == sorted(shown)[: len(shown) - depth]
+
+
+def _video(chance: random.Random) -> list[list[int]]:
+    """Return segments of uneven times, each beginning with its first picture, then in disorder."""
+    segments = []
+    time = chance.randrange(-50, 1000)
+    for _ in range(chance.randrange(1, 5)):
+        pts = []
+        for _ in range(chance.randrange(1, 12)):
+            pts.append(time)
+            time += chance.randrange(1, 100)
+        rest = pts[1:]
+        chance.shuffle(rest)
+        segments.append([pts[0], *rest])
+    return segments

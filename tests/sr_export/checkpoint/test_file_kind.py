@@ -1,0 +1,151 @@
+"""A file is known by its content, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from onnx import TensorProto, helper, save
+from safetensors.torch import save_file
+
+from sr_deploy.errors import CheckpointError, NotFoundError
+from sr_export.checkpoint.file_kind import identify
+
+STATE = {"conv.weight": torch.ones(4, 3, 3, 3)}
+
+
+class Double(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Every file has a suffix that says nothing true."""
+    return tmp_path / "weights.txt"
+
+
+def test_torch(path: Path) -> None:
+    torch.save(STATE, path)
+    assert identify(path) == "torch"
+
+
+def test_legacy_torch(path: Path) -> None:
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    assert identify(path) == "torch-legacy"
+
+
+def test_safetensors(path: Path) -> None:
+    save_file(STATE, path)
+    assert identify(path) == "safetensors"
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_torchscript(path: Path) -> None:
+    torch.jit.save(torch.jit.trace(Double(), torch.ones(1)), str(path))  # type: ignore[no-untyped-call]
+    assert identify(path) == "torchscript"
+
+
+def test_program(tmp_path: Path) -> None:
+    path = tmp_path / "program.pt2"  # torch warns of any other suffix on writing
+    torch.export.save(torch.export.export(Double(), (torch.ones(2),)), path)
+    assert identify(path.rename(tmp_path / "weights.txt")) == "program"
+
+
+def test_onnx(path: Path) -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [result])
+    save(helper.make_model(graph), path)
+    assert identify(path) == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"hello there\nmore", "text file that begins with 'hello there'"),
+        (b"cos\nsystem\n(S'true'\ntR.", "text file"),
+        (b"\n <!DOCTYPE html><html>", "web page"),
+        (b"\xef\xbb\xbf<html lang='en'>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
+        (b"\0" * 5000, "interrupted download"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 99, "Keras"),
+        (b"\x1c\0\0\0TFL3" + b"\0" * 99, "TensorFlow Lite"),
+        (b"\x0a\x06\x0a\x04conv", "TensorFlow graph"),
+        (b"\x08\x01\x12\x04\x0a\x02\x08\x01", "TensorFlow graph"),
+        (b"\x1f\x8b\x08\0\0\0", "unpack it first"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "PNG image"),
+        (b"ptrt\0\0\0\0\1\2", "TensorRT engine"),
+        (b"\x80\x04\x95\0\0\0\0\0\0\0\0.", "torch.save did not write"),
+        (b"PK\x03\x04" + b"\1" * 100, "cut short"),
+        (b'\xff\x00\0\0\0\0\0\0{"a":', "cut short"),
+        (bytes(range(256)) * 4, "unknown kind"),
+        (b"\x08\x01\x3a\xff\xff\x03abc", "unknown kind"),  # ONNX that ends early
+    ],
+)
+def test_other_content_is_named(path: Path, content: bytes, words: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        identify(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["net.pth", "readme.md"], "holds net.pth; unpack it first"),
+        (["config.json", "model.weights.h5"], "Keras"),
+        (["a.npy", "b.npy"], "NumPy archive"),
+        (["p/.data/extern_modules", "p/code.py"], "torch.package"),
+        (["notes.txt"], "without a network"),
+        ([], "without a network"),
+    ],
+)
+def test_other_zip_files_are_named(path: Path, names: list[str], words: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    with pytest.raises(CheckpointError, match=words):
+        identify(path)
+
+
+def test_truncated_checkpoint(path: Path) -> None:
+    torch.save(STATE, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="cut short"):
+        identify(path)
+
+
+def test_zip_bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(1 << 20))
+    with pytest.raises(CheckpointError, match="more than 100 times its size"):
+        identify(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no such file"):
+        identify(tmp_path / "nothing.pth")
+
+
+def test_folders(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="this is a folder; expected"):
+        identify(tmp_path)
+    (tmp_path / "net_g.pth").touch()
+    with pytest.raises(CheckpointError, match=r"name the file in it, such as net_g\.pth"):
+        identify(tmp_path)
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(CheckpointError, match="SavedModel"):
+        identify(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        identify(tmp_path / "pipe")

@@ -1,0 +1,134 @@
+"""Generators of images: recognised by their weights, or made by a class of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from architectures.translators import UNet
+from sr_deploy.errors import CheckpointError, InvalidInputError
+from sr_export.models.generators import Generator, find
+from sr_export.models.ranges import Ranges
+from sr_export.options import Options
+from tests.sr_export.generators import Dcgan, Discriminator, NestedDcgan, Repeating, trained
+from tests.sr_export.networks import Convolutions
+
+_OWN = str(Path(__file__).with_name("generators.py"))
+
+
+def _found(weights: dict[str, torch.Tensor], **options: object) -> Generator | None:
+    return find(weights, Options(checkpoint="g.pth", name="g", **options))
+
+
+def _images(module: nn.Module, noise: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        images: torch.Tensor = module(noise)
+    return images
+
+
+@pytest.mark.parametrize(("channels", "layers", "side"), [(3, 4, 32), (1, 3, 16), (3, 5, 64)])
+def test_dcgan_is_told_by_its_weights(channels: int, layers: int, side: int) -> None:
+    module = trained(Dcgan(10, 4, channels, layers), 10)
+    found = _found(dict(module.state_dict()))
+    assert found is not None
+    assert (found.architecture, found.size, found.channels) == ("DCGAN", 10, channels)
+    assert (found.height, found.width) == (side, side)
+    assert found.ranges == "random numbers in, -1 to 1 out"
+    assert found.how.endswith("the usual were taken: activation=relu, final=tanh")
+    noise = torch.randn(3, 10)
+    expected = (_images(module, noise[:, :, None, None]) + 1) / 2
+    assert expected.std() > 0.1
+    assert torch.allclose(_images(found.module, noise), expected, atol=1e-6)
+
+
+def test_what_weights_do_not_tell_can_be_said() -> None:
+    module = trained(NestedDcgan(), 10)
+    weights = dict(module.state_dict())
+    found = _found(weights, architecture="DCGAN activation=leaky0.2 final=sigmoid")
+    assert found is not None
+    assert (found.channels, found.ranges, found.how) == (1, "random numbers in, 0 to 1 out", "")
+    noise = torch.randn(3, 10)
+    assert torch.equal(_images(found.module, noise), _images(module, noise[:, :, None, None]))
+    half = _found(weights, architecture="DCGAN final=sigmoid")
+    assert half is not None
+    assert half.how.endswith(": activation=relu")
+
+
+def test_weights_in_the_order_of_their_names() -> None:
+    """As safetensors has them: main.10 before main.3."""
+    module = trained(Dcgan(10, 4, 3, 5), 10)
+    weights = dict(sorted(module.state_dict().items()))
+    found = _found(weights)
+    assert found is not None
+    noise = torch.randn(2, 10)
+    expected = (_images(module, noise[:, :, None, None]) + 1) / 2
+    assert torch.allclose(_images(found.module, noise), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("module", [Discriminator(), Convolutions(), UNet(), Repeating()])
+def test_others_are_not_taken_for_generators(module: nn.Module) -> None:
+    weights = dict(module.state_dict())
+    assert _found(weights) is None
+    with pytest.raises(CheckpointError, match="the weights are not those of DCGAN: it "):
+        _found(weights, architecture="DCGAN")
+    assert _found(weights, architecture="EDSR") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"architecture": "DCGAN final=relu"}, "final=relu is none of activation=.*final=tanh"),
+        ({"architecture": "DCGAN scale=2"}, "scale=2 is none of"),
+        ({"latent": 10}, "--latent goes with --arch-file"),
+        ({"ranges": Ranges(input=(-1.0, 1.0))}, "no range, mean or std of an input"),
+        ({"ranges": Ranges(mean=(0.5,))}, "no range, mean or std of an input"),
+    ],
+)
+def test_what_does_not_fit_a_generator_is_said(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        _found(dict(Dcgan().state_dict()), **options)
+
+
+def test_the_user_knows_the_range() -> None:
+    module = trained(Dcgan(), 10)
+    ranges = Ranges(output=(-1.0, 3.0), bgr=True)
+    found = _found(dict(module.state_dict()), ranges=ranges)
+    assert found is not None
+    assert found.ranges == "random numbers in, -1 to 3 out, BGR"
+    noise = torch.randn(2, 10)
+    expected = ((_images(module, noise[:, :, None, None]) + 1) / 4).flip(1)
+    assert torch.allclose(_images(found.module, noise), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "size"),
+    [("Repeating", Repeating(12), 12), ("Dcgan", Dcgan(), 10), ("NestedDcgan", NestedDcgan(), 10)],
+)
+def test_a_class_of_the_users_own(name: str, module: nn.Module, size: int) -> None:
+    """Whether it takes (N, size) or (N, size, 1, 1), and whether it gives [-1, 1] or [0, 1]."""
+    trained(module, size)
+    weights = {f"netG.{key}": each for key, each in module.state_dict().items()}
+    found = _found(weights, arch_file=(f"{_OWN}:{name}",), latent=size)
+    assert found is not None
+    noise = torch.randn(2, size)
+    given = noise if name == "Repeating" else noise[:, :, None, None]
+    images = _images(module, given)
+    expected = images if name == "NestedDcgan" else (images + 1) / 2
+    assert torch.allclose(_images(found.module, noise), expected, atol=1e-6)
+
+
+def test_a_class_of_the_users_own_is_checked() -> None:
+    weights = dict(Repeating(12).state_dict())
+    own = (f"{_OWN}:Repeating",)
+    assert _found(weights, arch_file=own) is None
+    with pytest.raises(CheckpointError, match="makes no images of 11 random numbers"):
+        _found(weights, arch_file=own, latent=11)
+
+
+def test_noise_of_its_own_is_refused() -> None:
+    weights = dict(Repeating(12).state_dict())
+    with pytest.raises(CheckpointError, match="draws random numbers of its own"):
+        _found(weights, arch_file=(f"{_OWN}:Noisy",), latent=12)

@@ -1,0 +1,209 @@
+"""What weights do not tell is found by looking which choice restores photos best.
+
+The networks are trained here for a second or two, which is enough for the right choice to win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sr_export import photos
+from sr_export.models import restoration
+from sr_export.models.network import recognise
+from sr_export.models.ranged_module import ranged
+from sr_export.models.ranges import Ranges
+
+SIDE, CROP, STEPS = 240, 48, 300
+SIGNED = Ranges(input=(-1, 1), output=(-1, 1))
+BYTES = Ranges(input=(0, 255), output=(0, 255))
+IMAGENET = Ranges(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), output=(-1, 1))
+
+
+def _conv(inputs: int, outputs: int, size: int = 3, **more: object) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, padding=size // 2, **more)
+
+
+class _Residual(nn.Module):
+    """A chain whose output is added to the input, or taken off it."""
+
+    def __init__(self, channels: int, sign: int) -> None:
+        super().__init__()
+        inner = (_conv(16, 16), nn.ReLU(), _conv(16, 16), nn.ReLU())
+        self.chain = nn.Sequential(_conv(channels, 16), nn.ReLU(), *inner, _conv(16, channels))
+        self._sign = sign
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self._sign * self.chain(x)
+
+
+class _Generator(nn.Module):
+    """Residual blocks and a pixel shuffle; tanh."""
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.head = nn.Sequential(_conv(3, 16, 5), nn.PReLU())
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                *(_conv(16, 16), nn.BatchNorm2d(16, eps), nn.PReLU()),
+                *(_conv(16, 16), nn.BatchNorm2d(16, eps)),
+            )
+            for _ in range(2)
+        )
+        self.closing = _conv(16, 16)
+        self.up = nn.Sequential(_conv(16, 64), nn.PixelShuffle(2), nn.PReLU())
+        self.last = _conv(16, 3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = y = self.head(x)
+        for block in self.blocks:
+            y = y + block(y)
+        return torch.tanh(self.last(self.up(first + self.closing(y))))
+
+
+def _espcn(act: nn.Module) -> nn.Module:
+    shuffle = nn.PixelShuffle(3)
+    return nn.Sequential(_conv(3, 24, 5), act, _conv(24, 16), act, _conv(16, 27), shuffle)
+
+
+def _fsrcnn(padding: int) -> nn.Module:
+    return nn.Sequential(
+        *(_conv(1, 24, 5), nn.PReLU(24), _conv(24, 8, 1), nn.PReLU(8)),
+        *(_conv(8, 8), nn.PReLU(8), _conv(8, 24, 1), nn.PReLU(24)),
+        nn.ConvTranspose2d(24, 1, 9, 3, padding, output_padding=2 * padding - 6),
+    )
+
+
+def _autoencoder() -> nn.Module:
+    act = nn.LeakyReLU(0.2)
+    return nn.Sequential(
+        *(_conv(3, 16), act, _conv(16, 32, stride=2), act, _conv(32, 32), act),
+        *(nn.ConvTranspose2d(32, 16, 4, 2, 1), act, _conv(16, 3)),
+    )
+
+
+def _nearest() -> nn.Module:
+    act, up = nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2)
+    return nn.Sequential(
+        *(_conv(3, 16), act, up, _conv(16, 16), act),
+        *(up, _conv(16, 16), act, _conv(16, 3)),
+    )
+
+
+def _task(channels: int, scale: int) -> tuple[Tensor, Tensor]:
+    big = photos.batch(4, SIDE, SIDE, channels)
+    small = np.stack([restoration.shrunk(image, SIDE // scale, SIDE // scale) for image in big])
+    return torch.from_numpy(photos.as_float(small)), torch.from_numpy(photos.as_float(big))
+
+
+def _train(module: nn.Module, channels: int, scale: int, ranges: Ranges) -> nn.Module:
+    """Teach a module to enlarge, or to take noise away, in its own ranges."""
+    small, big = _task(channels, scale)
+    whole = ranged(module, ranges)
+    optimizer = torch.optim.Adam(module.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    random = np.random.default_rng(0)
+    crop = CROP // scale
+    for _ in range(STEPS):
+        places = [
+            (random.integers(4), *random.integers(SIDE // scale - crop, size=2)) for _ in "x" * 8
+        ]
+        given = torch.stack([small[i, :, y : y + crop, x : x + crop] for i, y, x in places])
+        wanted = torch.stack(
+            [
+                big[i, :, y * scale : (y + crop) * scale, x * scale : (x + crop) * scale]
+                for i, y, x in places
+            ]
+        )
+        if scale == 1:
+            given = given + torch.randn(given.shape) * 15 / 255
+        loss = F.l1_loss(whole(given), wanted)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+    return module.eval()
+
+
+Case = tuple[Callable[[], nn.Module], int, int, Ranges, str]
+CASES: dict[str, Case] = {
+    "relu": (lambda: _espcn(nn.ReLU()), 3, 3, Ranges(), "ESPCN"),
+    "leaky, -1 to 1": (lambda: _espcn(nn.LeakyReLU(0.1)), 3, 3, SIGNED, "ESPCN"),
+    "stride": (lambda: _fsrcnn(4), 1, 3, Ranges(), "FSRCNN"),
+    "stride, other padding": (lambda: _fsrcnn(3), 1, 3, Ranges(), "FSRCNN"),
+    "strides that cancel": (_autoencoder, 3, 1, Ranges(), "ConvTranspose"),
+    "repeated pixels": (_nearest, 3, 4, Ranges(), "NearestConv"),
+    "noise taken off": (lambda: _Residual(1, -1), 1, 1, Ranges(), "ConvRestorer"),
+    "added, 0 to 255": (lambda: _Residual(3, 1), 3, 1, BYTES, "ConvRestorer"),
+    "tanh, ImageNet": (_Generator, 3, 2, IMAGENET, "SRResNet"),
+    "tanh, large eps": (lambda: _Generator(0.8), 3, 2, SIGNED, "SRResNet"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> object:
+    """Networks so small are slower on more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_the_right_choice_restores_best(kind: str) -> None:
+    make, channels, scale, ranges, family = CASES[kind]
+    torch.manual_seed(0)
+    module = _train(make(), channels, scale, ranges)
+    found = recognise([module.state_dict()])
+    assert (found.architecture, found.scale, found.channels) == (family, scale, channels)
+    image = torch.rand(1, channels, 24, 32)
+    with torch.inference_mode():
+        expected = ranged(module, ranges)(image)
+        # Float32 rounding, at the height of 255 in some.
+        torch.testing.assert_close(
+            ranged(found.module, found.ranges)(image), expected, atol=1e-5, rtol=1e-5
+        )
+
+
+def test_sorted_names_are_put_in_the_order_that_restores(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = _train(_Generator(), 3, 2, SIGNED)
+    safetensors.torch.save_file(module.state_dict(), tmp_path / "x.safetensors")
+    weights = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    assert list(weights) != list(module.state_dict())
+    found = recognise([weights])
+    image = torch.rand(1, 3, 16, 24)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.module(image), module(image), atol=1e-5, rtol=1e-5)
+
+
+def test_what_the_user_knows_is_not_looked_for() -> None:
+    torch.manual_seed(0)
+    module = _train(_fsrcnn(4), 1, 3, Ranges())
+    weights = module.state_dict()
+    assert recognise([weights]).how == "told by photos: scale=3"
+    assert recognise([weights], "FSRCNN scale=2").scale == 2
+    assert recognise([weights], ranges=SIGNED).ranges == SIGNED
+
+
+def test_untrained_weights_get_what_is_usual_and_say_so() -> None:
+    torch.manual_seed(0)
+    found = recognise([_espcn(nn.Tanh()).state_dict()])
+    assert (found.architecture, found.scale, found.ranges) == ("ESPCN", 3, Ranges())
+    assert found.how.startswith("it restores no photo however it is run (is it trained?)")
+
+
+def test_a_network_that_adds_next_to_nothing_proves_nothing() -> None:
+    """Beside an image that is passed on, any weights restore as well as that image."""
+    torch.manual_seed(0)
+    module = _Residual(3, 1)
+    for parameter in module.parameters():
+        parameter.data *= 0.1
+    assert "restores no photo" in recognise([module.state_dict()]).how

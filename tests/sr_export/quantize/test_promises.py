@@ -1,0 +1,130 @@
+"""The promises on precisions, kept by the command and the checkpoint that people get."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_deploy.bundle.bundle import Bundle
+from sr_deploy.bundle.manifest import Variant
+from sr_export.cli import main
+from sr_export.graph.onnx_runner import OnnxRunner
+from sr_export.metrics import y_psnr
+
+
+@pytest.fixture(scope="module")
+def shipped(shipped_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The shipped checkpoint, exported with no option."""
+    target = tmp_path_factory.mktemp("shipped") / "shipped.srd"
+    assert main([str(shipped_checkpoint), "-o", str(target)]) == 0
+    return Bundle.open(target)
+
+
+def _variant(bundle: Bundle, precision: str) -> Variant:
+    (found,) = (
+        each
+        for each in bundle.manifest.variants
+        if (each.precision, each.pixel_format) == (precision, "rgb24")
+    )
+    return found
+
+
+@pytest.mark.parametrize(("precision", "budget"), [("fp16", 58), ("bf16", 45), ("int8", 45)])
+def test_the_shipped_checkpoint_holds_every_budget(
+    precision: str, budget: float, shipped: Bundle
+) -> None:
+    quality = _variant(shipped, precision).quality
+    assert quality is not None
+    assert quality.psnr is not None
+    assert quality.psnr >= budget
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_set5_loses_a_tenth_of_a_decibel_at_most(
+    precision: str, shipped: Bundle, shared_data: Path
+) -> None:
+    runs = [
+        OnnxRunner(shipped.folder / _variant(shipped, each).file) for each in ("fp32", precision)
+    ]
+    losses = []
+    for path in sorted((shared_data / "images" / "set5" / "HR").iterdir()):
+        truth = np.asarray(Image.open(path).convert("RGB"))
+        small = next((path.parents[1] / "LRx2").glob(f"{path.stem}*"))
+        frame = np.asarray(Image.open(small).convert("RGB"))[None]
+        exact, found = (y_psnr(truth, run(frame)[0], 2) for run in runs)
+        losses.append(exact - found)
+    assert np.mean(losses) <= 0.1
+
+
+def test_summary_names_every_precision(
+    shipped: Bundle, shipped_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(shipped_checkpoint), "-o", str(shipped.folder), "--min-psnr", "int8=99"]
+    assert main([*arguments, "--precision", "int8"]) == 0
+    printed = capsys.readouterr().out
+    assert "int8        not offered" in printed
+    assert "below the 99 dB that are asked for" in printed
+    assert "% of the multiply-adds, weights fitted" in printed  # every step is told
+    assert "fp16" not in printed
+    opened = Bundle.open(shipped.folder)
+    assert opened.manifest.int8 is not None
+    assert not (shipped.folder / "int8.onnx").exists()
+
+
+def _no_folder(folder: Path) -> None:
+    pass
+
+
+def _file(folder: Path) -> None:
+    folder.write_text("no images")
+
+
+def _empty(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no images")
+
+
+def _corrupt(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_no_folder, "no such folder"),
+        (_file, "a file; calibration needs a folder"),
+        (_empty, "holds no images to calibrate on"),
+        (_corrupt, "none of the 1 images can be read|a.png"),
+    ],
+)
+def test_calibration_folders_that_hold_nothing(
+    make: object,
+    message: str,
+    shipped_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert callable(make)
+    checkpoint = Path(shutil.copy(shipped_checkpoint, tmp_path / "net.pth"))
+    folder = tmp_path / "photos"
+    make(folder)
+    before = sorted(tmp_path.iterdir())
+    assert main([str(checkpoint), "--calibration", str(folder)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert any(each in captured.err for each in message.split("|")), captured.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("text", ["int8", "int8=", "int8=x", "fp64=40", "int8=-3", "fp32=50"])
+def test_budgets_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["net.pth", "--min-psnr", text])
+    assert caught.value.code == 2
+    assert f"{text!r} is not PRECISION=DB" in capsys.readouterr().err

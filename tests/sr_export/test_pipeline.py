@@ -1,0 +1,92 @@
+"""From content to files: what fails is tried otherwise, and what never holds is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sr_deploy.bundle.manifest import Manifest
+from sr_deploy.errors import CheckpointError
+from sr_export import pipeline
+from sr_export.checkpoint import load
+from sr_export.models.network import Network
+from sr_export.options import Options
+from tests.sr_export.networks import Convolutions, Windowed, network
+
+
+def _build(found: Network, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """Run the pipeline on a network, as if a checkpoint had given it."""
+    (folder / "x.pth").touch()
+    monkeypatch.setattr(load, "read", lambda *_, **__: None)
+    monkeypatch.setattr(pipeline, "_network", lambda *_: ("weights", found))
+    torch.manual_seed(0)
+    options = Options(checkpoint=str(folder / "x.pth"), name="x", precisions=("fp32",))
+    return pipeline.build(options, folder, lambda _: None)
+
+
+def test_gray_networks_get_gray_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = _build(network(Convolutions(1), channels=1), tmp_path, monkeypatch)
+    assert [each.pixel_format for each in written.variants] == ["gray8", "gray16"]
+    assert [each.file for each in written.variants] == ["fp32.onnx", "fp32-gray16.onnx"]
+
+
+def test_windows_are_padded_to_their_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = _build(network(Windowed(), scale=1, grid=4), tmp_path, monkeypatch)
+    model = written.model
+    assert (model.multiple_of, model.fixed_batch, model.fixed_size) == (4, 1, None)
+    assert model.halo == 3
+
+
+def test_the_grid_is_found_where_it_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Supposing none, exporting fails or its graph does not hold; the next grid that holds is 8."""
+    written = _build(network(Windowed(), scale=1), tmp_path, monkeypatch)
+    assert written.model.multiple_of in (1, 8)
+    assert max(check.max_error for check in written.checks) < 1e-5
+
+
+class FrozenBySize(nn.Module):
+    """Takes another way for images above 40 pixels: no single graph is right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = Convolutions()
+
+    def forward(self, image: Tensor) -> Tensor:
+        output = self.convolutions(image)
+        return output * 0.5 if image.shape[2] > 40 else output
+
+
+def test_a_branch_on_the_size_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph frozen at one side of the branch must not pass as one for any size."""
+    written = _build(network(FrozenBySize()), tmp_path, monkeypatch)
+    assert written.model.minimum > 40  # the runtime enlarges what is smaller
+    assert min(side for check in written.checks for side in check.shape[2:]) > 40
+
+
+def test_a_network_of_nan_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Convolutions()
+    nn.init.constant_(module.body[0].bias, 1e38)
+    nn.init.constant_(module.body[2].weight, 1e38)
+    with pytest.raises(CheckpointError, match="the network itself gives NaN or infinity"):
+        _build(network(module), tmp_path, monkeypatch)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+class Noisy(Convolutions):
+    """Adds noise that is drawn anew each time, as generators with style do."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        output = super().forward(image)
+        return output + 0.1 * torch.randn_like(output)
+
+
+def test_a_network_that_draws_random_numbers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointError, match="gives two results for one image"):
+        _build(network(Noisy()), tmp_path, monkeypatch)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sr_deploy.bundle import plan_store
+from sr_export import cli
+from sr_export.trt import command
+from tests.sr_export.trt.conftest import Workshop
+
+Open = Callable[[str], Workshop]
+ROOT = Path(__file__).resolve().parents[3]
+
+_TILE = ["--tile", "64x80"]
+
+# The devices that plans are built on have TensorRT, cuda-python, numpy and Pillow.
+_LEAN = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "onnx", "onnxscript", "spandrel", "scipy", "ml_dtypes"}:
+            raise AssertionError(f"imports {name}")
+
+sys.meta_path.insert(0, Blocker())
+import sr_export.cli
+import sr_export.engine.building, sr_export.engine.exam, sr_export.engine.worker
+sr_export.cli._parser()
+"""
+
+
+@pytest.fixture
+def open_command(workshop: Open, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Makes a machine on which the command works, without another process."""
+
+    def opened(version: str) -> Workshop:
+        shop = workshop(version)
+
+        class Worker:
+            def __init__(self, report: Any) -> None:
+                pass
+
+            def __enter__(self) -> Any:
+                return shop.worker
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+        monkeypatch.setattr(command, "Worker", Worker)
+        return shop
+
+    return opened
+
+
+def run(shop: Workshop, *options: str) -> int:
+    return cli.main([str(shop.bundle.folder), "--engine", *options])
+
+
+def built(shop: Workshop) -> list[str]:
+    folder = shop.bundle.folder / plan_store.FOLDER
+    return sorted(path.name.split("-Fake")[0] for path in folder.glob("*.plan"))
+
+
+def test_fp16_and_int8_are_built_by_default(
+    open_command: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = open_command("10.3.0")
+
+    assert run(shop, *_TILE) == 0
+
+    assert built(shop) == ["fp16-1x64x80", "int8-1x64x80"]
+    said = capsys.readouterr().out
+    assert "fp16 for 1x64x80, TensorRT 10.3.0" in said
+    assert "dB beside FP32 in onnxruntime on a CPU" in said
+
+
+def test_what_is_named_is_built_in_any_range(open_command: Open) -> None:
+    shop = open_command("8.6.0")
+
+    assert run(shop, "fp32", "--range", "1x32x32", "1x64x64", "2x96x128") == 0
+
+    assert built(shop) == ["fp32-2x96x128"]
+
+
+def test_where_a_precision_cannot_be_had_fp32_is_built_and_the_command_fails(
+    open_command: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = open_command("10.3.0")
+    shop.tensorrt.faults = ["black", "black"]
+
+    assert run(shop, "fp16", *_TILE) == 1
+
+    assert built(shop) == ["fp32-1x64x80"]
+    said = capsys.readouterr()
+    assert "thrown away, as exported: the images are of one colour" in said.out
+    assert "no plan of fp16: as exported:" in said.err
+    assert "one of FP32 was built in its place" in said.err
+
+
+def test_where_nothing_can_be_had_nothing_is_promised(
+    open_command: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = open_command("10.3.0")
+    shop.tensorrt.faults = ["black"] * 3
+
+    assert run(shop, "fp16", *_TILE) == 1
+
+    assert built(shop) == []
+    said = capsys.readouterr().err
+    assert "in its place" not in said
+    assert "fp32: as exported" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--format", "nv12"], "plans are built for frames of rgb24, gray8, rgb48, gray16"),
+        (["--format", "rgb99"], "not of rgb99"),
+        (["int8", "--format", "rgb48"], "has no int8 for frames of rgb48; it has fp32"),
+        (["--device", "7"], "cudaErrorInvalidDevice"),
+    ],
+)
+def test_what_cannot_be_built_is_said_in_one_line(
+    open_command: Open, capsys: pytest.CaptureFixture[str], options: list[str], text: str
+) -> None:
+    shop = open_command("10.3.0")
+
+    assert run(shop, *options) == 1
+
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--frame", "1080"],
+        ["--frame", "0x5"],
+        ["--tile", "axb"],
+        ["--range", "64x64", "64x64", "64x64"],
+        ["--batch", "0"],
+        ["--level", "6"],
+        ["--workspace", "much"],
+        ["--reach", "world"],
+    ],
+)
+def test_wrong_usage_exits_with_2(exported: Path, option: list[str]) -> None:
+    with pytest.raises(SystemExit) as found:
+        cli.main([str(exported), "--engine", *option])
+    assert found.value.code == 2
+
+
+def test_a_checkpoint_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tmp_path / "net.pth"
+    checkpoint.write_bytes(b"")
+    assert cli.main([str(checkpoint), "--engine"]) == 1
+    assert "not a bundle" in capsys.readouterr().err
+
+
+def test_nothing_but_numpy_and_pillow_is_needed() -> None:
+    done = subprocess.run([sys.executable, "-c", _LEAN], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
