@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BUNDLES ?= out/compact_x2.srd
 
-.PHONY: demo test setup gpu-check
+.PHONY: demo test lint docs minimal lowest setup gpu-check
 
-demo test setup:
-	$(PYTHON) dev.py $@
+demo test lint docs minimal lowest setup:
+	$(PYTHON) dev.py $@ $(ARGS)
 
-# ARGS="--python /opt/trt/bin/python --minutes 10", for example; see benchmarks/gpu_check.
+# For example ARGS="--python /opt/trt/bin/python --minutes 10"; see benchmarks/gpu_check.
 gpu-check:
 	$(PYTHON) dev.py gpu-check $(BUNDLES) $(ARGS)

@@ -45,3 +45,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _gpus() -> bool:
     return Path("/dev/nvidiactl").exists()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run fast tests first, so that most mistakes show within the first minutes."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

@@ -1,0 +1,72 @@
+"""What pyproject.toml promises: versions, extras, what the wheel holds."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return found
+
+
+def _pins(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    pins = [line.partition(";")[0].strip() for line in lines if not line.startswith("#")]
+    return {key.lower(): version for key, _, version in (pin.partition("==") for pin in pins)}
+
+
+def _requirements(pyproject: dict[str, Any]) -> list[str]:
+    """Return the requirements of an installation for development, without our own extras."""
+    project, groups = pyproject["project"], pyproject["dependency-groups"]
+    extras = project["optional-dependencies"]
+    return [
+        *project["dependencies"],
+        *groups["test"],
+        *(each for name in ("cpu", "export", "video") for each in extras[name]),
+    ]
+
+
+def test_the_lowest_versions_are_the_lower_bounds(pyproject: dict[str, Any]) -> None:
+    bounds = {}
+    for requirement in _requirements(pyproject):
+        parts = re.fullmatch(r"([\w-]+)>=([\d.]+)(,<[\d.]+)?", requirement)
+        assert parts is not None, f"{requirement}: needs a lower bound"
+        bounds[parts[1].lower()] = parts[2]
+    bounds.pop("torch")
+    lowest = _pins("constraints-lowest.txt")
+    assert set(lowest) == set(bounds)
+    for name, version in bounds.items():
+        assert (lowest[name] + ".").startswith(version + "."), name
+
+
+def test_every_dependency_is_pinned(pyproject: dict[str, Any]) -> None:
+    names = {re.split("[><=]", each)[0].lower() for each in _requirements(pyproject)}
+    assert names <= set(_pins("constraints.txt"))
+
+
+def test_the_wheel_holds_the_three_packages_only(pyproject: dict[str, Any]) -> None:
+    packages = pyproject["tool"]["scikit-build"]["wheel"]["packages"]
+    assert {Path(each).name for each in packages} == {"sr_deploy", "sr_export", "sr_bench"}
+
+
+def test_every_extra_that_a_message_names_exists(pyproject: dict[str, Any]) -> None:
+    extras = set(pyproject["project"]["optional-dependencies"])
+    for folder in ("sr_deploy", "export/sr_export", "benchmarks/sr_bench"):
+        for path in (ROOT / folder).rglob("*.py"):
+            named = re.findall(r"sr-deploy\[([\w,]+)\]", path.read_text(encoding="utf-8"))
+            for extra in (name for each in named for name in each.split(",")):
+                assert extra in extras, f"{path}: {extra}"
