@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from examples.training.recipes import Plan
-    from sr_export.quantize.qat_record import Trained
+    from sr_export.checkpoint.int8_record import Trained
 
 WARMUP_STEPS = 200
 CHARBONNIER_TIP = 1e-3

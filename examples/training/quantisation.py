@@ -23,9 +23,9 @@ from torch.overrides import TorchFunctionMode
 from sr_deploy.cli import console
 from sr_deploy.errors import InvalidInputError
 from sr_export import pipeline
+from sr_export.checkpoint.int8_record import KEY, LEVELS, Trained, read, record
 from sr_export.quantize.centered_input import GREY
-from sr_export.quantize.placement import LEVELS, OUTPUT_AXIS, scale_of
-from sr_export.quantize.qat_record import KEY, Trained, read, record
+from sr_export.quantize.placement import OUTPUT_AXIS, scale_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

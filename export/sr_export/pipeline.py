@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from sr_deploy.errors import CheckpointError, ExportError
-from sr_export import photos
+from sr_export import generator_export, photos
 from sr_export.bundle_writer import Exported, write
 from sr_export.checkpoint import load, state_dict
 from sr_export.graph import foreign_onnx, padding, to_onnx, verify
 from sr_export.graph.onnx_runner import OnnxRunner
-from sr_export.models import custom, generators, latent, network
+from sr_export.models import custom, generators, network
 from sr_export.models.ranges import Ranges, guess
 from sr_export.options import Options
 from sr_export.quantize import qat
@@ -53,10 +53,16 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
         Path(options.checkpoint), ema=options.ema, key=options.key, trust=options.trust
     )
     if isinstance(content, load.Weights):
-        generator = generators.find(content.tensors, options)
+        generator = generators.find(
+            content.tensors,
+            architecture=options.architecture,
+            arch_file=options.arch_file,
+            latent=options.latent,
+            ranges=options.ranges,
+        )
         if generator is not None:
             taken = "; ".join(each for each in (content.taken, generator.how) if each)
-            return latent.build(generator, options, taken, folder, report)
+            return generator_export.build(generator, options, taken, folder, report)
     if isinstance(content, load.Onnx):
         taken = "the whole file"
         exported = _convert_foreign(foreign_onnx.read(content.path), options, report)

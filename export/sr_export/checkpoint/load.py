@@ -13,13 +13,12 @@ import safetensors.torch
 import torch
 
 from sr_deploy.errors import CheckpointError, SrDeployError
-from sr_export.checkpoint import file_kind, state_dict, unpickle, weight_norm
-from sr_export.quantize import qat_record as trained
+from sr_export.checkpoint import file_kind, int8_record, state_dict, unpickle, weight_norm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sr_export.quantize.qat_record import Trained
+    from sr_export.checkpoint.int8_record import Trained
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ def read(path: Path, *, ema: bool = True, key: str | None = None, trust: bool = 
         taken, tensors = state_dict.select(content, ema=ema, key=key)
         _check_size(tensors, path.stat().st_size)
         plain = weight_norm.fold({name: _plain(name, each) for name, each in tensors.items()})
-        found = trained.read(content, plain)
-        return Weights(trained.on_levels(plain, found), taken, found)
+        found = int8_record.read(content, plain)
+        return Weights(int8_record.on_levels(plain, found), taken, found)
     except SrDeployError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

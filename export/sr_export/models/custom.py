@@ -12,8 +12,8 @@ from torch import nn
 
 from sr_deploy.errors import CheckpointError, NotFoundError
 from sr_export.checkpoint.weight_norm import unnormalise
-from sr_export.graph.rewrite import rewrite
 from sr_export.models.network import Network, window_sizes
+from sr_export.models.rewrite import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

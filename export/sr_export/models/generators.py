@@ -19,8 +19,6 @@ from sr_export.models.ranges import UNIT, Ranges
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sr_export.options import Options
-
 _USUAL = {"activation": "relu", "final": "tanh"}
 _CHOICES = {"activation": ("relu", "leaky0.2"), "final": latent_network.FINAL}
 # Images to see a generator's range by.
@@ -50,18 +48,25 @@ class Generator:
         return sum(each.numel() for each in self.module.parameters())
 
 
-def find(tensors: dict[str, Tensor], options: Options) -> Generator | None:
+def find(
+    tensors: dict[str, Tensor],
+    *,
+    architecture: str | None = None,
+    arch_file: tuple[str, ...] = (),
+    latent: int | None = None,
+    ranges: Ranges | None = None,
+) -> Generator | None:
     """Return the generator that weights are of; None: they are of a network that takes images.
 
     Raises:
         CheckpointError: they are not of the generator that the user names.
         InvalidInputError: an option does not fit a generator.
     """
-    if options.arch_file:
-        return None if options.latent is None else _own(tensors, options, options.latent)
-    if options.latent is not None:
+    if arch_file:
+        return None if latent is None else _own(tensors, arch_file, ranges, latent)
+    if latent is not None:
         raise InvalidInputError("--latent goes with --arch-file FILE.py:CLASS")
-    name, _, pairs = (options.architecture or "").partition(" ")
+    name, _, pairs = (architecture or "").partition(" ")
     if name not in ("", latent_network.NAME):
         return None
     given = _checked(arguments(latent_network.NAME, pairs.split()))
@@ -74,8 +79,8 @@ def find(tensors: dict[str, Tensor], options: Options) -> Generator | None:
         return None
     untold = ", ".join(f"{key}={value}" for key, value in taken.items() if key not in given)
     how = f"weights do not tell activations, so the usual were taken: {untold}" if untold else ""
-    ranges = Ranges(output=SIGNED if taken["final"] == "tanh" else UNIT)
-    return _made(module, latent_network.NAME, size, options.ranges or ranges, how)
+    usual = Ranges(output=SIGNED if taken["final"] == "tanh" else UNIT)
+    return _made(module, latent_network.NAME, size, ranges or usual, how)
 
 
 def _checked(given: dict[str, str]) -> dict[str, str]:
@@ -92,9 +97,11 @@ def _checked(given: dict[str, str]) -> dict[str, str]:
     return given
 
 
-def _own(tensors: dict[str, Tensor], options: Options, size: int) -> Generator:
+def _own(
+    tensors: dict[str, Tensor], arch_file: tuple[str, ...], ranges: Ranges | None, size: int
+) -> Generator:
     """Return the generator that a class of the user's own makes."""
-    source, *pairs = options.arch_file
+    source, *pairs = arch_file
     path, _, name = source.rpartition(":")
     given = arguments(name, pairs)
     own = custom.loaded(Path(path), name, state_dict.strippings(tensors), given)
@@ -105,8 +112,8 @@ def _own(tensors: dict[str, Tensor], options: Options, size: int) -> Generator:
         except custom.FAILURES as error:
             failure = failure or " ".join(str(error).split())[:200]
             continue
-        ranges = options.ranges or Ranges(output=SIGNED if float(images.min()) < 0 else UNIT)
-        return _made(module, name, size, ranges)
+        usual = Ranges(output=SIGNED if float(images.min()) < 0 else UNIT)
+        return _made(module, name, size, ranges or usual)
     raise CheckpointError(f"{name}: makes no images of {size} random numbers: {failure}")
 
 

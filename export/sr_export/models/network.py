@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 from sr_deploy.errors import CheckpointError, InvalidInputError
-from sr_export.graph.rewrite import rewrite
 from sr_export.models import MismatchError, PlainArch, Translator, find, latent_network, unknown
 from sr_export.models.ranges import Ranges
 from sr_export.models.registry import registry  # first, since it sees to spandrel's import
+from sr_export.models.rewrite import rewrite
 
 from spandrel import ImageModelDescriptor  # isort: skip
 

@@ -14,7 +14,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 from sr_export.graph import onnx_graph
-from sr_export.quantize.placement import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 
 GREY = np.float32(128 / 255)
 """What is taken away from the image."""
-_LEVEL = np.float32(np.float16(1 / 255))
-# A little less than the last level, so that rounding up to half precision does not pass it.
-THRESHOLD = float(LEVELS * _LEVEL) * (1 - 1e-6)
-"""Where a centred image is clipped: nowhere, but at its last level."""
 
 
 def centred(

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from sr_export.checkpoint.int8_record import LEVELS, SMALLEST_SCALE
 from sr_export.graph import onnx_graph
 
 if TYPE_CHECKING:
@@ -22,13 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LEVELS = 127  # symmetric: -128 is not used
 # The first opset in which scales may be half; it changed nothing else of what we write.
 _OPSET = 19
 # Which axis of the weights is that of the output channels.
 OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
-# Half precision's smallest normal number; below it, runtimes take a scale for zero.
-SMALLEST_SCALE = 2.0**-14
 # A grouped convolution with fewer channels a group has too few products for INT8 to pay.
 _LEAST_GROUP = 4
 

@@ -10,10 +10,10 @@ import torch
 from onnx import numpy_helper
 
 from sr_deploy.errors import CheckpointError
+from sr_export.checkpoint.int8_record import KEY, SMALLEST_SCALE, Trained
 from sr_export.graph import onnx_graph
 from sr_export.quantize import centered_input, placement
-from sr_export.quantize.placement import SMALLEST_SCALE, Fitted
-from sr_export.quantize.qat_record import KEY, Trained
+from sr_export.quantize.placement import Fitted
 from sr_export.quantize.quantizer import Quantiser
 
 if TYPE_CHECKING:

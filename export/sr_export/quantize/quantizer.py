@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from sr_export.checkpoint.int8_record import IMAGE_THRESHOLD
 from sr_export.quantize import centered_input, placement
 from sr_export.quantize.calibration_cache import statistics
 from sr_export.quantize.concat_scales import shared
@@ -64,7 +65,7 @@ class Quantiser:
         _, self._histograms = statistics(self.model, inputs, tiles, report)
         thresholds = {name: each.threshold(method) for name, each in self._histograms.items()}
         self.thresholds = shared(self.model, thresholds)
-        self.thresholds |= dict.fromkeys(self.images, centered_input.THRESHOLD)
+        self.thresholds |= dict.fromkeys(self.images, IMAGE_THRESHOLD)
 
     @cached_property
     def fitted(self) -> Mapping[str, Fitted]:

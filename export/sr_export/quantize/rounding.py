@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import numpy_helper
 
+from sr_export.checkpoint.int8_record import LEVELS
 from sr_export.graph import onnx_graph
 from sr_export.quantize.layerwise import Stages
-from sr_export.quantize.placement import LEVELS, Fitted, scale_of, weight_scales
+from sr_export.quantize.placement import Fitted, scale_of, weight_scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -19,11 +19,11 @@ from examples.training.networks import Compact, RrdbNet, SrResNet
 from sr_deploy.bundle.manifest import Manifest
 from sr_deploy.errors import InvalidInputError
 from sr_export import photos, pipeline
+from sr_export.checkpoint.int8_record import Trained
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.models.ranges import Ranges
 from sr_export.options import Options
 from sr_export.quantize import acceptance, placement, variants
-from sr_export.quantize.qat_record import Trained
 from tests.examples.training.plans import plan
 
 if TYPE_CHECKING:

@@ -12,15 +12,14 @@ from architectures.translators import UNet
 from sr_deploy.errors import CheckpointError, InvalidInputError
 from sr_export.models.generators import Generator, find
 from sr_export.models.ranges import Ranges
-from sr_export.options import Options
 from tests.sr_export.generators import Dcgan, Discriminator, NestedDcgan, Repeating, trained
 from tests.sr_export.networks import Convolutions
 
-_OWN = str(Path(__file__).with_name("generators.py"))
+_OWN = str(Path(__file__).parents[1] / "generators.py")
 
 
 def _found(weights: dict[str, torch.Tensor], **options: object) -> Generator | None:
-    return find(weights, Options(checkpoint="g.pth", name="g", **options))
+    return find(weights, **options)
 
 
 def _images(module: nn.Module, noise: torch.Tensor) -> torch.Tensor:

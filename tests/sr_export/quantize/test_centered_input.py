@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from sr_export import photos
+from sr_export.checkpoint.int8_record import IMAGE_THRESHOLD
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.metrics import psnr
 from sr_export.quantize import centered_input, placement
@@ -64,7 +65,7 @@ def test_others_are_left_alone(net: Net) -> None:
 def test_all_levels_of_a_frame_are_kept() -> None:
     """Quantised and back, every value that a frame can have is the nearest to itself."""
     levels = np.arange(256, dtype=np.float32) / 255 - np.float32(128 / 255)
-    scale = placement.scale_of(np.float32(centered_input.THRESHOLD))
+    scale = placement.scale_of(np.float32(IMAGE_THRESHOLD))
     quantised = np.clip(np.rint(levels / scale), -128, 127)
     np.testing.assert_array_equal(quantised, np.arange(-128, 128))
     np.testing.assert_allclose(quantised * scale, levels, atol=1e-5)

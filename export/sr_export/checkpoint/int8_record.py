@@ -12,15 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from sr_deploy.errors import CheckpointError
-from sr_export.quantize.centered_input import THRESHOLD
-from sr_export.quantize.placement import LEVELS, SMALLEST_SCALE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+LEVELS = 127  # symmetric: -128 is not used
+# Half precision's smallest normal number; below it, runtimes take a scale for zero.
+SMALLEST_SCALE = 2.0**-14
+# The last level of a centered image, whose levels are those of 8-bit frames in half precision; a
+# little less, so that rounding up to half precision does not pass it.
+IMAGE_THRESHOLD = float(LEVELS * np.float32(np.float16(1 / 255))) * (1 - 1e-6)
+"""Where a centered image is clipped: at its last level, which clips nothing."""
 KEY = "int8"
 """Of the record, at the top of a checkpoint."""
 # More than half precision holds, in which all that is not INT8 computes.
@@ -110,10 +116,10 @@ def _entry(name: object, entry: object, tensors: Mapping[str, Tensor]) -> Traine
         raise CheckpointError(
             f"{KEY!r} says of {name!r} that centred is {_shown(centred)}; it is True or False"
         )
-    if centred and threshold < THRESHOLD:
+    if centred and threshold < IMAGE_THRESHOLD:
         raise CheckpointError(
             f"{KEY!r} clips the image, which {name!r} reads, at {threshold:g} from grey; all of "
-            f"its levels need {THRESHOLD:.8g}"
+            f"its levels need {IMAGE_THRESHOLD:.8g}"
         )
     scales = _scales(name, entry["scales"], tensors[name].shape[axis])
     return Trained(float(threshold), axis, scales, centred)

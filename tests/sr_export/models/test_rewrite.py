@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sr_export.graph.onnx_runner import OnnxRunner
-from sr_export.graph.rewrite import rewrite, window_mask
-from sr_export.graph.substitutes import DistinctSorts
 from sr_export.graph.to_onnx import Strategy, export
 from sr_export.models.registry import registry
+from sr_export.models.rewrite import rewrite, window_mask
+from sr_export.models.substitutes import DistinctSorts
 from tests.sr_export.networks import network
 
 assert registry()  # spandrel is imported through it

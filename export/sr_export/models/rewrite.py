@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sr_export.graph.substitutes import AllExperts, DistinctSorts, HueByChoice, MatrixTransforms
+from sr_export.models.substitutes import AllExperts, DistinctSorts, HueByChoice, MatrixTransforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

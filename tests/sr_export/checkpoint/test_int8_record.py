@@ -13,9 +13,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from sr_deploy.errors import CheckpointError
-from sr_export.checkpoint import load
-from sr_export.quantize import centered_input, placement, qat, qat_record
-from sr_export.quantize.qat_record import Trained
+from sr_export.checkpoint import int8_record, load
+from sr_export.checkpoint.int8_record import Trained
+from sr_export.quantize import placement, qat
 from tests.sr_export.quantize.nets import Net
 
 TENSORS = {"conv.weight": torch.rand(8, 3, 3, 3), "conv.bias": torch.rand(8)}
@@ -23,27 +23,27 @@ GOOD = {"threshold": 1.0, "axis": 0, "scales": torch.full((8,), 2.0**-6)}
 
 
 def test_a_checkpoint_without_a_record_has_none() -> None:
-    assert qat_record.read({"params": TENSORS}, TENSORS) == {}
-    assert qat_record.read(list(TENSORS.values()), TENSORS) == {}
+    assert int8_record.read({"params": TENSORS}, TENSORS) == {}
+    assert int8_record.read(list(TENSORS.values()), TENSORS) == {}
 
 
 def test_a_record_comes_back() -> None:
-    record = qat_record.record({"conv.weight": Trained(1.5, 1, torch.full((3,), 2.0**-7), True)})
-    found = qat_record.read({qat_record.KEY: record}, TENSORS)["conv.weight"]
+    record = int8_record.record({"conv.weight": Trained(1.5, 1, torch.full((3,), 2.0**-7), True)})
+    found = int8_record.read({int8_record.KEY: record}, TENSORS)["conv.weight"]
     assert (found.threshold, found.axis, found.scales.tolist()) == (1.5, 1, 3 * [2.0**-7])
     assert found.centred
     assert found.broadcast(4).shape == (1, 3, 1, 1)
 
 
 def test_a_record_need_not_say_that_it_is_not_of_the_image() -> None:
-    assert not qat_record.read({qat_record.KEY: {"conv.weight": GOOD}}, TENSORS)[
+    assert not int8_record.read({int8_record.KEY: {"conv.weight": GOOD}}, TENSORS)[
         "conv.weight"
     ].centred
 
 
 def test_scales_are_as_half_precision_has_them() -> None:
     record = {"conv.weight": GOOD | {"scales": torch.full((8,), 0.01)}}
-    found = qat_record.read({qat_record.KEY: record}, TENSORS)["conv.weight"].scales
+    found = int8_record.read({int8_record.KEY: record}, TENSORS)["conv.weight"].scales
     assert torch.equal(found, found.half().float())
     assert (found - 0.01).abs().max() < 1e-5
 
@@ -80,13 +80,13 @@ def test_scales_are_as_half_precision_has_them() -> None:
 )
 def test_a_record_that_does_not_fit_is_refused(record: Any, text: str) -> None:
     with pytest.raises(CheckpointError, match=text) as caught:
-        qat_record.read({qat_record.KEY: record}, TENSORS)
+        int8_record.read({int8_record.KEY: record}, TENSORS)
     assert len(str(caught.value)) < 300
 
 
 def test_a_checkpoint_is_read_with_its_weights_on_their_levels(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
-    torch.save({"params": TENSORS, qat_record.KEY: {"conv.weight": GOOD}}, path)
+    torch.save({"params": TENSORS, int8_record.KEY: {"conv.weight": GOOD}}, path)
     content = load.read(path)
     assert isinstance(content, load.Weights)
     assert content.trained.keys() == {"conv.weight"}
@@ -142,11 +142,11 @@ def test_a_layer_that_cannot_compute_in_int8_is_refused() -> None:
 def test_the_image_around_grey_is_that_of_the_graph() -> None:
     model = Net().conv(8).prelu().conv(3).model()
     first, second = _weights(model)
-    found = replace(_as_is(model, first, centered_input.THRESHOLD), centred=True)
+    found = replace(_as_is(model, first, int8_record.IMAGE_THRESHOLD), centred=True)
     placed = qat.placed(model, _weights(model), {first: found})
     assert placed.model.graph.node[0].op_type == "Sub"
     assert placed.thresholds.keys() == {placed.layers[0].input} == {"conv_0_image_padded"}
-    elsewhere = replace(_as_is(model, second, centered_input.THRESHOLD), centred=True)
+    elsewhere = replace(_as_is(model, second, int8_record.IMAGE_THRESHOLD), centred=True)
     with pytest.raises(CheckpointError, match="which in the exported graph is not the image"):
         qat.placed(model, _weights(model), {second: elsewhere})
 
