@@ -10,10 +10,11 @@ import numpy as np
 from sr_deploy.backends.cuda import device_array
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.errors import InvalidInputError
+from sr_deploy.machine import parse_bytes
 from sr_deploy.runtime.frame import FrameRunner, checked_tile
 from sr_deploy.runtime.generator import ImageGenerator
 from sr_deploy.runtime.lanes import closed
-from sr_deploy.runtime.memory import Budget, parse
+from sr_deploy.runtime.memory import Budget
 from sr_deploy.runtime.selection import pixel_format
 from sr_deploy.runtime.session import EngineOptions, Session
 from sr_deploy.runtime.stream import FlowOptions, FrameStream, async_results, results
@@ -118,7 +119,7 @@ class Engine:
         lanes = lanes if lanes is None else _at_least_1("lanes", lanes)
         if build not in ("auto", "never"):
             raise InvalidInputError(f"build must be auto or never, found {build!r}")
-        limit = None if memory is None else parse(memory)
+        limit = None if memory is None else parse_bytes(memory)
         wish = EngineOptions(
             backend, precision, device, threads, lanes, limit, build, tuning, streaming
         )

@@ -1,15 +1,20 @@
-"""What this machine really offers: processors and memory as the container's limits leave them.
+"""Processors and memory of this machine, within the container's limits, and sizes as text.
 
-Linux says it in files (all read below `root`, so that tests can bring their own); other systems
-say less, and what they do not say is estimated low.
+Linux reports them in files, which are read below `root` (tests bring their own). Other systems
+report less; missing values are estimated low.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sr_deploy.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +34,15 @@ _FEATURES = (
     "i8mm",
 )
 UNKNOWN_MEMORY = 4 << 30
-"""What is taken to be free where the system does not say."""
+"""Assumed free memory where the system does not report it."""
+_STATM = Path("/proc/self/statm")
+_UNKNOWN_RESIDENT = 256 << 20
+"""Assumed resident memory where the system does not report it: Python with a backend and a network
+of a few megabytes."""
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?B)?|B)?", re.IGNORECASE)
+_UNITS = "KMGT"
+# malloc_trim exists in glibc only.
+_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def cores(root: Path = ROOT) -> int:
@@ -102,6 +115,58 @@ def free_memory(root: Path = ROOT) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, ValueError, OSError):
         return UNKNOWN_MEMORY
+
+
+def resident_memory() -> int:
+    """Return the resident memory of this process in bytes."""
+    try:
+        pages = int(_STATM.read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return _UNKNOWN_RESIDENT
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def trim_heap() -> None:
+    """Return freed memory that the allocator still caches to the system.
+
+    After large allocations glibc caches up to half the size of a decoded photo. Other C libraries
+    have no such call; those of macOS and Windows return large blocks by themselves.
+    """
+    if _MALLOC_TRIM is not None:
+        _MALLOC_TRIM(0)
+
+
+def parse_bytes(size: str | int) -> int:
+    """Return a size in bytes.
+
+    Args:
+        size: Bytes, or text like "512MiB", "2G" (both powers of 1024) or "1.5GB" (powers of 1000).
+
+    Raises:
+        InvalidInputError: `size` is not a size, or below 1 byte.
+    """
+    match = _SIZE.fullmatch(str(size).strip())
+    if match is None or isinstance(size, bool):
+        raise InvalidInputError(
+            f"{size!r} is not a memory size; write bytes, or a number with K, M, G or T "
+            '(powers of 1024; also KiB, MiB, ...) or KB, MB, GB, TB (powers of 1000): "2GiB"'
+        )
+    number, unit, ending = match.groups()
+    base = 1000 if ending and len(ending) == 1 else 1024
+    value = int(float(number) * (base ** (1 + _UNITS.index(unit.upper())) if unit else 1))
+    if value < 1:
+        raise InvalidInputError(f"a memory size must be at least 1 byte, found {size!r}")
+    return value
+
+
+def format_bytes(size: int) -> str:
+    """Return a size for people, which `parse_bytes` reads back: "1.2 GiB"."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
 
 
 def _group_memory(root: Path) -> Iterator[int]:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy import Engine
+from sr_deploy import Engine, machine
 from sr_deploy.backends.cuda import driver
 from sr_deploy.bundle.bundle import Bundle
-from sr_deploy.runtime import memory
 from sr_export import photos
 from sr_export.trt.plan_validation import places
 
@@ -105,7 +104,7 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
             wrong += first.setdefault(size, checksum) != checksum
             frames += 1
             if now > third:
-                marks.append((driver.memory(0)[0], memory.resident()))
+                marks.append((driver.memory(0)[0], machine.resident_memory()))
     lost = max(0, marks[0][0] - min(free for free, _ in marks)) if marks else 0
     grown = max(0, max(held for _, held in marks) - marks[0][1]) if marks else 0
     return {

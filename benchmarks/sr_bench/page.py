@@ -8,7 +8,7 @@ from sr_bench import charts, drawing, quality_tables, speed_tables, speed_words
 from sr_bench.facts import size_text
 from sr_bench.scores import QualityRecord
 from sr_bench.work import share
-from sr_deploy.runtime import memory
+from sr_deploy import machine
 from sr_export.report.comparison import comparisons
 from sr_export.report.markup import Markup, join, tag
 from sr_export.report.page import document
@@ -144,7 +144,7 @@ def _cells(bout: Bout, row: Row, series: Series) -> dict[str, str]:
         "99 of 100": f"{row.upscale.percentile(99):.2f} ms",
         "Frames/s": f"{bout.batch * row.upscale.rate():.1f}",
         "Of its ceiling": _NOTHING if reached is None else f"{100 * reached.value:.0f} %",
-        "Memory": _NOTHING if row.peak_memory is None else memory.words(row.peak_memory),
+        "Memory": _NOTHING if row.peak_memory is None else machine.format_bytes(row.peak_memory),
         "Start": _NOTHING if row.start_seconds is None else f"{row.start_seconds:.1f} s",
         "Against FP32": speed_tables.fidelity(row.fidelity),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sr_bench import noise, speed_words, work
 from sr_bench.facts import size_text
 from sr_bench.table import Table
-from sr_deploy.runtime import memory
+from sr_deploy import machine
 
 if TYPE_CHECKING:
     from sr_bench.facts import Size
@@ -91,7 +91,7 @@ def _costs(rows: Rows, series: Series) -> Table:
             name(row),
             NOTHING if row.start_seconds is None else f"{row.start_seconds:.1f} s",
             NOTHING if row.first_ms is None else f"{row.first_ms:.0f} ms",
-            *(NOTHING if each is None else memory.words(each) for each in _memories(row)),
+            *(NOTHING if each is None else machine.format_bytes(each) for each in _memories(row)),
             _energy(row),
             share_text(bout, row, series),
             fidelity(row.fidelity),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sr_bench import engine_runner, forms, noise
 from sr_bench.facts import size_text
 from sr_bench.table import Table
-from sr_deploy import machine
+from sr_deploy import backends, machine
 from sr_deploy.bundle import tuning
 from sr_deploy.bundle.tuning import NAME, Tuning, TuningEntry
 from sr_deploy.engine import Engine
@@ -139,7 +139,8 @@ def keep(bundle: Bundle, found: Search) -> None:
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         gains={name: round(gain, 3) for name, gain in found.gains.items()},
     )
-    tuning.keep(bundle.folder, tuning.key(found.spec.backend, found.spec.precision), entry)
+    backend = backends.name_and_version(found.spec.backend)
+    tuning.keep(bundle.folder, tuning.key(backend, found.spec.precision), entry)
 
 
 def text(found: Search) -> str:

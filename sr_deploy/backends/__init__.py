@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -53,6 +54,15 @@ def _installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # something odd of that name is imported already
         return False
+
+
+def name_and_version(name: str) -> str:
+    """Return a backend's name with the version of its package: "openvino 2025.4.0"."""
+    try:
+        version = importlib.metadata.version(REGISTRY[name].package)
+    except (KeyError, importlib.metadata.PackageNotFoundError):
+        version = "of an unknown version"
+    return f"{name} {version}"
 
 
 def candidates(name: str, device: str | None = None) -> Iterator[Backend]:

@@ -8,23 +8,18 @@ are not looked at.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import logging
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from sr_deploy import backends, machine
+from sr_deploy import machine
 from sr_deploy.bundle import schema as strict
 from sr_deploy.errors import BundleError
 from sr_deploy.files import atomic_file
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from sr_deploy.tiling.limits import TileLimits
-    from sr_deploy.tiling.planner import TilePlan
 
 SCHEMA = 1
 NAME = "tuning.json"
@@ -60,31 +55,6 @@ class Tuning:
             if value is not None and not 1 <= value <= most:
                 raise BundleError(f"{name} must be from 1 to {most}, found {value}")
 
-    def plan(
-        self,
-        limits: TileLimits,
-        height: int,
-        width: int,
-        allowed: int,
-        tile: tuple[int, int] | None,
-    ) -> TilePlan:
-        """Cut a frame: by the user's tile, else by the tuned one where memory allows that.
-
-        Args:
-            limits: Of the network.
-            height: Of the frame.
-            width: Of the frame.
-            allowed: How many pixels may go through the network at once.
-            tile: The user's; None: the user leaves it to us.
-        """
-        if tile is None and self.tile is not None and math.prod(self.tile) <= allowed:
-            tile = self.tile
-        plan = limits.plan(height, width, allowed, tile)
-        if limits.model.fixed_batch is not None or limits.most is not None:
-            return plan  # the network, or what was built of it, says how many
-        batch = min(self.batch, len(plan), allowed // plan.tile_pixels)
-        return dataclasses.replace(plan, batch=max(1, batch))
-
 
 @dataclass(frozen=True)
 class TuningEntry:
@@ -110,19 +80,15 @@ class TuningRecord:
 
 
 def key(backend: str, precision: str, device: str | None = None) -> str:
-    """Return what an entry is kept under: all that it depends on, in words.
+    """Return the key of an entry: a text with everything that the tuning depends on.
 
     Args:
-        backend: Its name.
-        precision: Of 8-bit frames.
-        device: As the user named it; None: the backend's default.
+        backend: Name and version, see `backends.name_and_version`.
+        precision: Precision of 8-bit frames.
+        device: The device that the user chose; None for the backend's default.
     """
-    try:
-        version = importlib.metadata.version(backends.REGISTRY[backend].package)
-    except (KeyError, importlib.metadata.PackageNotFoundError):
-        version = "of an unknown version"
     place = f"{machine.processor()}, {machine.cores()} cores"
-    return f"{place}; {backend} {version} on {device or 'its default'}; {precision}"
+    return f"{place}; {backend} on {device or 'its default'}; {precision}"
 
 
 def read(folder: Path) -> TuningRecord:
@@ -153,14 +119,11 @@ def keep(folder: Path, name: str, entry: TuningEntry) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def found(folder: Path, backend: str, precision: str, device: str | None = None) -> Tuning:
-    """Return how to run a network here; a record that does not hold is told, and ignored."""
+def find(folder: Path, name: str) -> Tuning:
+    """Return the tuning of a bundle under a key; a damaged record is reported and ignored."""
     try:
-        entries = read(folder).entries
+        entry = read(folder).entries.get(name)
     except (BundleError, OSError) as error:
         _log.warning("%s; going on without it", error)
         return Tuning()
-    if not entries:
-        return Tuning()
-    entry = entries.get(key(backend, precision, device))
     return Tuning() if entry is None else entry.tuning

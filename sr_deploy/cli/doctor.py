@@ -19,7 +19,6 @@ import sr_deploy
 from sr_deploy import backends, machine
 from sr_deploy.backends.cuda import driver
 from sr_deploy.cli import console
-from sr_deploy.runtime import memory
 from sr_deploy.tiling import native
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _ask_tensorrt(_: Any) -> dict[str, str]:
     for index in range(driver.count()):
         device = driver.describe(index)
         capability = ".".join(map(str, device.capability))
-        free, total = map(memory.words, driver.memory(index))
+        free, total = map(machine.format_bytes, driver.memory(index))
         found[f"cuda:{index}"] = (
             f"{device.name}, compute capability {capability}, {free} of {total} free"
         )
@@ -192,7 +191,7 @@ def _lines(found: Diagnosis) -> list[str]:
         f"processor     {found.processor}",
         f"  fast with   {', '.join(found.features) or 'nothing known'}",
         f"  cores       {found.cores} may be used",
-        f"memory        {memory.words(found.free_memory)} free",
+        f"memory        {machine.format_bytes(found.free_memory)} free",
         *(f"GPU           {gpu}" for gpu in found.gpus or ("no NVIDIA GPU",)),
         "",
         "backends, best first",

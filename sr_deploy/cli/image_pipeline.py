@@ -14,9 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from sr_deploy import images
+from sr_deploy import images, machine
 from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
-from sr_deploy.runtime import memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -139,7 +138,7 @@ class Pipeline:
         self._attempt(work, self._measure)
         self._room.take(work.held)
         self._attempt(work, self._load)
-        memory.give_back()
+        machine.trim_heap()
         return work
 
     def _measure(self, work: _Work) -> None:
@@ -155,9 +154,10 @@ class Pipeline:
             dear = work.encoding > before + after
             raise OutOfMemoryError(
                 f"{work.job.source}: {header.width}x{header.height} pixels and the "
-                f"{width}x{height} that they become take {memory.words(needed)} without the "
-                f"network's share; only {memory.words(self._available)} are left of --memory"
-                + f" ({memory.words(work.encoding)} are for encoding it; PNG takes less)"
+                f"{width}x{height} that they become take {machine.format_bytes(needed)} without "
+                f"the network's share; only {machine.format_bytes(self._available)} are left of "
+                "--memory"
+                + f" ({machine.format_bytes(work.encoding)} are for encoding it; PNG takes less)"
                 * dear
             )
         work.held = needed
@@ -176,7 +176,7 @@ class Pipeline:
             self._attempt(work, self._save)
         finally:
             work.picture = None
-            memory.give_back()
+            machine.trim_heap()
             self._room.give_back(work.held)
         return ImageResult(work.job, work.size, work.seconds, work.error)
 

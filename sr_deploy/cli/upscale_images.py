@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from sr_deploy import machine
 from sr_deploy.cli import console, worklist
 from sr_deploy.cli.image_pipeline import Pipeline
 from sr_deploy.errors import InvalidInputError
-from sr_deploy.runtime import memory
 
 if TYPE_CHECKING:
     import argparse
@@ -62,7 +62,7 @@ def _outcomes(engine: Engine, todo: Sequence[WorkItem], quality: int) -> Iterato
     return Pipeline(
         engine,
         scale=engine.spec.scale,
-        available=engine.spec.memory - memory.resident(),
+        available=engine.spec.memory - machine.resident_memory(),
         room=engine.spec.memory // _WAITING_SHARE if len(todo) > 1 else 0,
         quality=quality,
     ).run(todo)

@@ -75,7 +75,7 @@ class FrameRunner:
         handle = device_array.handle(stream)
         frame = device_array.view(image, handle)
         pool = self._networks.pool(pixel_format(self._model.channels, frame.itemsize))
-        self._networks.turn_to(pool, 0)
+        self._networks.activate(pool, 0)
         result = device_array.result(out, frame, self._model, pool.network.device)
         height, width, pixel_bytes = frame.size
         plan = self._plan(pool, height, width, 0, pixel_bytes)
@@ -131,7 +131,7 @@ class FrameRunner:
         held += 0 if np.may_share_memory(taken, frame) else taken.nbytes
         held += 0 if direct else scale**2 * taken.nbytes
         pool = self._networks.pool(pixel_format(self._model.channels, taken.itemsize))
-        self._networks.turn_to(pool, frame.nbytes)
+        self._networks.activate(pool, frame.nbytes)
         plan = self._plan(pool, height, width, held, taken.itemsize * depth)
         result = out if direct else np.empty(shape, taken.dtype)
         source, target = taken.view(np.uint8), result.view(np.uint8)
@@ -142,7 +142,7 @@ class FrameRunner:
     def _whole(self, frame: YuvFrame, held: int) -> TilePlan | None:
         """Return the plan of a frame of YUV in one piece; None where that is too large."""
         pool = self._networks.pool(frame.pixel_format)
-        self._networks.turn_to(pool, frame.samples.nbytes)
+        self._networks.activate(pool, frame.samples.nbytes)
         try:
             plan = self._plan(pool, frame.height, frame.width, held, 2 * frame.samples.itemsize)
         except OutOfMemoryError:
@@ -164,7 +164,7 @@ class FrameRunner:
         if self._most_pixels is not None:
             allowed = min(allowed, self._most_pixels)
         limits = self._limits(pool, height, width)
-        plan = pool.tuning.plan(limits, height, width, allowed, self._tile)
+        plan = limits.plan(height, width, allowed, self._tile, pool.tuning)
         if self._tile is None:
             frame = f"a frame of {width}x{height} pixels"
             budget.require(plan.tile_pixels, footprint, held, tile_bytes, frame)

@@ -15,7 +15,6 @@ from sr_deploy.bundle.manifest import YuvFormat
 from sr_deploy.errors import BackendError, BundleError, InvalidInputError, OutOfMemoryError
 from sr_deploy.runtime import selection
 from sr_deploy.runtime.lanes import LanePool, closed
-from sr_deploy.runtime.memory import give_back, resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -78,7 +77,7 @@ class Session:
         self._current: LanePool | None = None
         self.held = self._least = self.threads = 0
         self._start(first)
-        self.held = self._least = resident()  # now the backend's own libraries are there, too
+        self.held = self._least = machine.resident_memory()  # with the backend's own libraries
 
     def pool(self, frames: PixelFormat) -> LanePool:
         """Return the network for a pixel format, loading it when it is first needed.
@@ -90,9 +89,9 @@ class Session:
             if self.closed:
                 raise closed()
             if frames not in self._pools:
-                before = resident()
+                before = machine.resident_memory()
                 self._pools[frames] = self._loaded(frames)
-                self._least += max(0, resident() - before)
+                self._least += max(0, machine.resident_memory() - before)
                 self.held = max(self.held, self._least)
             return self._pools[frames]
 
@@ -104,7 +103,7 @@ class Session:
             return False
         return True
 
-    def turn_to(self, pool: LanePool, frame: int) -> None:
+    def activate(self, pool: LanePool, frame: int) -> None:
         """Have the other networks give back what they keep, and see what that leaves.
 
         The memory budget is for one network at a time. What others keep nevertheless (code that was
@@ -121,8 +120,8 @@ class Session:
         for other in others:
             other.release()
         if others:
-            give_back()
-            self.held = max(self._least, resident() - frame)
+            machine.trim_heap()
+            self.held = max(self._least, machine.resident_memory() - frame)
         self._current = pool
 
     def close(self) -> None:
@@ -190,7 +189,8 @@ class Session:
         if self._wish.tuning is not None:
             return self._wish.tuning
         folder, device = self._bundle.folder, self._wish.device
-        found = tuning.found(folder, self.backend.name, variant.precision, device)
+        backend = backends.name_and_version(self.backend.name)
+        found = tuning.find(folder, tuning.key(backend, variant.precision, device))
         # Frames of YUV go through whole, and the tile was found with others.
         return replace(found, tile=None) if frames in get_args(YuvFormat) else found
 

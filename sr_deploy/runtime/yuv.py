@@ -22,12 +22,20 @@ if TYPE_CHECKING:
 
 Matrix = Literal["bt601", "bt709", "bt2020"]
 
-# What red and blue contribute to luma (ITU-T H.273, table 4).
-_WEIGHTS: dict[Matrix, tuple[float, float]] = {
-    "bt601": (0.299, 0.114),
-    "bt709": (0.2126, 0.0722),
-    "bt2020": (0.2627, 0.0593),
+LUMA_WEIGHTS = {
+    1: (0.2126, 0.0722),  # BT.709
+    4: (0.30, 0.11),  # FCC
+    5: (0.299, 0.114),  # BT.470 B/G, the same as BT.601
+    6: (0.299, 0.114),  # SMPTE 170M, the same as BT.601
+    7: (0.212, 0.087),  # SMPTE 240M
+    9: (0.2627, 0.0593),  # BT.2020, non-constant luminance
+    10: (0.2627, 0.0593),  # BT.2020, constant luminance
 }
+"""Weights of red and blue in luma (Kr and Kb) by the matrix number of ITU-T H.273.
+
+BT.2020 with constant luminance differs in luma alone, by little. Converting both ways with the
+same matrix, nothing is lost by using the other one's weights."""
+_NUMBERS: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 _BITS: dict[YuvFormat, int] = {"yuv420p": 8, "nv12": 8, "p010": 10}
 
 
@@ -156,7 +164,7 @@ def coefficients(matrix: Matrix, bits: int, *, full_range: bool) -> NDArray[np.f
         (7, 3), read-only: with the matrices A = [0:3] and B = [3:6] and black = [6],
         rgb = A @ (yuv - black) and yuv = B @ rgb + black, where white is RGB 1.
     """
-    red, blue = _WEIGHTS[matrix]
+    red, blue = LUMA_WEIGHTS[_NUMBERS[matrix]]
     luma = np.array([red, 1 - red - blue, blue])
     unscaled = np.array(
         [

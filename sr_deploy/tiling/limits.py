@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sr_deploy.bundle.tuning import Tuning
 from sr_deploy.tiling import planner
 
 if TYPE_CHECKING:
     from sr_deploy.bundle.manifest import Model
     from sr_deploy.tiling.planner import TilePlan
+
+_UNTUNED = Tuning()
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,12 @@ class TileLimits:
     pixels: int | None = None
 
     def plan(
-        self, height: int, width: int, pixels: int, tile: tuple[int, int] | None = None
+        self,
+        height: int,
+        width: int,
+        pixels: int,
+        tile: tuple[int, int] | None = None,
+        tuning: Tuning = _UNTUNED,
     ) -> TilePlan:
         """Return how a frame is cut.
 
@@ -35,8 +44,19 @@ class TileLimits:
             height: Of the frame.
             width: Of the frame.
             pixels: The most that may go through at once, by the memory of the host.
-            tile: What the user wants.
+            tile: The user's choice of a tile; None for the tuned tile where it fits into memory,
+                else the largest that does.
+            tuning: The tuned tile and batch.
         """
+        if tile is None and tuning.tile is not None and math.prod(tuning.tile) <= pixels:
+            tile = tuning.tile
+        found = self._plan(height, width, pixels, tile)
+        if self.model.fixed_batch is not None or self.most is not None:
+            return found  # the network or its TensorRT plan fixes the batch
+        batch = min(tuning.batch, len(found), pixels // found.tile_pixels)
+        return replace(found, batch=max(1, batch))
+
+    def _plan(self, height: int, width: int, pixels: int, tile: tuple[int, int] | None) -> TilePlan:
         allowed = pixels if self.pixels is None else max(min(pixels, self.pixels), 1)
         if tile is not None:
             return planner.plan(height, width, self.model, None, self._clipped(tile))

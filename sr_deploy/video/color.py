@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sr_deploy.errors import InvalidInputError
+from sr_deploy.runtime.yuv import LUMA_WEIGHTS
 
 if TYPE_CHECKING:
     import av
@@ -19,18 +20,6 @@ RGB, BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, YCGCO, BT2020, BT2020_CL = 0, 1,
 """Matrices, in FFmpeg's numbers."""
 UNKNOWN, LIMITED, FULL = 0, 1, 2
 """Ranges, in FFmpeg's numbers."""
-
-# Kr and Kb of each matrix. BT.2020's constant luminance differs from the other in luma alone, by
-# little; both ways through the same matrix, nothing is lost by taking the one for the other.
-_WEIGHTS = {
-    BT709: (0.2126, 0.0722),
-    FCC: (0.30, 0.11),
-    BT470BG: (0.299, 0.114),
-    SMPTE170M: (0.299, 0.114),
-    SMPTE240M: (0.212, 0.087),
-    BT2020: (0.2627, 0.0593),
-    BT2020_CL: (0.2627, 0.0593),
-}
 
 
 @dataclass(frozen=True)
@@ -103,13 +92,13 @@ class Color:
         """
         if self.matrix == YCGCO:
             return np.array([[1.0, -1, 1], [1, 1, 0], [1, -1, -1]])
-        if self.matrix not in _WEIGHTS:
+        if self.matrix not in LUMA_WEIGHTS:
             raise InvalidInputError(
                 f"the video's colours are in a matrix that is not converted here (number "
                 f"{self.matrix} of ITU-T H.273); convert it first, for example with "
                 "ffmpeg -vf zscale=matrix=bt2020nc"
             )
-        red, blue = _WEIGHTS[self.matrix]
+        red, blue = LUMA_WEIGHTS[self.matrix]
         green = 1 - red - blue
         return np.array(
             [

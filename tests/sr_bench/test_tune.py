@@ -12,7 +12,7 @@ import pytest
 
 from sr_bench import tune
 from sr_bench.tune import Wish
-from sr_deploy import machine
+from sr_deploy import backends, machine
 from sr_deploy.bundle import tuning
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.tuning import Tuning
@@ -91,7 +91,7 @@ def test_what_is_found_is_kept_for_this_device(tiny: Tiny, tmp_path: Path) -> No
     found = _search(tiny, lambda choice: 5.0 if choice.lanes == 4 else 10.0)
     bundle = Bundle(tmp_path, Bundle.open(tiny.bundle).manifest)
     tune.keep(bundle, found)
-    key = tuning.key("onnxruntime", "fp32")
+    key = tuning.key(backends.name_and_version("onnxruntime"), "fp32")
     entry = tuning.read(tmp_path).entries[key]
     assert entry.tuning == Tuning(lanes=4)
     assert entry.size == (640, 480)

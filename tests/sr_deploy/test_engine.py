@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 import sr_deploy
-from sr_deploy import Engine, backends
-from sr_deploy.backends.base import HostNetwork, LoadRequest
+from sr_deploy import Engine, backends, machine
+from sr_deploy.backends.base import Footprint, HostNetwork, LoadRequest
 from sr_deploy.backends.host import HostLane
 from sr_deploy.bundle.tuning import Tuning
 from sr_deploy.errors import (
@@ -27,8 +27,6 @@ from sr_deploy.errors import (
     NotFoundError,
     OutOfMemoryError,
 )
-from sr_deploy.runtime import memory
-from sr_deploy.runtime.memory import Footprint
 from sr_deploy.tiling import planner
 from tests.sr_deploy import networks
 from tests.sr_deploy.oracles import Convolutions, Inference, frame
@@ -261,8 +259,7 @@ def test_memory_decides_the_tile_and_the_frame_still_comes_out(
     repeating: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = image(300, 400, 3)
-    monkeypatch.setattr("sr_deploy.runtime.session.resident", lambda: 0)
-    monkeypatch.setattr(memory, "resident", lambda: 0)
+    monkeypatch.setattr(machine, "resident_memory", lambda: 0)
     footprint = Footprint(0, 1000.0)
     monkeypatch.setattr(
         "sr_deploy.backends.openvino.backend.OpenVinoNetwork.footprint",

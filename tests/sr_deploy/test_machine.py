@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sr_deploy import machine
+from sr_deploy.errors import InvalidInputError
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 CPU = """processor\t: {0}
 model name\t: Some Processor
 physical id\t: 0
@@ -171,3 +173,63 @@ def test_where_nothing_is_known_a_small_machine_is_assumed(
 def test_this_machine_answers() -> None:
     assert 1 <= machine.cores() <= (os.cpu_count() or 1)
     assert machine.free_memory() > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("512MiB", 512 << 20),
+        ("2G", 2 << 30),
+        ("2gib", 2 << 30),
+        ("1.5GB", 1_500_000_000),
+        ("10 kB", 10_000),
+        (" 3K ", 3072),
+        ("1T", 1 << 40),
+        ("4096", 4096),
+        ("4096B", 4096),
+        (4096, 4096),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: Any, size: int) -> None:
+    assert machine.parse_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "much", "2X", "-1G", "1,5G", "G", "2GG", "1e9", True, 1.5e300]
+)
+def test_what_is_no_size_is_refused_with_examples(text: Any) -> None:
+    with pytest.raises(InvalidInputError, match="2GiB"):
+        machine.parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["0", 0, "0.1"])
+def test_a_size_of_nothing_is_refused(text: Any) -> None:
+    with pytest.raises(InvalidInputError, match="at least 1 byte"):
+        machine.parse_bytes(text)
+
+
+@pytest.mark.parametrize("size", [1, 1023, 1024, 5 << 20, 3 << 30, 1 << 42])
+def test_words_can_be_read_back(size: int) -> None:
+    assert machine.parse_bytes(machine.format_bytes(size)) == pytest.approx(size, rel=0.05)
+
+
+def test_what_this_process_holds_grows_with_what_it_takes() -> None:
+    before = machine.resident_memory()
+    taken = np.ones(64 * MIB, np.uint8)
+    # The allocator may give pages back meanwhile, hence a quarter of tolerance.
+    assert machine.resident_memory() - before > 0.75 * taken.nbytes
+
+
+def test_where_the_system_does_not_say_a_process_is_taken_to_hold_something(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "_STATM", tmp_path / "statm")
+    assert machine.resident_memory() == 256 * MIB
+    (tmp_path / "statm").write_text("odd")
+    assert machine.resident_memory() == 256 * MIB
+
+
+def test_giving_back_takes_nothing_that_is_in_use() -> None:
+    kept = [np.full(1000 + each, each % 256, np.uint8) for each in range(1000)]
+    machine.trim_heap()
+    assert all((each == number % 256).all() for number, each in enumerate(kept))

@@ -6,13 +6,13 @@ import argparse
 import re
 from typing import TYPE_CHECKING, get_args
 
+from sr_deploy import machine
 from sr_deploy.backends.host import SAMPLES
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import PixelFormat, Precision, YuvFormat
 from sr_deploy.bundle.plan_record import Reach
 from sr_deploy.cli import console
 from sr_deploy.errors import BackendError, InvalidInputError
-from sr_deploy.runtime import memory
 from sr_deploy.runtime.selection import pixel_format
 from sr_export.trt.build import Building, Machine
 from sr_export.trt.build_request import BuildSettings
@@ -179,8 +179,8 @@ def summary(record: PlanRecord) -> list[str]:
         lines += [
             f"  built      {record.plan.file}",
             f"  took       {console.clock(record.seconds)}",
-            f"  size       {memory.words(record.size)}",
-            f"  GPU memory {memory.words(record.device_memory)} while it runs",
+            f"  size       {machine.format_bytes(record.size)}",
+            f"  GPU memory {machine.format_bytes(record.device_memory)} while it runs",
             f"  images     {compared}{record.compared}",
         ]
     return lines
@@ -211,6 +211,6 @@ def _positive(text: str) -> int:
 
 def _memory(text: str) -> int:
     try:
-        return memory.parse(text)
+        return machine.parse_bytes(text)
     except InvalidInputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

@@ -18,7 +18,7 @@ import numpy as np
 
 from sr_deploy.backends.cuda import calls
 from sr_deploy.bundle.plan_record import GpuInfo
-from sr_deploy.runtime.memory import words
+from sr_deploy.machine import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -130,7 +130,7 @@ class _PageLocked(_Owned):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         size = max(int(np.prod(shape, dtype=np.int64)), 1)
-        about = f"{words(size)} of page-locked memory"
+        about = f"{format_bytes(size)} of page-locked memory"
         address = int(
             calls.call("cudaHostAlloc", size, calls.constant("cudaHostAllocPortable"), about=about)
         )
@@ -152,7 +152,7 @@ class Memory(_Owned):
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.address = int(calls.call("cudaMalloc", max(size, 1), about=words(size)))
+        self.address = int(calls.call("cudaMalloc", max(size, 1), about=format_bytes(size)))
         self._own("cudaFree", self.address)
 
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import onnxruntime
 
-from sr_deploy.backends.base import HostNetwork, translated
+from sr_deploy.backends.base import Footprint, HostNetwork, translated
 from sr_deploy.backends.host import HostLane
 from sr_deploy.backends.onnxruntime.providers import Place, place_of
 from sr_deploy.bundle.manifest import YuvFormat
 from sr_deploy.errors import BackendError
-from sr_deploy.runtime.memory import Footprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

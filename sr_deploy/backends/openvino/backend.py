@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import openvino
 
-from sr_deploy.backends.base import HostNetwork, translated
+from sr_deploy.backends.base import Footprint, HostNetwork, translated
 from sr_deploy.backends.host import HostLane
 from sr_deploy.backends.openvino.concat_pass import quantise_before_joining
 from sr_deploy.backends.openvino.pixel_shuffle_pass import shuffle_bytes
 from sr_deploy.errors import BackendError
-from sr_deploy.runtime.memory import Footprint, give_back
+from sr_deploy.machine import trim_heap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,7 +197,7 @@ class _Requests:
             self._shape, self._spent, self._special = shape, 0.0, None
         if self._special is None and self._can_specialise and self._spent >= self._price:
             self._general.release_memory()
-            give_back()
+            trim_heap()
             special = self._model.clone()
             special.reshape({special.inputs[0]: list(shape)})
             if self._quantised:

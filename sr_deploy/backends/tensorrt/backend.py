@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import tensorrt
 
+from sr_deploy.backends.base import Footprint
 from sr_deploy.backends.cuda import driver
 from sr_deploy.backends.cuda.buffers import Scratch
 from sr_deploy.backends.cuda.lane import DeviceLane
@@ -34,7 +35,7 @@ from sr_deploy.errors import (
     SrDeployError,
 )
 from sr_deploy.files import sha256_of
-from sr_deploy.runtime.memory import Footprint, words
+from sr_deploy.machine import format_bytes
 from sr_deploy.tiling import native
 from sr_deploy.tiling.limits import TileLimits
 
@@ -248,9 +249,10 @@ class TensorRtNetwork:
             needed = record.size + record.device_memory + each
             smaller = "--tile 512x512" if self._model.latent is None else "--batch 1"
             raise OutOfMemoryError(
-                f"the TensorRT plan for {record.shapes} needs {words(needed)} of the GPU's memory, "
-                f"but may take {words(self._budget)}; allow more with --memory (memory= in "
-                f"Python), or build a smaller one: sr-export {self._bundle} --engine {smaller}"
+                f"the TensorRT plan for {record.shapes} needs {format_bytes(needed)} of the GPU's "
+                f"memory, but may take {format_bytes(self._budget)}; allow more with --memory "
+                "(memory= in Python), or build a smaller one: "
+                f"sr-export {self._bundle} --engine {smaller}"
             )
         return min(self._job.lanes or _LANES, left // each)
 

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_deploy import Engine, machine
+from sr_deploy import Engine, backends, machine
 from sr_deploy.backends.host import HostLane
 from sr_deploy.bundle import tuning
 from sr_deploy.bundle.tuning import NAME, Tuning, TuningEntry, TuningRecord
 from sr_deploy.errors import BundleError
-from sr_deploy.tiling.limits import TileLimits
 from sr_deploy.tiling.planner import TilePlan
 from tests.sr_deploy import networks
-from tests.sr_deploy.manifests import MODEL
 
 ENTRY = TuningEntry(
     tuning=Tuning(tile=(128, 256), batch=2, lanes=2, threads=4),
@@ -28,12 +26,13 @@ ENTRY = TuningEntry(
     date="2026-11-21T00:00:00+00:00",
     gains={"lanes": 1.5},
 )
-KEY = tuning.key("onnxruntime", "fp32")
+ONNXRUNTIME = backends.name_and_version("onnxruntime")
+KEY = tuning.key(ONNXRUNTIME, "fp32")
 
 
 def test_what_is_kept_is_found(tmp_path: Path) -> None:
     tuning.keep(tmp_path, KEY, ENTRY)
-    assert tuning.found(tmp_path, "onnxruntime", "fp32") == ENTRY.tuning
+    assert tuning.find(tmp_path, KEY) == ENTRY.tuning
     assert [each.name for each in tmp_path.iterdir()] == [NAME]
 
 
@@ -49,16 +48,16 @@ def test_an_entry_is_for_one_device_backend_and_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuning.keep(tmp_path, KEY, ENTRY)
-    assert tuning.found(tmp_path, "onnxruntime", "int8") == Tuning()
-    assert tuning.found(tmp_path, "openvino", "fp32") == Tuning()
-    assert tuning.found(tmp_path, "onnxruntime", "fp32", "cuda") == Tuning()
+    assert tuning.find(tmp_path, tuning.key(ONNXRUNTIME, "int8")) == Tuning()
+    assert tuning.find(tmp_path, tuning.key("openvino", "fp32")) == Tuning()
+    assert tuning.find(tmp_path, tuning.key(ONNXRUNTIME, "fp32", "cuda")) == Tuning()
     monkeypatch.setattr(machine, "processor", lambda: "Another Processor")
-    assert tuning.found(tmp_path, "onnxruntime", "fp32") == Tuning()
+    assert tuning.find(tmp_path, tuning.key(ONNXRUNTIME, "fp32")) == Tuning()
 
 
 def test_a_bundle_without_a_record_is_not_tuned(tmp_path: Path) -> None:
     assert tuning.read(tmp_path) == TuningRecord(tuning.SCHEMA, {})
-    assert tuning.found(tmp_path, "onnxruntime", "fp32") == Tuning()
+    assert tuning.find(tmp_path, KEY) == Tuning()
 
 
 def _text(**changes: Any) -> str:
@@ -85,42 +84,8 @@ def test_a_record_that_does_not_hold_is_told_and_ignored(
     with pytest.raises(BundleError, match=message):
         tuning.read(tmp_path)
     with caplog.at_level(logging.WARNING, "sr_deploy.bundle.tuning"):
-        assert tuning.found(tmp_path, "onnxruntime", "fp32") == Tuning()
+        assert tuning.find(tmp_path, KEY) == Tuning()
     assert "going on without it" in caplog.text
-
-
-LIMITS = TileLimits(MODEL)
-PIXELS = 1 << 20
-
-
-def test_frames_are_cut_by_the_tuned_tile() -> None:
-    plan = Tuning(tile=(64, 96), batch=3).plan(LIMITS, 200, 300, PIXELS, None)
-    assert plan.tile == (64, 96)
-    assert plan.batch == 3
-
-
-def test_the_users_tile_comes_first() -> None:
-    plan = Tuning(tile=(64, 96)).plan(LIMITS, 200, 300, PIXELS, (80, 80))
-    assert plan.tile == (80, 80)
-
-
-def test_a_tile_or_batch_for_which_memory_is_short_is_not_used() -> None:
-    tuned = Tuning(tile=(64, 96), batch=4)
-    assert tuned.plan(LIMITS, 200, 300, 2 * 64 * 96, None).batch == 2
-    short = tuned.plan(LIMITS, 200, 300, 64 * 96 - 1, None)
-    assert short.tile_pixels < 64 * 96
-    assert short.batch == 1
-
-
-def test_a_frame_that_goes_through_whole_is_no_batch() -> None:
-    plan = Tuning(batch=4).plan(LIMITS, 200, 300, PIXELS, None)
-    assert plan.whole
-    assert plan.batch == 1
-
-
-def test_a_network_of_a_fixed_batch_keeps_it() -> None:
-    model = dataclasses.replace(MODEL, fixed_batch=2)
-    assert Tuning(batch=4).plan(TileLimits(model), 200, 300, PIXELS, (64, 64)).batch == 2
 
 
 @pytest.fixture

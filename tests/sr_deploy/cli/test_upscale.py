@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from sr_deploy import images
+from sr_deploy import images, machine
 from sr_deploy.bundle import manifest
 from sr_deploy.cli import upscale
 from sr_deploy.errors import BackendError, OutOfMemoryError
 from sr_deploy.images import Metadata, Picture
-from sr_deploy.runtime import memory
 from tests.sr_deploy import manifests
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Spec:
     precision: str = "fp32"
     device: str = "CPU"
     # Beside what this process holds, which after many tests may be gigabytes.
-    memory: int = field(default_factory=lambda: memory.resident() + (1 << 30))
+    memory: int = field(default_factory=lambda: machine.resident_memory() + (1 << 30))
 
 
 class FakeEngine:

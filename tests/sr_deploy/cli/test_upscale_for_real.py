@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from sr_deploy import images
+from sr_deploy import images, machine
 from sr_deploy.cli import upscale
 from sr_deploy.images import Picture
-from sr_deploy.runtime import memory
 from tests.sr_deploy import networks
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def test_a_large_photo_stays_within_the_memory(skipping: str, tmp_path: Path, na
     images.write(tmp_path / source, Picture(_photo(height, width, dtype, noisy="WebP" in name)))
     paths = [skipping, str(tmp_path / source), str(tmp_path / target)]
     peak = _peak([*paths, "--memory", most, "--threads", "2", *options])
-    assert peak <= memory.parse(most)
+    assert peak <= machine.parse_bytes(most)
     assert images.inspect(tmp_path / target).width == 2 * width
 
 
@@ -132,7 +131,7 @@ def test_a_folder_of_both_depths_stays_within_the_memory(skipping: str, tmp_path
     most = "500MB"
     for suffix in ("png", "webp"):
         options = ["--memory", most, "--threads", "2", "--format", suffix, "--overwrite"]
-        assert _peak([*paths, *options]) <= memory.parse(most)
+        assert _peak([*paths, *options]) <= machine.parse_bytes(most)
 
 
 def test_webp_that_cannot_fit_is_refused_with_the_reason(
@@ -140,7 +139,7 @@ def test_webp_that_cannot_fit_is_refused_with_the_reason(
 ) -> None:
     images.write(tmp_path / "a.png", Picture(_photo(2000, 3000, np.uint8, noisy=False)))
     paths = [repeating, str(tmp_path / "a.png"), str(tmp_path / "b.webp")]
-    assert upscale.main([*paths, "--memory", str(memory.resident() + (300 << 20))]) == 1
+    assert upscale.main([*paths, "--memory", str(machine.resident_memory() + (300 << 20))]) == 1
     said = capsys.readouterr().err
     assert re.search(r"left of --memory \(\d+ MiB are for encoding it; PNG takes less\)", said)
     assert not (tmp_path / "b.webp").exists()

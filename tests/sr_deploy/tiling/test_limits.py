@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from sr_deploy.bundle.tuning import Tuning
 from sr_deploy.tiling import planner
 from sr_deploy.tiling.limits import TileLimits
 from tests.sr_deploy.manifests import MODEL
@@ -53,3 +54,37 @@ def test_a_fixed_size_is_obeyed_and_cannot_shrink() -> None:
     plan = limits.plan(100, 100, 1, (20, 20))
     assert plan.tile == (64, 96)
     assert limits.smaller(plan) is None
+
+
+LIMITS = TileLimits(MODEL)
+PIXELS = 1 << 20
+
+
+def test_frames_are_cut_by_the_tuned_tile() -> None:
+    plan = LIMITS.plan(200, 300, PIXELS, None, Tuning(tile=(64, 96), batch=3))
+    assert plan.tile == (64, 96)
+    assert plan.batch == 3
+
+
+def test_the_users_tile_comes_first() -> None:
+    plan = LIMITS.plan(200, 300, PIXELS, (80, 80), Tuning(tile=(64, 96)))
+    assert plan.tile == (80, 80)
+
+
+def test_a_tile_or_batch_for_which_memory_is_short_is_not_used() -> None:
+    tuned = Tuning(tile=(64, 96), batch=4)
+    assert LIMITS.plan(200, 300, 2 * 64 * 96, None, tuned).batch == 2
+    short = LIMITS.plan(200, 300, 64 * 96 - 1, None, tuned)
+    assert short.tile_pixels < 64 * 96
+    assert short.batch == 1
+
+
+def test_a_frame_that_goes_through_whole_is_no_batch() -> None:
+    plan = LIMITS.plan(200, 300, PIXELS, None, Tuning(batch=4))
+    assert plan.whole
+    assert plan.batch == 1
+
+
+def test_a_network_of_a_fixed_batch_keeps_it() -> None:
+    model = dataclasses.replace(MODEL, fixed_batch=2)
+    assert TileLimits(model).plan(200, 300, PIXELS, (64, 64), Tuning(batch=4)).batch == 2

@@ -291,10 +291,11 @@ def test_memory_is_flat_over_many_frames(repeating: Path, tmp_path: Path) -> Non
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from sr_deploy import memory, upscale, upscale_video\n"
+        "from sr_deploy import machine\n"
+        "from sr_deploy.cli import upscale, upscale_video\n"
         "seen = {}\n"
         "def show(self, state):\n"
-        "    seen[state.frames] = memory.resident()\n"
+        "    seen[state.frames] = machine.resident_memory()\n"
         "upscale_video._Line.show = show\n"
         "code = upscale.main(sys.argv[1:])\n"
         "print(seen[1000], seen[10000])\n"
