@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sr_bench.jobs import Frames, Job
+    from sr_bench.jobs import Frames, WorkerSpec
     from sr_deploy.bundle.bundle import Bundle
 
 
 def call(
-    bundle: Bundle, backend: str, precision: str, job: Job, batches: Frames
+    bundle: Bundle, backend: str, precision: str, job: WorkerSpec, batches: Frames
 ) -> Callable[[int], object] | None:
     """Return a call of a backend on one of the batches (M, N, H, W, C), by its index.
 

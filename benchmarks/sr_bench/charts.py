@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sr_bench.speed_tables import Rows
-    from sr_bench.timings import Row, Series, SpeedRecord
+    from sr_bench.timings import Measurement, ModelBenchmark, SpeedRecord
 
 _EQUAL = 100.0
 """Decibels at which what equals FP32 is drawn."""
@@ -45,13 +45,13 @@ def drawn(record: SpeedRecord, kind: str) -> Chart:
     return Chart(found.title, found.svg())
 
 
-def numbers(series: Series) -> dict[str, int]:
+def numbers(series: ModelBenchmark) -> dict[str, int]:
     """Number the contenders of a series, by their names."""
     names = [speed_tables.name(row) for rows in _sizes(series) for _, row in rows]
     return {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
 
 
-def faster(series: Series) -> Drawing:
+def faster(series: ModelBenchmark) -> Drawing:
     """Draw how many times faster than the baseline each contender is, at the last size."""
     rows = _sizes(series)[-1]
     values = [
@@ -62,7 +62,7 @@ def faster(series: Series) -> Drawing:
     return drawing.bars(title, values, "{:.2f}")
 
 
-def latency(series: Series) -> Drawing:
+def latency(series: ModelBenchmark) -> Drawing:
     """Draw how the times of single frames are distributed, at the last size."""
     rows = _sizes(series)[-1]
     spreads = [
@@ -76,7 +76,7 @@ def latency(series: Series) -> Drawing:
     return drawing.spreads(title, spreads)
 
 
-def throughput(series: Series) -> Drawing:
+def throughput(series: ModelBenchmark) -> Drawing:
     """Draw megapixels per second against the size of frames."""
     numbered = numbers(series)
     scale = series.subject.scale
@@ -93,7 +93,7 @@ def throughput(series: Series) -> Drawing:
     return plotting.plot(title, across, up, ordered, ("megapixels of the frame", "MP/s"))
 
 
-def quality(series: Series) -> Drawing:
+def quality(series: ModelBenchmark) -> Drawing:
     """Draw decibels against frames per second, at the last size: best is top right."""
     rows = _sizes(series)[-1]
     numbered = numbers(series)
@@ -113,7 +113,7 @@ def quality(series: Series) -> Drawing:
     return plotting.plot(title, across, up, points, ("frames per second", measure), front=True)
 
 
-def stages(series: Series) -> Drawing:
+def stages(series: ModelBenchmark) -> Drawing:
     """Draw what a frame's time is spent on, at the last size."""
     rows = _sizes(series)[-1]
     parts = speed_tables.staged(rows)
@@ -123,7 +123,7 @@ def stages(series: Series) -> Drawing:
     return drawing.parts(title, parts)
 
 
-KINDS: dict[str, Callable[[Series], Drawing]] = {
+KINDS: dict[str, Callable[[ModelBenchmark], Drawing]] = {
     "faster": faster,
     "latency": latency,
     "throughput": throughput,
@@ -132,11 +132,11 @@ KINDS: dict[str, Callable[[Series], Drawing]] = {
 }
 
 
-def _sizes(series: Series) -> Sequence[Rows]:
+def _sizes(series: ModelBenchmark) -> Sequence[Rows]:
     return list(speed_tables.sizes(series).values())
 
 
-def _network(series: Series) -> str:
+def _network(series: ModelBenchmark) -> str:
     return f"{series.subject.name} ({series.subject.architecture} x{series.subject.scale})"
 
 
@@ -145,7 +145,7 @@ def _at(rows: Rows) -> str:
     return size_text(bout.size, bout.batch)
 
 
-def _decibels(row: Row, *, against_truth: bool) -> float | None:
+def _decibels(row: Measurement, *, against_truth: bool) -> float | None:
     if against_truth:
         return None if row.truth is None else row.truth.psnr
     if row.fidelity.psnr is None and row.fidelity.largest:

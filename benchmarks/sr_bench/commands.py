@@ -40,7 +40,7 @@ def speed(arguments: argparse.Namespace) -> int:
         device=arguments.device or meters.default_device(),
         images=None if truth is None else truth.name,
     )
-    wish = running.Wish(
+    wish = running.BenchRequest(
         backends=arguments.backends,
         precisions=arguments.precisions,
         sizes=list(dict.fromkeys(arguments.sizes or _SIZES)),
@@ -63,7 +63,7 @@ def speed(arguments: argparse.Namespace) -> int:
 def quality(arguments: argparse.Namespace) -> int:
     """Measure quality."""
     from sr_bench import quality, records, setting
-    from sr_bench.facts import Contender
+    from sr_bench.facts import Configuration
     from sr_bench.scores import QualityRecord
     from sr_deploy.engine import Engine
 
@@ -83,7 +83,7 @@ def quality(arguments: argparse.Namespace) -> int:
                 Engine(bundle.folder, backend=arguments.backend, precision=precision)
             )
             spec = engine.spec
-            networks[Contender("sr-deploy", spec.backend, spec.precision)] = engine.upscale
+            networks[Configuration("sr-deploy", spec.backend, spec.precision)] = engine.upscale
         keep = scenes if arguments.html else None
         measured = quality.measure(
             networks, chosen, scale, bundle.manifest.name, progress.step, keep
@@ -116,7 +116,7 @@ def tune(arguments: argparse.Namespace) -> int:
     """Find what is fastest, and keep it in the bundle."""
     from sr_bench import tune
 
-    wish = tune.Wish(
+    wish = tune.TuneRequest(
         goal=arguments.goal,
         size=arguments.size,
         backend=arguments.backend,

@@ -13,28 +13,28 @@ from sr_deploy.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sr_bench.facts import Contender, Size
+    from sr_bench.facts import Configuration, Size
     from sr_bench.noise import Interval
-    from sr_bench.timings import Bout, Form, Row, Series, SpeedRecord, Timing
+    from sr_bench.timings import Form, Measurement, ModelBenchmark, Run, SpeedRecord, Timing
 
 
 @dataclass(frozen=True)
-class Key:
+class TimingKey:
     """What must be the same for two timings to be compared."""
 
     network: str
     """The SHA-256 of its checkpoint."""
-    contender: Contender
+    contender: Configuration
     size: Size
     batch: int
     form: Form
 
 
 @dataclass(frozen=True)
-class Change:
+class TimingChange:
     """How the time of one row changed."""
 
-    key: Key
+    key: TimingKey
     network: str
     """Its name."""
     times: Interval
@@ -52,7 +52,7 @@ class Change:
         return self.noteworthy and self.times.value > 1 + limit
 
 
-def changes(before: SpeedRecord, after: SpeedRecord) -> list[Change]:
+def changes(before: SpeedRecord, after: SpeedRecord) -> list[TimingChange]:
     """Compare two records, row by row, where both have the same.
 
     Times are compared after dividing them by the baseline's of the same round, if both records
@@ -71,7 +71,7 @@ def changes(before: SpeedRecord, after: SpeedRecord) -> list[Change]:
     return found
 
 
-def text(found: Sequence[Change], limit: float | None) -> str:
+def text(found: Sequence[TimingChange], limit: float | None) -> str:
     """Return the comparison for the terminal.
 
     Args:
@@ -97,25 +97,27 @@ def text(found: Sequence[Change], limit: float | None) -> str:
     return f"{table.text()}\n\n{about}"
 
 
-_Entry = tuple["Series", "Bout", "Row", "Timing"]
+_Entry = tuple["ModelBenchmark", "Run", "Measurement", "Timing"]
 
 
-def _entries(record: SpeedRecord) -> dict[Key, _Entry]:
+def _entries(record: SpeedRecord) -> dict[TimingKey, _Entry]:
     """Return a record's timings; of a baseline that was measured several times, the first."""
-    found: dict[Key, _Entry] = {}
+    found: dict[TimingKey, _Entry] = {}
     for series, bout in record.bouts():
         for row in bout.rows:
             for timing in row.timings:
-                key = Key(series.subject.sha256, row.contender, bout.size, bout.batch, timing.form)
+                key = TimingKey(
+                    series.subject.sha256, row.contender, bout.size, bout.batch, timing.form
+                )
                 found.setdefault(key, (series, bout, row, timing))
     return found
 
 
-def _change(key: Key, old: _Entry, new: _Entry) -> Change:
+def _change(key: TimingKey, old: _Entry, new: _Entry) -> TimingChange:
     relative = _same_baseline(old, new)
     before, after = (_times(each, relative=relative) for each in (old, new))
     times = noise.quotient(after, before, paired=False)
-    return Change(key, old[0].subject.name, times, relative)
+    return TimingChange(key, old[0].subject.name, times, relative)
 
 
 def _times(entry: _Entry, *, relative: bool) -> list[float]:
@@ -144,7 +146,7 @@ def _percent(times: float) -> str:
     return f"{100 * (times - 1):+.1f}"
 
 
-def _verdict(change: Change, limit: float | None) -> str:
+def _verdict(change: TimingChange, limit: float | None) -> str:
     if not change.noteworthy:
         return "noise"
     if limit is not None and change.slower_than(limit):

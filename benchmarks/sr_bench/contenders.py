@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING, get_args
 
 from sr_bench import interpreters
-from sr_bench.facts import Contender
+from sr_bench.facts import Configuration
 from sr_bench.jobs import STRONG
 from sr_deploy import backends
 from sr_deploy.bundle.manifest import Precision
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sr_bench.jobs import Job, Opened
+    from sr_bench.jobs import Runner, WorkerSpec
     from sr_deploy.bundle.bundle import Bundle
 
 
-def torch(device: str) -> tuple[Contender, ...]:
+def torch(device: str) -> tuple[Configuration, ...]:
     """Return PyTorch's rows: as people run it, which is the baseline, and what is hard to beat."""
     half = "bf16" if device == "cpu" else "fp16"
-    strong = (Contender("torch", form, each) for each in ("fp32", half) for form in STRONG)
-    return (Contender("torch", "contiguous", "fp32"), *strong)
+    strong = (Configuration("torch", form, each) for each in ("fp32", half) for form in STRONG)
+    return (Configuration("torch", "contiguous", "fp32"), *strong)
 
 
 def engines(
@@ -35,7 +35,7 @@ def engines(
     precisions: Sequence[str] | None,
     device: str | None = None,
     pythons: Mapping[str, str] | None = None,
-) -> list[Contender]:
+) -> list[Configuration]:
     """Return what sr-deploy can run of a bundle on this machine, of what is asked for.
 
     Args:
@@ -51,7 +51,7 @@ def engines(
     """
     pythons = pythons or {}
     frames = selection.pixel_format(bundle.manifest.model.channels, itemsize=1)
-    found: list[Contender] = []
+    found: list[Configuration] = []
     refusal: InvalidInputError | None = None
     for name in names or _installed(device, pythons):
         computed = _precisions(name, device, pythons.get(name))
@@ -61,7 +61,7 @@ def engines(
             except InvalidInputError as error:
                 refusal = error
             else:
-                found.append(Contender("sr-deploy", name, choice.precision))
+                found.append(Configuration("sr-deploy", name, choice.precision))
     if refusal and not found:
         raise refusal
     return found
@@ -92,7 +92,7 @@ def _precisions(name: str, device: str | None, python: str | None) -> tuple[Prec
     return tuple(json.loads(done.stdout))
 
 
-def opened(job: Job) -> Opened:
+def opened(job: WorkerSpec) -> Runner:
     """Open a contender."""
     # Each with its own imports: the other's packages may be missing in this interpreter.
     if job.contender.runtime == "torch":

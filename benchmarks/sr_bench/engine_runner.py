@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_bench import bare, clocks, meters
-from sr_bench.facts import Contender
+from sr_bench.facts import Configuration
 from sr_bench.jobs import DEFAULT
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.engine import Engine
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.jobs import Frames, Job
+    from sr_bench.jobs import Frames, WorkerSpec
 
 
 class EngineRunner:
-    """An engine on a bundle; see `jobs.Opened`."""
+    """An engine on a bundle; see `jobs.Runner`."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerSpec) -> None:
         self._job = job
         by_default = job.contender == DEFAULT
         self._engine = Engine(
@@ -38,7 +38,7 @@ class EngineRunner:
             memory=job.memory,
         )
         spec = self._engine.spec
-        ran = Contender("sr-deploy", spec.backend, spec.precision)
+        ran = Configuration("sr-deploy", spec.backend, spec.precision)
         self.ran = ran if by_default else None
         self._variant = (spec.backend, spec.precision)
 
@@ -89,7 +89,7 @@ class EngineRunner:
         self._engine.close()
 
 
-def _device(job: Job, *, by_default: bool) -> str | None:
+def _device(job: WorkerSpec, *, by_default: bool) -> str | None:
     """Return the device to ask for; where it is the default one, nothing is, as users do."""
     usual = meters.default_device() if by_default else "cpu"
     return None if job.device == usual else job.device

@@ -18,7 +18,7 @@ _RUNTIMES = {"torch": "PyTorch", "sr-deploy": "sr-deploy"}
 
 
 @dataclass(frozen=True)
-class Device:
+class Hardware:
     """The machine, as far as it matters for speed; nothing that names it."""
 
     cpu: str
@@ -36,7 +36,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Environment:
     """When, where and with what a record was made."""
 
     date: str
@@ -44,12 +44,12 @@ class Setting:
     """Of sr-deploy's own checkout; None: it ran from an installed package."""
     dirty: bool | None
     """Whether tracked files differed from the commit."""
-    device: Device
+    device: Hardware
     versions: dict[str, str]
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasuredModel:
     """The network that was measured, as its bundle's manifest has it."""
 
     name: str
@@ -63,7 +63,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Configuration:
     """One way to run the network."""
 
     runtime: Literal["sr-deploy", "torch"]

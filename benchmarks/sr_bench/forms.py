@@ -13,7 +13,7 @@ from sr_export import photos as samples
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sr_bench.jobs import Frames, Opened
+    from sr_bench.jobs import Frames, Runner
 
 _CACHE = 64 << 20
 """More bytes than the last cache of most processors; a frame has left it when its turn comes."""
@@ -41,7 +41,7 @@ class Form(Protocol):
         """Return milliseconds of as many calls as fit, one at least."""
 
 
-class Calls:
+class CallTimer:
     """One call after the other, each with the next batch.
 
     Args:
@@ -80,7 +80,7 @@ class Calls:
 class Stream:
     """Frames that follow one another, overlapped; timed from one's end to the next one's."""
 
-    def __init__(self, opened: Opened, batches: Frames) -> None:
+    def __init__(self, opened: Runner, batches: Frames) -> None:
         self._opened = opened
         self._frames = batches.reshape(-1, *batches.shape[2:])
         self._next = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sr_bench.facts import Contender
+from sr_bench.facts import Configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,17 +22,17 @@ KEEP_PAGES = (
     "glibc.malloc.trim_threshold=8589934592:"
     "glibc.malloc.top_pad=268435456"
 )
-DEFAULT = Contender("sr-deploy", "auto", "auto")
+DEFAULT = Configuration("sr-deploy", "auto", "auto")
 """What `Engine(bundle)` is, with no argument."""
 STRONG = ("channels_last", "compiled")
 """The forms of PyTorch that are hard to beat."""
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerSpec:
     """A contender, and what it needs to run."""
 
-    contender: Contender
+    contender: Configuration
     bundle: str
     checkpoint: str | None
     """Of the network in the bundle; needed by torch."""
@@ -47,10 +47,10 @@ class Job:
         return {"GLIBC_TUNABLES": KEEP_PAGES} if strong else {}
 
 
-class Opened(Protocol):
+class Runner(Protocol):
     """A contender that is ready to run. Frames are (N, H, W, C) uint8, in and out."""
 
-    ran: Contender | None
+    ran: Configuration | None
     """What the default turned out to be; None: just the contender."""
 
     def upscale(self, frames: Frames) -> NDArray[Any]:

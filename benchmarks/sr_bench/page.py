@@ -16,11 +16,11 @@ from sr_export.report.page import document
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sr_bench.facts import Setting
+    from sr_bench.facts import Environment
     from sr_bench.records import Record
     from sr_bench.speed_tables import Rows
     from sr_bench.table import Table
-    from sr_bench.timings import Bout, Row, Series
+    from sr_bench.timings import Measurement, ModelBenchmark, Run
     from sr_export.report import Scene
 
 _STYLE = """
@@ -78,7 +78,7 @@ def _quality_page(record: QualityRecord, scenes: Sequence[Scene]) -> str:
     return document(f"{record.subject.name}: quality", content, drawing.STYLE, _STYLE)
 
 
-def _head(what: str, names: str, setting: Setting) -> Markup:
+def _head(what: str, names: str, setting: Environment) -> Markup:
     device = setting.device
     facts = {
         "Processor": f"{device.cpu}, {device.cores} cores",
@@ -97,7 +97,7 @@ def _head(what: str, names: str, setting: Setting) -> Markup:
     )
 
 
-def _series(series: Series, several: bool) -> Markup:
+def _series(series: ModelBenchmark, several: bool) -> Markup:
     parts = []
     if several:
         parts.append(tag("h2", speed_words.subject(series.subject)))
@@ -117,7 +117,7 @@ def _series(series: Series, several: bool) -> Markup:
     return join(*parts)
 
 
-def _figures(rows: Rows, series: Series) -> Markup:
+def _figures(rows: Rows, series: ModelBenchmark) -> Markup:
     """Make the table of one size; on a phone, each row becomes a card."""
     body = []
     for bout, row in rows:
@@ -136,7 +136,7 @@ def _figures(rows: Rows, series: Series) -> Markup:
 _NOTHING = speed_tables.NOTHING
 
 
-def _cells(bout: Bout, row: Row, series: Series) -> dict[str, str]:
+def _cells(bout: Run, row: Measurement, series: ModelBenchmark) -> dict[str, str]:
     reached = share(row, bout, series.ceilings)
     return {
         "Times faster": f"{row.upscale.against(bout.rows[0].upscale).median:.2f}",
@@ -150,11 +150,11 @@ def _cells(bout: Bout, row: Row, series: Series) -> dict[str, str]:
     }
 
 
-def _numbers(series: Series) -> Markup:
+def _numbers(series: ModelBenchmark) -> Markup:
     return tag("ol", *(tag("li", each) for each in charts.numbers(series)), class_="numbered")
 
 
-def _ceilings(series: Series) -> Markup:
+def _ceilings(series: ModelBenchmark) -> Markup:
     """Say what the machine was seen to do at best."""
     if not series.ceilings:
         return Markup()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_bench import interpreters, meters
-from sr_bench.facts import Contender
+from sr_bench.facts import Configuration
 from sr_deploy import errors
 from sr_deploy.bundle import schema
 from sr_deploy.errors import BackendError
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sr_bench.facts import Size
-    from sr_bench.jobs import Job
+    from sr_bench.jobs import WorkerSpec
     from sr_bench.timings import Form
 
 
-class Process:
+class WorkerProcess:
     """A contender in its process, which measures when told and else sleeps.
 
     Args:
@@ -45,7 +45,7 @@ class Process:
         versions: Of its interpreter's packages.
     """
 
-    def __init__(self, job: Job, python: str | None = None) -> None:
+    def __init__(self, job: WorkerSpec, python: str | None = None) -> None:
         self.job = job
         self._stack = contextlib.ExitStack()
         self._log = self._stack.enter_context(
@@ -74,7 +74,7 @@ class Process:
         self.start_seconds = time.perf_counter() - start
         self.versions: dict[str, str] = answer["versions"]
         ran = answer["ran"]
-        self.ran = None if ran is None else schema.decode(Contender, ran, "ran")
+        self.ran = None if ran is None else schema.decode(Configuration, ran, "ran")
 
     def prepare(
         self, size: Size, batch: int, seconds: float

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.facts import Contender
+    from sr_bench.facts import Configuration
 
     Pixels = NDArray[np.uint8]
     Upscale = Callable[[Pixels], NDArray[Any]]
@@ -41,14 +41,14 @@ _SSIM_WINDOW = 11
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """Where an image and its small version are; without the latter it is made."""
 
     truth: Path
     low: Path | None
 
 
-def pairs(ground_truth: Path, low_resolution: Path | None, scale: int) -> list[Pair]:
+def pairs(ground_truth: Path, low_resolution: Path | None, scale: int) -> list[ImagePair]:
     """Return the images of a folder, each with its low-resolution file.
 
     That is the file of the same name, or of the same name with the scale: `babyx2.png` for
@@ -60,7 +60,7 @@ def pairs(ground_truth: Path, low_resolution: Path | None, scale: int) -> list[P
     """
     truths = _images(ground_truth)
     if low_resolution is None:
-        return [Pair(truth, None) for truth in truths]
+        return [ImagePair(truth, None) for truth in truths]
     by_stem = {path.stem: path for path in _images(low_resolution)}
     found = []
     for truth in truths:
@@ -71,13 +71,13 @@ def pairs(ground_truth: Path, low_resolution: Path | None, scale: int) -> list[P
                 f"{low_resolution}: no low-resolution file for {truth.name}; "
                 f"it must be called {names[0]} or {names[1]}, with any image suffix"
             )
-        found.append(Pair(truth, low))
+        found.append(ImagePair(truth, low))
     return found
 
 
 def measure(
-    networks: Mapping[Contender, Upscale],
-    chosen: list[Pair],
+    networks: Mapping[Configuration, Upscale],
+    chosen: list[ImagePair],
     scale: int,
     name: str,
     step: Callable[[str], None],
@@ -98,8 +98,8 @@ def measure(
         InvalidInputError: an image is not 8-bit gray or RGB, too small, or of the wrong size.
     """
     filters: dict[str, dict[str, Score]] = {each: {} for each in FILTERS}
-    scores: dict[Contender, dict[str, Score]] = {each: {} for each in networks}
-    distances: dict[Contender, dict[str, float | None]] = {each: {} for each in networks}
+    scores: dict[Configuration, dict[str, Score]] = {each: {} for each in networks}
+    distances: dict[Configuration, dict[str, float | None]] = {each: {} for each in networks}
     exact = next((each for each in networks if each.precision == "fp32"), None)
     for pair in chosen:
         image = pair.truth.name
@@ -131,7 +131,7 @@ def measure(
 
 
 def _scene(
-    name: str, low: Pixels, outputs: Mapping[Contender, NDArray[Any]], truth: Pixels
+    name: str, low: Pixels, outputs: Mapping[Configuration, NDArray[Any]], truth: Pixels
 ) -> Scene:
     """Return what a page shows of an image; one of the networks computes in FP32."""
     shown: dict[Precision, Pixels] = {
@@ -162,7 +162,7 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def load(pair: Pair, scale: int) -> tuple[Pixels, Pixels]:
+def load(pair: ImagePair, scale: int) -> tuple[Pixels, Pixels]:
     """Return the low-resolution image and the ground truth, cropped to a multiple of the scale."""
     truth = _rgb(pair.truth)
     height, width = (side // scale for side in truth.shape[:2])

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_bench import ceilings, contenders, quality, records, setting, speed, work
-from sr_bench.jobs import DEFAULT, Job
-from sr_bench.timings import Series, SpeedRecord
+from sr_bench.jobs import DEFAULT, WorkerSpec
+from sr_bench.timings import ModelBenchmark, SpeedRecord
 from sr_deploy import backends, machine
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.cli.console import Progress
@@ -22,8 +22,8 @@ from sr_deploy.errors import ExportError, InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sr_bench.facts import Contender, Setting, Size
-    from sr_bench.timings import Bout, Ceiling, Form, SpeedOptions
+    from sr_bench.facts import Configuration, Environment, Size
+    from sr_bench.timings import Ceiling, Form, Run, SpeedOptions
 
 # A quarter of what is free, as the engine takes by default, and what an interpreter holds.
 _SHARE_OF_FREE = 4
@@ -31,7 +31,7 @@ _INTERPRETER_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Wish:
+class BenchRequest:
     """What the user wants measured; None: all that can be."""
 
     backends: Sequence[str] | None
@@ -87,7 +87,7 @@ def _exported(checkpoint: Path, folder: Path) -> Bundle:
 
 
 def measure(
-    found: Sequence[tuple[Bundle, Path | None]], wish: Wish, options: SpeedOptions
+    found: Sequence[tuple[Bundle, Path | None]], wish: BenchRequest, options: SpeedOptions
 ) -> SpeedRecord:
     """Measure networks one after the other; see `speed.measure`."""
     made_by = setting.current()
@@ -98,7 +98,7 @@ def measure(
         for plan in _plans(bundle, checkpoint, wish, options, free)
     ]
     limits: list[dict[str, Ceiling]] = []
-    bouts: list[tuple[Bundle, Bout]] = []
+    bouts: list[tuple[Bundle, Run]] = []
     turns = sum(len(plan.jobs) for _, plan in plans) * options.rounds
     with Progress(turns, "turns") as progress:
         _measure_ceilings(limits, wish, options, progress)
@@ -113,18 +113,18 @@ def measure(
 
 
 def _series(
-    bouts: Sequence[tuple[Bundle, Bout]],
-    made_by: Setting,
+    bouts: Sequence[tuple[Bundle, Run]],
+    made_by: Environment,
     options: SpeedOptions,
     limits: dict[str, Ceiling],
-) -> Iterator[Series]:
+) -> Iterator[ModelBenchmark]:
     for bundle, group in itertools.groupby(bouts, key=lambda pair: pair[0]):
         of_bundle = tuple(bout for _, bout in group)
-        yield Series(made_by, setting.subject(bundle), options, of_bundle, limits)
+        yield ModelBenchmark(made_by, setting.subject(bundle), options, of_bundle, limits)
 
 
 def _measure_ceilings(
-    limits: list[dict[str, Ceiling]], wish: Wish, options: SpeedOptions, progress: Progress
+    limits: list[dict[str, Ceiling]], wish: BenchRequest, options: SpeedOptions, progress: Progress
 ) -> None:
     if wish.with_ceilings:
         progress.stage("measuring what the machine can do")
@@ -132,13 +132,13 @@ def _measure_ceilings(
 
 
 def _plans(
-    bundle: Bundle, checkpoint: Path | None, wish: Wish, options: SpeedOptions, free: int
-) -> Iterator[speed.Plan]:
+    bundle: Bundle, checkpoint: Path | None, wish: BenchRequest, options: SpeedOptions, free: int
+) -> Iterator[speed.SizePlan]:
     """Yield what is measured of one bundle."""
     model = bundle.manifest.model
     rows = chosen(bundle, wish, options.device, with_torch=checkpoint is not None)
     jobs = [
-        Job(
+        WorkerSpec(
             each,
             str(bundle.folder.resolve()),
             None if checkpoint is None else str(checkpoint.resolve()),
@@ -153,7 +153,7 @@ def _plans(
     for size in wish.sizes:
         for batch in wish.batches:
             counted = work.count(bundle, size, batch) if wish.with_ceilings else None
-            yield speed.Plan(
+            yield speed.SizePlan(
                 jobs=jobs,
                 size=size,
                 batch=batch,
@@ -166,7 +166,9 @@ def _plans(
             )
 
 
-def chosen(bundle: Bundle, wish: Wish, device: str, *, with_torch: bool) -> list[Contender]:
+def chosen(
+    bundle: Bundle, wish: BenchRequest, device: str, *, with_torch: bool
+) -> list[Configuration]:
     """Return the contenders, the baseline first.
 
     "torch" among the wished backends asks for PyTorch's rows, "default" for what `Engine` is with
@@ -177,13 +179,13 @@ def chosen(bundle: Bundle, wish: Wish, device: str, *, with_torch: bool) -> list
         InvalidInputError: there are none, since PyTorch's rows need a checkpoint.
     """
     wished = wish.backends or ("torch", "default")
-    rows: list[Contender] = []
+    rows: list[Configuration] = []
     if with_torch and "torch" in wished:
         baseline, *strong = contenders.torch(device)
         wanted = wish.precisions
         rows = [baseline, *(each for each in strong if wanted is None or each.precision in wanted)]
     named = [each for each in wished if each in backends.REGISTRY] if wish.backends else None
-    engines: list[Contender] = []
+    engines: list[Configuration] = []
     if named != []:
         backend_device = None if device == "cpu" else device
         engines = contenders.engines(bundle, named, wish.precisions, backend_device, wish.pythons)

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from sr_bench.facts import Contender, Setting, Subject  # noqa: TC001  fields are decoded by their types
+from sr_bench.facts import Configuration, Environment, MeasuredModel  # noqa: TC001  fields are decoded by their types
 from sr_deploy.errors import BundleError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Method:
 
     name: str
     scores: dict[str, Score]
-    contender: Contender | None = None
+    contender: Configuration | None = None
     """What ran the network; None: no network but a filter."""
     against_fp32: dict[str, float | None] | None = None
     """Decibels between its frames and those of FP32, all channels and pixels; None: equal."""
@@ -60,8 +60,8 @@ class QualityRecord:
 
     schema: int
     kind: Literal["quality"]
-    setting: Setting
-    subject: Subject
+    setting: Environment
+    subject: MeasuredModel
     images: str
     """What they are called."""
     low_resolution: str | None

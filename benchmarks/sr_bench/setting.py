@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_bench import meters
-from sr_bench.facts import Device, Setting, Subject
+from sr_bench.facts import Environment, Hardware, MeasuredModel
 from sr_deploy import machine
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ _PACKAGES = (
 )
 
 
-def current() -> Setting:
+def current() -> Environment:
     """Look at this machine, its packages and the checkout that the code runs from."""
     folder = Path(__file__).parent
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     gpu, driver = meters.gpu()
-    return Setting(
+    return Environment(
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         commit=commit,
         dirty=None if changes is None else bool(changes),
-        device=Device(
+        device=Hardware(
             cpu=machine.processor(),
             features=machine.features(),
             cores=machine.cores(),
@@ -52,10 +52,10 @@ def current() -> Setting:
     )
 
 
-def subject(bundle: Bundle) -> Subject:
+def subject(bundle: Bundle) -> MeasuredModel:
     """Return what is measured."""
     manifest = bundle.manifest
-    return Subject(
+    return MeasuredModel(
         name=manifest.name,
         architecture=manifest.model.architecture,
         scale=manifest.model.scale,

@@ -12,8 +12,8 @@ import numpy as np
 
 from sr_bench import quality, scores
 from sr_bench.facts import size_text
-from sr_bench.processes import Process
-from sr_bench.timings import Bout, Fidelity, Row, Timing
+from sr_bench.processes import WorkerProcess
+from sr_bench.timings import Deviation, Measurement, Run, Timing
 from sr_deploy import machine
 from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
 from sr_export.metrics import psnr, y_ssim
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sr_bench.facts import Size
-    from sr_bench.jobs import Job
+    from sr_bench.jobs import WorkerSpec
     from sr_bench.scores import Score
-    from sr_bench.timings import Form, SpeedOptions, Work
+    from sr_bench.timings import Form, SpeedOptions, Workload
     from sr_deploy.bundle.manifest import Model
     from sr_deploy.cli.console import Progress
 
@@ -42,7 +42,7 @@ _SSIM_SIDE = 11
 
 
 @dataclass(frozen=True)
-class Plan:
+class SizePlan:
     """What is measured of one network at one size.
 
     Attributes:
@@ -57,14 +57,14 @@ class Plan:
         needs: Bytes of memory that a contender may take; see `needed`.
     """
 
-    jobs: Sequence[Job]
+    jobs: Sequence[WorkerSpec]
     size: Size
     batch: int = 1
     forms: Sequence[Form] = ()
     pythons: Mapping[str, str] = field(default_factory=dict)
-    pairs: Sequence[quality.Pair] = ()
+    pairs: Sequence[quality.ImagePair] = ()
     scale: int = 1
-    work: Work | None = None
+    work: Workload | None = None
     needs: int = 0
 
 
@@ -74,7 +74,7 @@ def needed(model: Model, size: Size, batch: int) -> int:
     return _PROCESS_BYTES + int(_FACTOR * frame_bytes) + 4 * model.parameters
 
 
-def measure(plan: Plan, options: SpeedOptions, progress: Progress) -> list[Bout]:
+def measure(plan: SizePlan, options: SpeedOptions, progress: Progress) -> list[Run]:
     """Measure contenders at one size, in as few groups as memory takes, each with the baseline.
 
     `progress` is stepped once for each contender and round.
@@ -84,7 +84,7 @@ def measure(plan: Plan, options: SpeedOptions, progress: Progress) -> list[Bout]
         SrDeployError: none of the contenders could be measured; the text says why the first.
     """
     baseline, *waiting = plan.jobs
-    bouts: list[Bout] = []
+    bouts: list[Run] = []
     while waiting or not bouts:
         bout = _bout(plan, [baseline, *waiting], options, progress, again=bool(bouts))
         waiting = waiting[len(bout.rows) + len(bout.missing) - 1 :]
@@ -93,8 +93,13 @@ def measure(plan: Plan, options: SpeedOptions, progress: Progress) -> list[Bout]
 
 
 def _bout(
-    plan: Plan, jobs: Sequence[Job], options: SpeedOptions, progress: Progress, *, again: bool
-) -> Bout:
+    plan: SizePlan,
+    jobs: Sequence[WorkerSpec],
+    options: SpeedOptions,
+    progress: Progress,
+    *,
+    again: bool,
+) -> Run:
     """Measure as many contenders as memory takes; `again`: the first has been counted before."""
     with contextlib.ExitStack() as stack:
         entries, missing = _opened(stack, plan, jobs, options, progress)
@@ -105,13 +110,13 @@ def _bout(
                 if not (again and job is jobs[0]):
                     progress.step(f"{size_text(plan.size)} {job.contender}")
         rows = tuple(entry.row(entries[0].output, plan, options) for entry in entries)
-    return Bout(plan.size, plan.batch, rows, plan.work, missing)
+    return Run(plan.size, plan.batch, rows, plan.work, missing)
 
 
 def _opened(
     stack: contextlib.ExitStack,
-    plan: Plan,
-    jobs: Sequence[Job],
+    plan: SizePlan,
+    jobs: Sequence[WorkerSpec],
     options: SpeedOptions,
     progress: Progress,
 ) -> tuple[list[_Entry], dict[str, str]]:
@@ -146,11 +151,11 @@ def _opened(
 class _Entry:
     """A contender in a bout: its process, and what was measured so far."""
 
-    def __init__(self, job: Job, plan: Plan, options: SpeedOptions) -> None:
+    def __init__(self, job: WorkerSpec, plan: SizePlan, options: SpeedOptions) -> None:
         contender = job.contender
         name = "torch" if contender.runtime == "torch" else contender.backend
         self._elsewhere = plan.pythons.get(name)
-        self.process = Process(job, self._elsewhere)
+        self.process = WorkerProcess(job, self._elsewhere)
         try:
             self.output, self._told = self.process.prepare(
                 plan.size, plan.batch, options.warm_up_seconds
@@ -174,9 +179,11 @@ class _Entry:
             if joules is not None:
                 self._joules[form].append(joules)
 
-    def row(self, expected: NDArray[np.uint8], plan: Plan, options: SpeedOptions) -> Row:
+    def row(
+        self, expected: NDArray[np.uint8], plan: SizePlan, options: SpeedOptions
+    ) -> Measurement:
         """Return what was measured, together with what takes no turns."""
-        return Row(
+        return Measurement(
             contender=self.process.job.contender,
             timings=tuple(
                 Timing(
@@ -201,7 +208,7 @@ class _Entry:
         """End the process."""
         self.process.close()
 
-    def _truth(self, plan: Plan) -> Score | None:
+    def _truth(self, plan: SizePlan) -> Score | None:
         """Return how close the contender comes to the ground truth."""
         if not plan.pairs:
             return None
@@ -212,13 +219,13 @@ class _Entry:
         return scores.mean(found)
 
 
-def _fidelity(expected: NDArray[np.uint8], found: NDArray[np.uint8]) -> Fidelity:
+def _fidelity(expected: NDArray[np.uint8], found: NDArray[np.uint8]) -> Deviation:
     """Compare two outputs (N, H, W, C)."""
     largest = int(np.abs(found.astype(int) - expected).max())
     decibels = psnr(expected, found)
     first = expected[0], found[0]
     fits = expected.shape[3] == 3 and min(expected.shape[1:3]) >= _SSIM_SIDE
-    return Fidelity(
+    return Deviation(
         largest,
         decibels if math.isfinite(decibels) else None,
         y_ssim(*first, 0) if fits else None,

@@ -14,7 +14,7 @@ from sr_deploy.errors import InvalidInputError
 if TYPE_CHECKING:
     from sr_bench.facts import Size
     from sr_bench.speed_tables import Rows
-    from sr_bench.timings import Bout, Row, Series, SpeedRecord
+    from sr_bench.timings import Measurement, ModelBenchmark, Run, SpeedRecord
 
 _WIDTH = 100
 
@@ -52,7 +52,7 @@ def markdown(record: SpeedRecord, kind: str = "ratios") -> str:
     return "\n\n".join([*parts, *(textwrap.fill(each, _WIDTH) for each in below)])
 
 
-def ratios(series: Series) -> Table:
+def ratios(series: ModelBenchmark) -> Table:
     """Return how many times faster than the baseline each contender is, at each size."""
     by_size = speed_tables.sizes(series)
     shares = [_shares(rows, series) for rows in by_size.values()]
@@ -72,7 +72,7 @@ def ratios(series: Series) -> Table:
     return Table(header, tuple(rows))
 
 
-def overhead(series: Series) -> Table:
+def overhead(series: ModelBenchmark) -> Table:
     """Return what frame in to frame out costs over the network alone, and where that goes."""
     cells = []
     for size, rows in speed_tables.sizes(series).items():
@@ -98,11 +98,11 @@ def _labels(by_size: dict[tuple[Size, int], Rows]) -> dict[object, str]:
     return {row.contender: speed_tables.name(row) for rows in by_size.values() for _, row in rows}
 
 
-def _ratio(bout: Bout, row: Row) -> str:
+def _ratio(bout: Run, row: Measurement) -> str:
     return f"{row.upscale.against(bout.rows[0].upscale).median:.2f}"
 
 
-def _shares(rows: Rows, series: Series) -> dict[str, str]:
+def _shares(rows: Rows, series: ModelBenchmark) -> dict[str, str]:
     return {
         speed_tables.name(row): speed_tables.share_text(bout, row, series) for bout, row in rows
     }

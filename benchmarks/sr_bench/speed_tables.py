@@ -13,7 +13,7 @@ from sr_deploy import machine
 
 if TYPE_CHECKING:
     from sr_bench.facts import Size
-    from sr_bench.timings import Bout, Fidelity, Row, Series, SpeedRecord
+    from sr_bench.timings import Deviation, Measurement, ModelBenchmark, Run, SpeedRecord
 
 _WIDTH = 100
 NOTHING = "-"
@@ -45,10 +45,10 @@ _LEGEND = (
     "not measured."
 )
 
-Rows = list[tuple["Bout", "Row"]]
+Rows = list[tuple["Run", "Measurement"]]
 
 
-def sizes(series: Series) -> dict[tuple[Size, int], Rows]:
+def sizes(series: ModelBenchmark) -> dict[tuple[Size, int], Rows]:
     """Return the rows of each size and batch, the baseline once, each with its own bout."""
     found: dict[tuple[Size, int], Rows] = {}
     for bout in series.bouts:
@@ -57,14 +57,14 @@ def sizes(series: Series) -> dict[tuple[Size, int], Rows]:
     return found
 
 
-def name(row: Row) -> str:
+def name(row: Measurement) -> str:
     """Return what a row is called."""
     if row.ran is None:
         return str(row.contender)
     return f"{row.contender} ({str(row.ran).removeprefix('sr-deploy ')})"
 
 
-def share_text(bout: Bout, row: Row, series: Series) -> str:
+def share_text(bout: Run, row: Measurement, series: ModelBenchmark) -> str:
     """Return what share of its ceiling a row reached."""
     share = work.share(row, bout, series.ceilings)
     return NOTHING if share is None else f"{100 * share.value:.0f} %"
@@ -85,7 +85,7 @@ def _times(rows: Rows, scale: int) -> Table:
     return Table(header, tuple(cells))
 
 
-def _costs(rows: Rows, series: Series) -> Table:
+def _costs(rows: Rows, series: ModelBenchmark) -> Table:
     cells = [
         (
             name(row),
@@ -103,11 +103,11 @@ def _costs(rows: Rows, series: Series) -> Table:
     return Table(header, tuple(cells)).without_empty(NOTHING)
 
 
-def _memories(row: Row) -> tuple[int | None, int | None]:
+def _memories(row: Measurement) -> tuple[int | None, int | None]:
     return row.peak_memory, row.device_memory
 
 
-def _energy(row: Row) -> str:
+def _energy(row: Measurement) -> str:
     joules = row.upscale.joules
     return NOTHING if not joules else f"{sum(joules) / len(joules):.2f} J"
 
@@ -156,7 +156,7 @@ def missing(rows: Rows) -> list[str]:
     return [f"Not measured: {reason}" for bout in bouts for reason in bout.missing.values()]
 
 
-def fidelity(of: Fidelity) -> str:
+def fidelity(of: Deviation) -> str:
     """Return how far a row's output is from the first row's."""
     return f"{of.psnr:.1f} dB, {of.largest}" if of.psnr is not None else levels(of.largest)
 

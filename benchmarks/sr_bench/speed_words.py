@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sr_bench.facts import Setting, Subject
-    from sr_bench.timings import Series, SpeedRecord
+    from sr_bench.facts import Environment, MeasuredModel
+    from sr_bench.timings import ModelBenchmark, SpeedRecord
 
 _STRONG = (
     " The channels_last rows run with an allocator that keeps freed memory (glibc's tunables), "
@@ -18,26 +18,26 @@ _COMPILED = (
 )
 
 
-def about(series: Series) -> str:
+def about(series: ModelBenchmark) -> str:
     """Say how one series was measured."""
     first = series.bouts[0].rows[0].contender
     how = _how(series, f"{series.options.rounds} interleaved rounds")
     return f"Times faster than {first}; {subject(series.subject)}, {how}"
 
 
-def about_setting(setting: Setting) -> str:
+def about_setting(setting: Environment) -> str:
     """Say what a record was measured on, and when."""
     return f"{_machine(setting)}; {_occasion(setting)}."
 
 
-def about_briefly(series: Series) -> str:
+def about_briefly(series: ModelBenchmark) -> str:
     """Say how one of several series was measured, without what `title` says."""
     first = series.bouts[0].rows[0].contender
     how = _how(series, "interleaved rounds")
     return f"Times faster than {first}; {how} {_machine(series.setting)}."
 
 
-def title(series: Series) -> str:
+def title(series: ModelBenchmark) -> str:
     """Say what is one's own among several series."""
     rounds = f"{series.options.rounds} rounds, {_occasion(series.setting)}"
     return f"**{subject(series.subject)}**, {rounds}"
@@ -55,7 +55,7 @@ def about_overhead(record: SpeedRecord) -> str:
     )
 
 
-def _machine(setting: Setting) -> str:
+def _machine(setting: Environment) -> str:
     device = setting.device
     versions = ", ".join(f"{package} {version}" for package, version in setting.versions.items())
     gpu = f", {device.gpu} (driver {device.driver})" if device.gpu else ""
@@ -63,12 +63,12 @@ def _machine(setting: Setting) -> str:
     return f"Measured on {device.cpu}, {device.cores} cores ({features}){gpu}; {versions}"
 
 
-def _occasion(setting: Setting) -> str:
+def _occasion(setting: Environment) -> str:
     commit = f", commit {setting.commit[:10]}" if setting.commit else ""
     return f"{setting.date[:10]}{commit}{' with changes' if setting.dirty else ''}"
 
 
-def _how(series: Series, rounds: str) -> str:
+def _how(series: ModelBenchmark, rounds: str) -> str:
     backends = {row.contender.backend for bout in series.bouts for row in bout.rows}
     ceiling = (
         " Its ceiling is the least time that the operations of the graph can take at the rate of "
@@ -86,6 +86,6 @@ def _how(series: Series, rounds: str) -> str:
     )
 
 
-def subject(of: Subject) -> str:
+def subject(of: MeasuredModel) -> str:
     """Return what a network is called."""
     return f"{of.checkpoint} ({of.architecture} x{of.scale})"

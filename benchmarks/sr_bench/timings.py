@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sr_bench.facts import Contender, Setting, Size, Subject  # noqa: TC001  fields are decoded by their types
+from sr_bench.facts import Configuration, Environment, MeasuredModel, Size  # noqa: TC001  fields are decoded by their types
 from sr_bench.scores import Score  # noqa: TC001  fields are decoded by their types
 from sr_deploy.errors import BundleError
 
@@ -29,7 +29,7 @@ one another, overlapped; a whole video, with decoding and encoding."""
 
 
 @dataclass(frozen=True)
-class Ratio:
+class Speedup:
     """How many times faster, over the rounds: the median, and the middle half of them."""
 
     median: float
@@ -75,17 +75,17 @@ class Timing:
         """Return the calls per second: of the median round, what it got through."""
         return 1e3 / statistics.median(statistics.fmean(samples) for samples in self.rounds)
 
-    def against(self, baseline: Timing) -> Ratio:
+    def against(self, baseline: Timing) -> Speedup:
         """Compare round by round: a machine that drifts slows both sides of each ratio."""
         ratios = [
             theirs / ours for theirs, ours in zip(baseline.medians(), self.medians(), strict=True)
         ]
         low, median, high = (float(each) for each in np.percentile(ratios, [25, 50, 75]))
-        return Ratio(median, low, high)
+        return Speedup(median, low, high)
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class Deviation:
     """How a contender's output of one photo compares with that of the bout's first row."""
 
     largest: int
@@ -97,14 +97,14 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One contender at one size: what its process did from start to end."""
 
-    contender: Contender
+    contender: Configuration
     timings: tuple[Timing, ...]
     """Of "upscale" first, then of other forms."""
-    fidelity: Fidelity
-    ran: Contender | None = None
+    fidelity: Deviation
+    ran: Configuration | None = None
     """What the default turned out to be; None: just the contender."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of its own interpreter; empty: those of the setting."""
@@ -139,7 +139,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What one call has to do, counted from the ONNX graph."""
 
     operations: float
@@ -155,14 +155,14 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Bout:
+class Run:
     """Contenders that took turns at one size."""
 
     size: Size
     batch: int
-    rows: tuple[Row, ...]
+    rows: tuple[Measurement, ...]
     """The baseline first."""
-    work: Work | None = None
+    work: Workload | None = None
     missing: dict[str, str] = field(default_factory=dict)
     """Contenders that could not be measured, each with the reason."""
 
@@ -209,13 +209,13 @@ class SpeedOptions:
 
 
 @dataclass(frozen=True)
-class Series:
+class ModelBenchmark:
     """One network on one machine, measured by one command."""
 
-    setting: Setting
-    subject: Subject
+    setting: Environment
+    subject: MeasuredModel
     options: SpeedOptions
-    bouts: tuple[Bout, ...]
+    bouts: tuple[Run, ...]
     ceilings: dict[str, Ceiling] = field(default_factory=dict)
     """Of "fp32", "bf16", "fp16", "int8" (operations), "copy" and "pcie" (bytes), as far as they
     were measured."""
@@ -227,13 +227,13 @@ class SpeedRecord:
 
     schema: int
     kind: Literal["speed"]
-    series: tuple[Series, ...]
+    series: tuple[ModelBenchmark, ...]
 
     def __post_init__(self) -> None:
         if not any(each.bouts for each in self.series):
             raise BundleError("series: nothing was measured")
 
-    def bouts(self) -> Iterator[tuple[Series, Bout]]:
+    def bouts(self) -> Iterator[tuple[ModelBenchmark, Run]]:
         """Yield every bout with its series."""
         for series in self.series:
             for bout in series.bouts:

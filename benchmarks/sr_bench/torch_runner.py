@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.facts import Contender
-    from sr_bench.jobs import Frames, Job
+    from sr_bench.facts import Configuration
+    from sr_bench.jobs import Frames, WorkerSpec
 
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _ROUNDING = 0.06
@@ -28,11 +28,11 @@ _LAID_OUT = 8
 
 
 class TorchRunner:
-    """A checkpoint in PyTorch; see `jobs.Opened`."""
+    """A checkpoint in PyTorch; see `jobs.Runner`."""
 
-    ran: Contender | None = None
+    ran: Configuration | None = None
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerSpec) -> None:
         if job.device != "cpu" and not torch.cuda.is_available():
             raise BackendError(f"this PyTorch ({torch.__version__}) sees no device {job.device!r}")
         torch.set_num_threads(job.threads)
@@ -131,7 +131,7 @@ class TorchRunner:
         return time.perf_counter()
 
 
-def _module(job: Job) -> torch.nn.Module:
+def _module(job: WorkerSpec) -> torch.nn.Module:
     from sr_export.checkpoint import load, state_dict
     from sr_export.graph import to_onnx
     from sr_export.models import network

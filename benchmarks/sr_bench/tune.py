@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sr_deploy.cli.console import Progress
     from sr_deploy.engine import Spec
 
-__all__ = ["NAME", "Search", "Trial", "Wish", "keep", "search", "text"]
+__all__ = ["NAME", "TuneRequest", "TuneSearch", "TuneTrial", "keep", "search", "text"]
 
 _TILES = (768, 512, 384, 256)
 _BATCHES = (2, 4)
@@ -44,7 +44,7 @@ _WARM_UP_FRAMES = 4
 
 
 @dataclass(frozen=True)
-class Wish:
+class TuneRequest:
     """What the user wants tuned."""
 
     goal: Goal
@@ -57,7 +57,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TuneTrial:
     """One choice that was tried against the best before it."""
 
     what: str
@@ -69,13 +69,13 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Search:
+class TuneSearch:
     """What was tried, and what was found."""
 
-    wish: Wish
+    wish: TuneRequest
     spec: Spec
     """Of the engine that was tuned."""
-    trials: tuple[Trial, ...]
+    trials: tuple[TuneTrial, ...]
 
     @property
     def best(self) -> Tuning:
@@ -91,11 +91,11 @@ class Search:
 
 def search(
     bundle: Bundle,
-    wish: Wish,
+    wish: TuneRequest,
     progress: Progress,
     measure: Callable[[Sequence[Tuning]], list[list[float]]] | None = None,
-) -> Search:
-    """Search, one thing after the other.
+) -> TuneSearch:
+    """TuneSearch, one thing after the other.
 
     Args:
         bundle: whose network is tuned.
@@ -121,12 +121,12 @@ def search(
         winner = max(range(len(times)), key=lambda i: compared[i].value)
         for i, candidate in enumerate(candidates):
             taken = i == winner and compared[i].low > 1
-            trials.append(Trial(what, candidate, compared[i], taken))
+            trials.append(TuneTrial(what, candidate, compared[i], taken))
             best = candidate if taken else best
-    return Search(wish, spec, tuple(trials))
+    return TuneSearch(wish, spec, tuple(trials))
 
 
-def keep(bundle: Bundle, found: Search) -> None:
+def keep(bundle: Bundle, found: TuneSearch) -> None:
     """Write what was found into the bundle's tuning record.
 
     Raises:
@@ -143,7 +143,7 @@ def keep(bundle: Bundle, found: Search) -> None:
     tuning.keep(bundle.folder, tuning.key(backend, found.spec.precision), entry)
 
 
-def text(found: Search) -> str:
+def text(found: TuneSearch) -> str:
     """Return what was tried, for the terminal."""
     rows = tuple(
         (
@@ -168,7 +168,7 @@ def text(found: Search) -> str:
     )
 
 
-def _steps(wish: Wish) -> Iterator[tuple[str, Callable[[Tuning], list[Tuning]]]]:
+def _steps(wish: TuneRequest) -> Iterator[tuple[str, Callable[[Tuning], list[Tuning]]]]:
     """Yield what is tried, in order: given the best so far, other choices of one thing."""
     cores = machine.cores()
     if wish.goal == "throughput":
@@ -194,7 +194,7 @@ def _batches(best: Tuning, tiles: Sequence[tuple[int, int]]) -> list[Tuning]:
     return [dataclasses.replace(best, tile=tile, batch=each) for each in _BATCHES]
 
 
-def _times(bundle: Bundle, wish: Wish, choices: Sequence[Tuning]) -> list[list[float]]:
+def _times(bundle: Bundle, wish: TuneRequest, choices: Sequence[Tuning]) -> list[list[float]]:
     """Have engines take turns."""
     frames = forms.inputs(*wish.size, bundle.manifest.model.channels, 1)[:, 0]
     with contextlib.ExitStack() as stack:
@@ -212,7 +212,7 @@ def _times(bundle: Bundle, wish: Wish, choices: Sequence[Tuning]) -> list[list[f
     return found
 
 
-def _engine(bundle: Bundle, wish: Wish, choice: Tuning) -> Engine:
+def _engine(bundle: Bundle, wish: TuneRequest, choice: Tuning) -> Engine:
     return Engine(
         bundle.folder,
         backend=wish.backend,
@@ -245,7 +245,7 @@ def _cycled(frames: NDArray[Any], end: float, fewest: int) -> Iterator[NDArray[A
         count += 1
 
 
-def _value(trial: Trial) -> str:
+def _value(trial: TuneTrial) -> str:
     return _shown(getattr(trial.tuning, trial.what))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.jobs import Frames, Opened
+    from sr_bench.jobs import Frames, Runner
 
 _CLIP_FRAMES = 24
 _FRAMES_A_SECOND = 24
@@ -23,7 +23,7 @@ _CODECS = ("libx264", "mpeg4")
 _OPTIONS = {"libx264": {"preset": "veryfast"}}
 
 
-def prepared(opened: Opened, batches: Frames) -> Video | None:
+def prepared(opened: Runner, batches: Frames) -> Video | None:
     """Return the video form; None: PyAV is not there, or the frames cannot be a video's.
 
     Videos are in colour, and the usual way to store that needs even sides.
@@ -37,11 +37,11 @@ def prepared(opened: Opened, batches: Frames) -> Video | None:
 class Video:
     """Decodes a clip again and again, upscales its frames, and encodes them; see `forms.Form`.
 
-    Frames are overlapped where the contender can (see `Opened.through`), else they go one after
+    Frames are overlapped where the contender can (see `Runner.through`), else they go one after
     the other. What is encoded is thrown away: a disk would be measured otherwise.
     """
 
-    def __init__(self, opened: Opened, frames: Frames) -> None:
+    def __init__(self, opened: Runner, frames: Frames) -> None:
         self._opened = opened
         clip = io.BytesIO()
         with _Encoder(clip, "mp4") as encoder:

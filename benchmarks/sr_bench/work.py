@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import onnx
 
-from sr_bench.timings import Work
+from sr_bench.timings import Workload
 from sr_deploy.errors import ExportError
 from sr_export.graph import cost
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sr_bench.facts import Size
-    from sr_bench.timings import Bout, Ceiling, Row, Timing
+    from sr_bench.timings import Ceiling, Measurement, Run, Timing
     from sr_deploy.bundle.bundle import Bundle
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
-def count(bundle: Bundle, size: Size, batch: int) -> Work | None:
+def count(bundle: Bundle, size: Size, batch: int) -> Workload | None:
     """Count what a call on frames of a size has to do; None: the graph takes no such frame."""
     width, height = size
     model = bundle.manifest.model
@@ -41,7 +41,7 @@ def count(bundle: Bundle, size: Size, batch: int) -> Work | None:
                 math.prod(shapes.get(name, [0])) for name in (node.input[0], node.output[0])
             )
     steps = bundle.manifest.int8.steps if bundle.manifest.int8 else ()
-    return Work(
+    return Workload(
         operations=batch * operations,
         int8_share=steps[-1].share if steps else 0.0,
         frame_bytes=batch * math.prod(size) * model.channels * (1 + model.scale**2),
@@ -51,7 +51,7 @@ def count(bundle: Bundle, size: Size, batch: int) -> Work | None:
 
 
 @dataclass(frozen=True)
-class Share:
+class CeilingShare:
     """How near a row came to what the machine can do."""
 
     value: float
@@ -60,7 +60,7 @@ class Share:
     """Which of the two limits it."""
 
 
-def share(row: Row, bout: Bout, ceilings: Mapping[str, Ceiling]) -> Share | None:
+def share(row: Measurement, bout: Run, ceilings: Mapping[str, Ceiling]) -> CeilingShare | None:
     """Return what share of its ceiling a row reached; None: something was not measured.
 
     The least time is that of the operations at the best rate that was seen in their precision, or
@@ -72,11 +72,11 @@ def share(row: Row, bout: Bout, ceilings: Mapping[str, Ceiling]) -> Share | None
     if seconds is None:
         return None
     value, bound = seconds
-    return Share(value / _typical_seconds(timing), bound)
+    return CeilingShare(value / _typical_seconds(timing), bound)
 
 
 def least(
-    work: Work | None, precision: str, ceilings: Mapping[str, Ceiling]
+    work: Workload | None, precision: str, ceilings: Mapping[str, Ceiling]
 ) -> tuple[float, Literal["arithmetic", "memory"]] | None:
     """Return the least seconds that work can take, and what limits it; None: not known."""
     if work is None or "copy" not in ceilings:

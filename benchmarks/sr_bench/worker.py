@@ -20,8 +20,8 @@ import numpy as np
 
 from sr_bench import forms, meters, setting, video
 from sr_bench.contenders import opened
-from sr_bench.forms import Calls, Stream
-from sr_bench.jobs import Job
+from sr_bench.forms import CallTimer, Stream
+from sr_bench.jobs import WorkerSpec
 from sr_bench.video import Video
 from sr_deploy.bundle import schema
 from sr_deploy.bundle.bundle import Bundle
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sr_bench.forms import Form
-    from sr_bench.jobs import Opened
+    from sr_bench.jobs import Runner
     from sr_bench.meters import Meter
 
 # It is warm when so many calls in a row were no faster than the fastest before, by this much.
@@ -52,7 +52,7 @@ def main() -> int:
         answers.flush()
 
     try:
-        job = schema.decode(Job, json.loads(sys.stdin.readline()), "job")
+        job = schema.decode(WorkerSpec, json.loads(sys.stdin.readline()), "job")
         with contextlib.closing(opened(job)) as contender:
             channels = Bundle.open(job.bundle).manifest.model.channels
             worker = Worker(contender, channels, meters.meter(job.device))
@@ -70,7 +70,7 @@ def main() -> int:
 class Worker:
     """Runs one contender at one size."""
 
-    def __init__(self, contender: Opened, channels: int, meter: Meter) -> None:
+    def __init__(self, contender: Runner, channels: int, meter: Meter) -> None:
         self._contender = contender
         self._channels = channels
         self._meter = meter
@@ -104,7 +104,7 @@ class Worker:
         first = clock(lambda: self._contender.upscale(self._batches[0]))
         # As it will be timed, which may not be how the first call was computed.
         np.save(output, self._contender.settle(self._batches[0]))
-        calls = Calls(
+        calls = CallTimer(
             lambda index: self._contender.upscale(self._batches[index]), len(self._batches), clock
         )
         _warm_up(calls, seconds)
@@ -120,7 +120,7 @@ class Worker:
         added = self._made(form)
         if added is None:
             return False
-        if isinstance(added, Calls):
+        if isinstance(added, CallTimer):
             _warm_up(added, seconds)
         else:
             added.turn(seconds)
@@ -168,14 +168,14 @@ class Worker:
         clock = self._contender.clock()
         if form == "network":
             call = self._contender.network(self._batches)
-            return call and Calls(call, len(self._batches), clock)
+            return call and CallTimer(call, len(self._batches), clock)
         if form == "stream":
             overlaps = self._contender.through(iter(())) is not None
             return Stream(self._contender, self._batches) if overlaps else None
         return video.prepared(self._contender, self._batches)
 
 
-def _warm_up(calls: Calls, seconds: float) -> None:
+def _warm_up(calls: CallTimer, seconds: float) -> None:
     """Call until it gets no faster, and for so long at least."""
     start = time.monotonic()
     least, most = start + seconds, start + _LONGEST_FACTOR * seconds

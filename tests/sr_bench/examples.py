@@ -5,30 +5,30 @@ from __future__ import annotations
 import dataclasses
 
 from sr_bench import records
-from sr_bench.facts import Contender, Device, Setting, Subject
+from sr_bench.facts import Configuration, Environment, Hardware, MeasuredModel
 from sr_bench.scores import Method, QualityRecord, Score
 from sr_bench.timings import (
-    Bout,
     Ceiling,
-    Fidelity,
-    Row,
-    Series,
+    Deviation,
+    Measurement,
+    ModelBenchmark,
+    Run,
     SpeedOptions,
     SpeedRecord,
     Timing,
-    Work,
+    Workload,
 )
 
-SETTING = Setting(
+SETTING = Environment(
     date="2026-11-21T05:00:00+00:00",
     commit="0123456789abcdef",
     dirty=False,
-    device=Device("A CPU", ("avx2", "avx512_vnni"), 2, 1 << 30, "Linux x86_64"),
+    device=Hardware("A CPU", ("avx2", "avx512_vnni"), 2, 1 << 30, "Linux x86_64"),
     versions={"Python": "3.11.7", "torch": "2.13.0"},
 )
-SUBJECT = Subject("tiny", "Compact", 2, "tiny.pth", "0" * 64)
-EAGER = Contender("torch", "contiguous", "fp32")
-OPENVINO = Contender("sr-deploy", "openvino", "bf16")
+SUBJECT = MeasuredModel("tiny", "Compact", 2, "tiny.pth", "0" * 64)
+EAGER = Configuration("torch", "contiguous", "fp32")
+OPENVINO = Configuration("sr-deploy", "openvino", "bf16")
 
 QUALITY = QualityRecord(
     schema=records.SCHEMA,
@@ -50,12 +50,12 @@ PRECISIONS = dataclasses.replace(
         Method(
             "tiny FP32",
             {"a.png": Score(31.0, 0.91), "b.png": Score(34.0, 0.95)},
-            Contender("sr-deploy", "openvino", "fp32"),
+            Configuration("sr-deploy", "openvino", "fp32"),
         ),
         Method(
             "tiny INT8",
             {"a.png": Score(30.9, 0.91), "b.png": Score(33.9, 0.95)},
-            Contender("sr-deploy", "openvino", "int8"),
+            Configuration("sr-deploy", "openvino", "int8"),
             {"a.png": 51.25, "b.png": None},
             48.0,
         ),
@@ -64,21 +64,21 @@ PRECISIONS = dataclasses.replace(
 
 
 def row(
-    contender: Contender,
+    contender: Configuration,
     *rounds: tuple[float, ...],
     largest: int = 0,
     psnr: float | None = None,
-) -> Row:
+) -> Measurement:
     """What a contender's process did, as far as older records tell, too."""
-    return Row(contender, (Timing("upscale", rounds),), Fidelity(largest, psnr))
+    return Measurement(contender, (Timing("upscale", rounds),), Deviation(largest, psnr))
 
 
-SERIES = Series(
+SERIES = ModelBenchmark(
     setting=SETTING,
     subject=SUBJECT,
     options=SpeedOptions(2, 1.0, 3, 0.5, 0.1),
     bouts=(
-        Bout(
+        Run(
             (256, 128),
             1,
             # In the second round the machine is twice as slow, for both.
@@ -87,7 +87,7 @@ SERIES = Series(
                 row(OPENVINO, (5.5,), (10.0, 12.0), (4.0,), largest=1),
             ),
         ),
-        Bout(
+        Run(
             (64, 32),
             1,
             (
@@ -99,11 +99,11 @@ SERIES = Series(
 )
 SPEED = SpeedRecord(records.SCHEMA, "speed", (SERIES,))
 
-WORK = Work(
+WORK = Workload(
     operations=1e6, int8_share=0.0, frame_bytes=3 * 64 * 32 * 5, weights=1000, activations=10_000
 )
-DEFAULT = Row(
-    contender=Contender("sr-deploy", "auto", "auto"),
+DEFAULT = Measurement(
+    contender=Configuration("sr-deploy", "auto", "auto"),
     timings=(
         Timing(
             "upscale",
@@ -114,7 +114,7 @@ DEFAULT = Row(
         Timing("network", ((0.9,), (0.9,), (0.9,))),
         Timing("stream", ((0.8,), (0.8,), (0.8,))),
     ),
-    fidelity=Fidelity(3, 48.0, 0.99),
+    fidelity=Deviation(3, 48.0, 0.99),
     ran=OPENVINO,
     start_seconds=0.5,
     first_ms=25.0,

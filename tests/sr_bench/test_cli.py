@@ -13,9 +13,9 @@ from PIL import Image
 
 from sr_bench import contenders, records, report
 from sr_bench.cli import main, with_command
-from sr_bench.facts import Contender
+from sr_bench.facts import Configuration
 from sr_bench.scores import QualityRecord
-from sr_bench.timings import Bout, SpeedRecord, Timing
+from sr_bench.timings import Run, SpeedRecord, Timing
 from sr_deploy import backends
 from sr_deploy.bundle import tuning
 from sr_deploy.bundle.manifest import Latent
@@ -80,7 +80,7 @@ def test_speed_compares_with_torch(tiny: Tiny, tmp_path: Path, capsys: Output) -
     target, page = tmp_path / "speed.json", tmp_path / "speed.html"
     options = ["--backends", "torch", "onnxruntime", "--precisions", "bf16", "fp32", *QUICK]
     options += ["--json", str(target), "--html", str(page), "--no-ceilings"]
-    compiled = [Contender("torch", "compiled", each) for each in ("fp32", "bf16")]
+    compiled = [Configuration("torch", "compiled", each) for each in ("fp32", "bf16")]
     with pytest.MonkeyPatch.context() as patch:  # compiling takes half a minute
         every = contenders.torch("cpu")
         patch.setattr(contenders, "torch", lambda device: [e for e in every if e not in compiled])
@@ -126,7 +126,7 @@ def test_records_are_compared_joined_and_shown(tmp_path: Path, capsys: Output) -
     assert page.read_text().count("How many times faster") == 2
 
 
-def _slower(bout: Bout) -> Bout:
+def _slower(bout: Run) -> Run:
     """The same bout, in which all but the baseline take 10 % longer."""
     rows = [dataclasses.replace(each, timings=(_longer(each.upscale),)) for each in bout.rows[1:]]
     return dataclasses.replace(bout, rows=(bout.rows[0], *rows))

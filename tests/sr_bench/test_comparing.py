@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from sr_bench import comparing, forms
-from sr_bench.comparing import Change
-from sr_bench.forms import Calls
-from sr_bench.timings import Bout, SpeedRecord, Timing
+from sr_bench.comparing import TimingChange
+from sr_bench.forms import CallTimer
+from sr_bench.timings import Run, SpeedRecord, Timing
 from sr_deploy.engine import Engine
 from sr_deploy.errors import InvalidInputError
 from tests.sr_bench.conftest import Tiny
@@ -31,11 +31,11 @@ def _record(ours: float, theirs: float = 1.0, seed: int = 0, spread: float = 0.0
             yield tuple(float(each) for each in about * random.normal(10.0, 10 * spread, 5))
 
     rows = (row(EAGER, *rounds(theirs)), row(OPENVINO, *rounds(ours)))
-    series = dataclasses.replace(SERIES, bouts=(Bout((64, 32), 1, rows),))
+    series = dataclasses.replace(SERIES, bouts=(Run((64, 32), 1, rows),))
     return SpeedRecord(3, "speed", (series,))
 
 
-def _of(contender: object, changes: list[Change]) -> Change:
+def _of(contender: object, changes: list[TimingChange]) -> TimingChange:
     (found,) = (each for each in changes if each.key.contender == contender)
     return found
 
@@ -115,7 +115,7 @@ def alternating(tiny: Tiny) -> tuple[list[tuple[float, ...]], ...]:
             call()
             return 1e3 * (time.process_time() - start)
 
-        calls = [Calls(each, len(batches), clock) for each in (plain, plain, slowed)]
+        calls = [CallTimer(each, len(batches), clock) for each in (plain, plain, slowed)]
         for each in calls:
             each.turn(0.2)
         rounds = [[tuple(each.turn(0.05)) for each in calls] for _ in range(20)]
@@ -124,7 +124,7 @@ def alternating(tiny: Tiny) -> tuple[list[tuple[float, ...]], ...]:
 
 def _real(rounds: list[tuple[float, ...]], baseline: list[tuple[float, ...]]) -> SpeedRecord:
     rows = (row(EAGER, *baseline), row(OPENVINO, *rounds))
-    series = dataclasses.replace(SERIES, bouts=(Bout((160, 120), 1, rows),))
+    series = dataclasses.replace(SERIES, bouts=(Run((160, 120), 1, rows),))
     return SpeedRecord(3, "speed", (series,))
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from sr_bench import bare, contenders
 from sr_bench.engine_runner import EngineRunner
-from sr_bench.facts import Contender
-from sr_bench.jobs import DEFAULT, Job
+from sr_bench.facts import Configuration
+from sr_bench.jobs import DEFAULT, WorkerSpec
 from sr_bench.torch_runner import TorchRunner
 from sr_deploy import backends
 from sr_deploy.bundle.bundle import Bundle
@@ -26,11 +26,11 @@ from tests.sr_bench.conftest import Tiny
 TOLERANCE = {"fp32": 1, "bf16": 5}
 TORCH = contenders.torch("cpu")
 EAGER = [each for each in TORCH if each.backend != "compiled"]
-ONNXRUNTIME = Contender("sr-deploy", "onnxruntime", "fp32")
+ONNXRUNTIME = Configuration("sr-deploy", "onnxruntime", "fp32")
 
 
-def _job(contender: Contender, tiny: Tiny) -> Job:
-    return Job(contender, str(tiny.bundle), str(tiny.checkpoint), threads=1)
+def _job(contender: Configuration, tiny: Tiny) -> WorkerSpec:
+    return WorkerSpec(contender, str(tiny.bundle), str(tiny.checkpoint), threads=1)
 
 
 def test_the_engine_is_there_in_every_precision_that_runs_here(tiny: Tiny) -> None:
@@ -43,7 +43,7 @@ def test_the_engine_is_there_in_every_precision_that_runs_here(tiny: Tiny) -> No
 
 def test_what_is_asked_for_is_chosen(tiny: Tiny) -> None:
     found = contenders.engines(Bundle.open(tiny.bundle), ["onnxruntime"], ["fp32", "int8"])
-    assert found == [Contender("sr-deploy", "onnxruntime", "fp32")]
+    assert found == [Configuration("sr-deploy", "onnxruntime", "fp32")]
 
 
 def test_nothing_that_runs_is_an_error(tiny: Tiny) -> None:
@@ -80,7 +80,7 @@ def expected(frames: np.ndarray, tiny: Tiny) -> np.ndarray:
 
 @pytest.mark.parametrize("contender", [*EAGER, ONNXRUNTIME, DEFAULT], ids=str)
 def test_all_make_the_same_picture(
-    contender: Contender, frames: np.ndarray, expected: np.ndarray, tiny: Tiny
+    contender: Configuration, frames: np.ndarray, expected: np.ndarray, tiny: Tiny
 ) -> None:
     opened = contenders.opened(_job(contender, tiny))
     try:
@@ -107,7 +107,7 @@ def test_the_default_says_what_it_turned_out_to_be(tiny: Tiny) -> None:
 def test_backends_called_bare_make_the_same_picture(
     backend: str, frames: np.ndarray, expected: np.ndarray, tiny: Tiny
 ) -> None:
-    job = _job(Contender("sr-deploy", backend, "fp32"), tiny)
+    job = _job(Configuration("sr-deploy", backend, "fp32"), tiny)
     run = bare.call(Bundle.open(tiny.bundle), backend, "fp32", job, frames[:, None])
     assert run is not None
     for index in (0, 1):
@@ -123,7 +123,7 @@ def test_what_cannot_be_called_bare_is_left_out(frames: np.ndarray, tiny: Tiny) 
 
 @pytest.mark.parametrize("contender", [TORCH[0], ONNXRUNTIME], ids=str)
 def test_the_network_takes_most_of_a_call(
-    contender: Contender, frames: np.ndarray, tiny: Tiny
+    contender: Configuration, frames: np.ndarray, tiny: Tiny
 ) -> None:
     opened = contenders.opened(_job(contender, tiny))
     opened.upscale(frames)
@@ -144,7 +144,7 @@ def test_measuring_stages_leaves_the_engine_as_it_was(frames: np.ndarray, tiny: 
 
 
 def test_settling_compiles_for_the_size_at_once(frames: np.ndarray, tiny: Tiny) -> None:
-    opened = EngineRunner(_job(Contender("sr-deploy", "openvino", "fp32"), tiny))
+    opened = EngineRunner(_job(Configuration("sr-deploy", "openvino", "fp32"), tiny))
     opened.upscale(frames[:1])
     (lane,) = opened._engine._networks.pool("rgb24")._idle.queue
     assert lane._inference._special is None
@@ -172,7 +172,7 @@ def test_a_device_that_torch_lacks_is_told(tiny: Tiny) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    job = Job(TORCH[0], str(tiny.bundle), str(tiny.checkpoint), 1, device="cuda")
+    job = WorkerSpec(TORCH[0], str(tiny.bundle), str(tiny.checkpoint), 1, device="cuda")
     with pytest.raises(BackendError, match="sees no device 'cuda'"):
         TorchRunner(job)
 
@@ -213,7 +213,7 @@ def test_what_freezing_makes_another_network_of_is_compiled_without(
 
     monkeypatch.setattr(torch, "compile", compiled)
     with inductor.patch(freezing=False):  # undoes what the runner sets
-        opened = TorchRunner(_job(Contender("torch", "compiled", "fp32"), tiny))
+        opened = TorchRunner(_job(Configuration("torch", "compiled", "fp32"), tiny))
         first = opened.upscale(frames[:1])
         opened.settle(frames[:1])
     assert frozen == ([True, False] if wrong else [True])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sr_bench import forms
-from sr_bench.forms import Calls, Stream
+from sr_bench.forms import CallTimer, Stream
 
 
 def test_inputs_are_more_than_a_cache_holds_and_all_different() -> None:
@@ -28,7 +28,7 @@ def test_large_frames_are_few_and_small_ones_not_too_many() -> None:
 
 def test_calls_take_the_batches_in_turn() -> None:
     indices: list[int] = []
-    calls = Calls(indices.append, 3, lambda call: (call(), 1.0)[1])
+    calls = CallTimer(indices.append, 3, lambda call: (call(), 1.0)[1])
     for _ in range(5):
         calls.one()
     assert indices == [0, 1, 2, 0, 1]
@@ -46,12 +46,12 @@ def test_a_turn_lasts_as_long_as_told_after_a_call_that_does_not_count(
         return 250.0
 
     indices: list[int] = []
-    assert Calls(indices.append, 9, clock).turn(1.0) == [250.0] * 4
+    assert CallTimer(indices.append, 9, clock).turn(1.0) == [250.0] * 4
     assert len(indices) == 5
 
 
 def test_a_turn_has_one_sample_at_least() -> None:
-    assert len(Calls(lambda index: index, 1, lambda call: 2.0).turn(0.0)) == 1
+    assert len(CallTimer(lambda index: index, 1, lambda call: 2.0).turn(0.0)) == 1
 
 
 class Overlapping:

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 
 from sr_bench import contenders, jobs
-from sr_bench.facts import Contender
-from sr_bench.jobs import DEFAULT, Job
-from sr_bench.processes import Process
+from sr_bench.facts import Configuration
+from sr_bench.jobs import DEFAULT, WorkerSpec
+from sr_bench.processes import WorkerProcess
 from sr_deploy.errors import BackendError, InvalidInputError, NotFoundError
 from tests.sr_bench.conftest import Tiny
 
-ENGINE = Contender("sr-deploy", "onnxruntime", "fp32")
+ENGINE = Configuration("sr-deploy", "onnxruntime", "fp32")
 
 
-def _job(contender: Contender, tiny: Tiny) -> Job:
-    return Job(contender, str(tiny.bundle), str(tiny.checkpoint), threads=1)
+def _job(contender: Configuration, tiny: Tiny) -> WorkerSpec:
+    return WorkerSpec(contender, str(tiny.bundle), str(tiny.checkpoint), threads=1)
 
 
 def test_all_that_is_asked_is_answered(tiny: Tiny) -> None:
-    process = Process(_job(DEFAULT, tiny))
+    process = WorkerProcess(_job(DEFAULT, tiny))
     try:
         assert process.ran is not None
         assert process.ran.runtime == "sr-deploy"
@@ -49,17 +49,17 @@ def test_all_that_is_asked_is_answered(tiny: Tiny) -> None:
 def test_an_error_of_a_worker_has_its_class_and_says_whose_it_is(tiny: Tiny) -> None:
     job = dataclasses.replace(_job(ENGINE, tiny), bundle=str(tiny.bundle.with_name("gone.srd")))
     with pytest.raises(NotFoundError, match=r"sr-deploy ONNX Runtime FP32: .*no such bundle"):
-        Process(job)
+        WorkerProcess(job)
 
 
 def test_an_engine_that_cannot_is_told(tiny: Tiny) -> None:
     job = _job(dataclasses.replace(ENGINE, precision="int8"), tiny)
     with pytest.raises(InvalidInputError, match=r"INT8: .*int8 cannot be had"):
-        Process(job)
+        WorkerProcess(job)
 
 
 def test_a_worker_that_dies_is_an_error(tiny: Tiny) -> None:
-    process = Process(_job(ENGINE, tiny))
+    process = WorkerProcess(_job(ENGINE, tiny))
     try:
         process._process.kill()
         with pytest.raises(BackendError, match=r"its process died \(SIGKILL\)"):
@@ -69,7 +69,7 @@ def test_a_worker_that_dies_is_an_error(tiny: Tiny) -> None:
 
 
 def test_what_no_one_foresaw_shows_its_last_line(tiny: Tiny) -> None:
-    process = Process(_job(ENGINE, tiny))
+    process = WorkerProcess(_job(ENGINE, tiny))
     try:
         with pytest.raises(BackendError, match=r"\(exit code 1\): KeyError: 'nonsense'"):
             process._ask(what="nonsense")
@@ -82,7 +82,7 @@ def test_another_interpreter_runs_our_code(tiny: Tiny, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    process = Process(_job(ENGINE, tiny), str(python))
+    process = WorkerProcess(_job(ENGINE, tiny), str(python))
     try:
         assert process.versions["Python"] == platform.python_version()
     finally:
@@ -91,11 +91,13 @@ def test_another_interpreter_runs_our_code(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_an_interpreter_that_is_not_there_is_named(tiny: Tiny) -> None:
     with pytest.raises(BackendError, match="nowhere/python: cannot be started"):
-        Process(_job(ENGINE, tiny), "nowhere/python")
+        WorkerProcess(_job(ENGINE, tiny), "nowhere/python")
 
 
 def test_strong_torch_keeps_its_pages_and_stock_torch_does_not() -> None:
-    kept = {str(each): Job(each, "", None, 1).environment() for each in contenders.torch("cpu")}
+    kept = {
+        str(each): WorkerSpec(each, "", None, 1).environment() for each in contenders.torch("cpu")
+    }
     assert kept.pop("PyTorch eager FP32") == {}
     assert len(kept) == 4
     assert all(each == {"GLIBC_TUNABLES": jobs.KEEP_PAGES} for each in kept.values())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_bench import quality
-from sr_bench.facts import Contender
+from sr_bench.facts import Configuration
 from sr_bench.quality import FILTERS
 from sr_bench.scores import Method
 from sr_deploy.errors import InvalidInputError, NotFoundError
@@ -20,8 +20,8 @@ from sr_export.report import Scene
 Pixels = NDArray[np.uint8]
 
 
-FP32 = Contender("sr-deploy", "openvino", "fp32")
-INT8 = Contender("sr-deploy", "openvino", "int8")
+FP32 = Configuration("sr-deploy", "openvino", "fp32")
+INT8 = Configuration("sr-deploy", "openvino", "int8")
 
 
 def _save(path: Path, height: int, width: int, mode: str = "RGB") -> None:

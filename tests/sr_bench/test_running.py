@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from sr_bench import contenders, running
-from sr_bench.facts import Contender
+from sr_bench.facts import Configuration
 from sr_bench.jobs import DEFAULT
-from sr_bench.running import Wish
+from sr_bench.running import BenchRequest
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.errors import BundleError, ExportError, InvalidInputError, NotFoundError
 from tests.sr_bench.conftest import Tiny
 
-ALL = Wish(
+ALL = BenchRequest(
     backends=None,
     precisions=None,
     sizes=[(16, 12)],
@@ -26,10 +26,10 @@ ALL = Wish(
     low_resolution=None,
     with_ceilings=False,
 )
-ONNXRUNTIME = Contender("sr-deploy", "onnxruntime", "fp32")
+ONNXRUNTIME = Configuration("sr-deploy", "onnxruntime", "fp32")
 
 
-def _chosen(tiny: Tiny, *, with_torch: bool = True, **changes: object) -> list[Contender]:
+def _chosen(tiny: Tiny, *, with_torch: bool = True, **changes: object) -> list[Configuration]:
     wish = dataclasses.replace(ALL, **changes)
     return running.chosen(Bundle.open(tiny.bundle), wish, "cpu", with_torch=with_torch)
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from sr_bench import contenders, quality, speed
-from sr_bench.facts import Contender
-from sr_bench.jobs import Job
-from sr_bench.speed import Plan
+from sr_bench.facts import Configuration
+from sr_bench.jobs import WorkerSpec
+from sr_bench.speed import SizePlan
 from sr_bench.timings import SpeedOptions
 from sr_deploy import machine
 from sr_deploy.cli.console import Progress
@@ -25,8 +25,8 @@ OPTIONS = SpeedOptions(
     threads=1, warm_up_seconds=0.05, rounds=2, turn_seconds=0.01, rest_seconds=0.0
 )
 TORCH = contenders.torch("cpu")
-JOBS = tuple(Job(each, "", None, 1) for each in TORCH)
-ENGINE = Contender("sr-deploy", "onnxruntime", "fp32")
+JOBS = tuple(WorkerSpec(each, "", None, 1) for each in TORCH)
+ENGINE = Configuration("sr-deploy", "onnxruntime", "fp32")
 
 
 class FakeProcess:
@@ -38,7 +38,7 @@ class FakeProcess:
     start_seconds = 0.5
     versions = {"torch": "9.9"}  # noqa: RUF012
 
-    def __init__(self, job: Job, python: str | None = None) -> None:
+    def __init__(self, job: WorkerSpec, python: str | None = None) -> None:
         self.job = job
         self.number = TORCH.index(job.contender)
         self.calls.append(("start", self.number, python))
@@ -71,7 +71,7 @@ class FakeProcess:
 @pytest.fixture(autouse=True)
 def _fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "tiny" not in request.fixturenames:
-        monkeypatch.setattr(speed, "Process", FakeProcess)
+        monkeypatch.setattr(speed, "WorkerProcess", FakeProcess)
         monkeypatch.setattr(FakeProcess, "calls", [])
 
 
@@ -80,7 +80,7 @@ def _kinds(*kinds: str) -> list[tuple[Any, ...]]:
 
 
 def test_contenders_take_turns() -> None:
-    plan = Plan(JOBS[:2], (8, 6), forms=("network", "stream"), pythons={"torch": "python9"})
+    plan = SizePlan(JOBS[:2], (8, 6), forms=("network", "stream"), pythons={"torch": "python9"})
     with Progress(4) as progress:
         (bout,) = speed.measure(plan, OPTIONS, progress)
     turns = [("measure", n, form) for n in (0, 1) for form in ("upscale", "network")] * 2
@@ -102,7 +102,7 @@ def test_contenders_take_turns() -> None:
 
 def test_fidelity_is_measured_beside_the_first_row() -> None:
     with Progress(4) as progress:
-        (bout,) = speed.measure(Plan(JOBS[:2], (8, 8)), OPTIONS, progress)
+        (bout,) = speed.measure(SizePlan(JOBS[:2], (8, 8)), OPTIONS, progress)
     assert bout.rows[0].fidelity.psnr is None
     assert bout.rows[1].fidelity.psnr == pytest.approx(20 * np.log10(255))  # off by one level
     assert bout.rows[1].fidelity.ssim == pytest.approx(1.0, abs=0.02)
@@ -111,7 +111,7 @@ def test_fidelity_is_measured_beside_the_first_row() -> None:
 def test_one_that_cannot_is_missing_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeProcess, "broken", (0,))
     with Progress(4) as progress:
-        (bout,) = speed.measure(Plan(JOBS[:3], (8, 6)), OPTIONS, progress)
+        (bout,) = speed.measure(SizePlan(JOBS[:3], (8, 6)), OPTIONS, progress)
     assert bout.missing == {"PyTorch eager FP32": "number 0 is broken"}
     assert [row.fidelity.largest for row in bout.rows] == [0, 1]  # beside the first that can
 
@@ -119,9 +119,9 @@ def test_one_that_cannot_is_missing_and_the_others_go_on(monkeypatch: pytest.Mon
 def test_nobody_that_can_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeProcess, "broken", (0, 1))
     with Progress(4) as progress, pytest.raises(BackendError, match=r"number 0 .*; number 1 is"):
-        speed.measure(Plan(JOBS[:2], (8, 6)), OPTIONS, progress)
+        speed.measure(SizePlan(JOBS[:2], (8, 6)), OPTIONS, progress)
     with Progress(4) as progress, pytest.raises(BackendError, match=r"^number 0 is broken$"):
-        speed.measure(Plan(JOBS[:1], (8, 6)), OPTIONS, progress)
+        speed.measure(SizePlan(JOBS[:1], (8, 6)), OPTIONS, progress)
 
 
 def test_ground_truth_is_compared_with_what_the_contender_makes(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_ground_truth_is_compared_with_what_the_contender_makes(tmp_path: Path) 
     Image.fromarray(noise).save(tmp_path / "a.png")
     pairs = quality.pairs(tmp_path, None, 2)
     with Progress(4) as progress:
-        (bout,) = speed.measure(Plan(JOBS[:1], (8, 6), pairs=pairs, scale=2), OPTIONS, progress)
+        (bout,) = speed.measure(SizePlan(JOBS[:1], (8, 6), pairs=pairs, scale=2), OPTIONS, progress)
     low, truth = quality.load(pairs[0], 2)
     assert bout.rows[0].truth == quality.score(truth, low.repeat(2, 0).repeat(2, 1), 2)
 
@@ -161,7 +161,7 @@ def test_groups_fit_into_memory_and_each_has_the_baseline(
     steps: list[str] = []
     with Progress() as progress:
         monkeypatch.setattr(progress, "step", steps.append)
-        bouts = speed.measure(Plan(JOBS, (64, 48), needs=400), OPTIONS, progress)
+        bouts = speed.measure(SizePlan(JOBS, (64, 48), needs=400), OPTIONS, progress)
     found = [[TORCH.index(row.contender) for row in bout.rows] for bout in bouts]
     assert found == groups
     assert len(steps) == len(JOBS) * OPTIONS.rounds  # the baseline's further turns do not count
@@ -175,7 +175,7 @@ def test_what_contenders_may_need_grows_with_the_frames() -> None:
 
 def test_too_little_memory_for_two_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "free_memory", FakeMemory(800 << 20, 250 << 20))
-    plan = Plan(JOBS, (64, 48), needs=400 << 20)
+    plan = SizePlan(JOBS, (64, 48), needs=400 << 20)
     told = "two contenders side by side at 64x48 need up to 800 MiB of memory; 800 MiB are free"
     with Progress() as progress:
         with pytest.raises(OutOfMemoryError, match=told):
@@ -189,15 +189,17 @@ def test_one_that_cannot_be_opened_takes_no_memory(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(FakeProcess, "broken", (0,))
     monkeypatch.setattr(machine, "free_memory", FakeMemory(500, 0))
     with Progress() as progress:
-        (bout,) = speed.measure(Plan(JOBS[:2], (64, 48), needs=450), OPTIONS, progress)
+        (bout,) = speed.measure(SizePlan(JOBS[:2], (64, 48), needs=450), OPTIONS, progress)
     assert [row.contender for row in bout.rows] == [TORCH[1]]
     assert list(bout.missing) == [str(TORCH[0])]
 
 
 def test_torch_and_the_engine_are_measured_in_processes(tiny: Tiny) -> None:
-    jobs = [Job(each, str(tiny.bundle), str(tiny.checkpoint), 1) for each in (TORCH[0], ENGINE)]
+    jobs = [
+        WorkerSpec(each, str(tiny.bundle), str(tiny.checkpoint), 1) for each in (TORCH[0], ENGINE)
+    ]
     with Progress(4) as progress:
-        (bout,) = speed.measure(Plan(jobs, (24, 16), forms=("network",)), OPTIONS, progress)
+        (bout,) = speed.measure(SizePlan(jobs, (24, 16), forms=("network",)), OPTIONS, progress)
     assert [row.contender for row in bout.rows] == [TORCH[0], ENGINE]
     assert all(len(each.rounds) == 2 for row in bout.rows for each in row.timings)
     assert all(len(row.timings) == 2 for row in bout.rows)

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from sr_bench.timings import Bout, Fidelity, Row, SpeedRecord, Timing
+from sr_bench.timings import Deviation, Measurement, Run, SpeedRecord, Timing
 from sr_deploy.errors import BundleError
 from tests.sr_bench.examples import DEFAULT, EAGER, FULL, OPENVINO, SERIES, SPEED, row
 
@@ -19,12 +19,12 @@ def test_rounds_without_time_are_refused(rounds: tuple[tuple[float, ...], ...]) 
 
 def test_rows_begin_with_frame_in_to_frame_out() -> None:
     with pytest.raises(BundleError, match="the first must be of the form"):
-        Row(EAGER, (Timing("network", ((1.0,),)),), Fidelity(0))
+        Measurement(EAGER, (Timing("network", ((1.0,),)),), Deviation(0))
 
 
 def test_rounds_are_the_same_for_all() -> None:
     with pytest.raises(BundleError, match=r"the same number of rounds, found \[1, 2\]"):
-        Bout((8, 8), 1, (row(EAGER, (1.0,)), row(OPENVINO, (1.0,), (1.0,))))
+        Run((8, 8), 1, (row(EAGER, (1.0,)), row(OPENVINO, (1.0,), (1.0,))))
 
 
 def test_ratios_are_taken_within_rounds() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sr_bench import tune
-from sr_bench.tune import Wish
+from sr_bench.tune import TuneRequest
 from sr_deploy import backends, machine
 from sr_deploy.bundle import tuning
 from sr_deploy.bundle.bundle import Bundle
@@ -19,7 +19,7 @@ from sr_deploy.bundle.tuning import Tuning
 from sr_deploy.cli.console import Progress
 from tests.sr_bench.conftest import Tiny
 
-WISH = Wish(
+WISH = TuneRequest(
     goal="throughput",
     size=(640, 480),
     backend="onnxruntime",
@@ -35,8 +35,10 @@ def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 4)
 
 
-def _search(tiny: Tiny, milliseconds: Callable[[Tuning], float], **changes: object) -> tune.Search:
-    """Search where a frame takes so long, within noise of 2 %."""
+def _search(
+    tiny: Tiny, milliseconds: Callable[[Tuning], float], **changes: object
+) -> tune.TuneSearch:
+    """TuneSearch where a frame takes so long, within noise of 2 %."""
     random = np.random.default_rng(0)
 
     def measure(choices: Sequence[Tuning]) -> list[list[float]]:

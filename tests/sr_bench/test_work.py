@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from sr_bench import work
-from sr_bench.timings import Bout, Ceiling, Timing
+from sr_bench.timings import Ceiling, Run, Timing
 from sr_deploy.bundle.bundle import Bundle
 from tests.sr_bench.conftest import Tiny
 from tests.sr_bench.examples import DEFAULT, EAGER, FULL, WORK, row
@@ -68,6 +68,6 @@ def test_the_network_alone_is_compared_where_it_was_timed() -> None:
     assert share is not None
     assert share.value == pytest.approx(1e6 / 4e9 / 0.9e-3)  # of 0.9 ms, not of 1.0
     whole = row(EAGER, (2.0,))
-    found = work.share(whole, Bout((64, 32), 1, (whole,), WORK), CEILINGS)
-    assert found == work.Share(pytest.approx(1e6 / 2e9 / 2e-3), "arithmetic")
+    found = work.share(whole, Run((64, 32), 1, (whole,), WORK), CEILINGS)
+    assert found == work.CeilingShare(pytest.approx(1e6 / 2e9 / 2e-3), "arithmetic")
     assert Timing("upscale", ((2.0,),)) == whole.upscale

@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from sr_bench import clocks, forms, worker
-from sr_bench.facts import Contender
+from sr_bench.facts import Configuration
 from sr_bench.worker import Worker
 
 
 class Slow:
     """Upscales by repeating, remembers what came, and is the clock that says how long it took."""
 
-    ran: Contender | None = None
+    ran: Configuration | None = None
 
     def __init__(self, *seconds: float) -> None:
         self.frames: list[bytes] = []
