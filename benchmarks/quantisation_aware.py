@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_bench import quality, setting
+from sr_bench import environment, quality
 from sr_deploy import Engine
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.files import atomic_file
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     record = {
-        "setting": asdict(setting.current()),
+        "setting": asdict(environment.current()),
         "images": arguments.ground_truth.parent.name,
         "networks": [_measured(each, arguments) for each in arguments.bundles],
     }

@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sr_bench import drawing, plotting, speed_tables
+from sr_bench import drawing, plotting, tables
 from sr_bench.axes import Axis
 from sr_bench.drawing import Drawing
-from sr_bench.facts import size_text
+from sr_bench.records import size_text
 from sr_deploy.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sr_bench.speed_tables import Rows
-    from sr_bench.timings import Measurement, ModelBenchmark, SpeedRecord
+    from sr_bench.records import Measurement, ModelBenchmark, SpeedRecord
+    from sr_bench.tables import Rows
 
 _EQUAL = 100.0
 """Decibels at which what equals FP32 is drawn."""
@@ -47,17 +47,14 @@ def drawn(record: SpeedRecord, kind: str) -> Chart:
 
 def numbers(series: ModelBenchmark) -> dict[str, int]:
     """Number the contenders of a series, by their names."""
-    names = [speed_tables.name(row) for rows in _sizes(series) for _, row in rows]
+    names = [str(row) for rows in _sizes(series) for _, row in rows]
     return {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
 
 
 def faster(series: ModelBenchmark) -> Drawing:
     """Draw how many times faster than the baseline each contender is, at the last size."""
     rows = _sizes(series)[-1]
-    values = [
-        (speed_tables.name(row), row.upscale.against(bout.rows[0].upscale).median)
-        for bout, row in rows
-    ]
+    values = [(str(row), row.upscale.against(bout.rows[0].upscale).median) for bout, row in rows]
     title = f"{_network(series)}, {_at(rows)}: times faster than {values[0][0]}"
     return drawing.bars(title, values, "{:.2f}")
 
@@ -67,7 +64,7 @@ def latency(series: ModelBenchmark) -> Drawing:
     rows = _sizes(series)[-1]
     spreads = [
         (
-            speed_tables.name(row),
+            str(row),
             tuple(row.upscale.percentile(each) for each in (0, 25, 50, 75, 99)),
         )
         for _, row in rows
@@ -85,7 +82,7 @@ def throughput(series: ModelBenchmark) -> Drawing:
         for bout, row in rows:
             pixels = bout.size[0] * bout.size[1] / 1e6
             rate = bout.batch * row.upscale.rate() * pixels * scale**2
-            lines.setdefault(numbered[speed_tables.name(row)], []).append((pixels, rate))
+            lines.setdefault(numbered[str(row)], []).append((pixels, rate))
     across = Axis.logarithmic([x for line in lines.values() for x, _ in line])
     up = Axis.linear([0.0, *(y for line in lines.values() for _, y in line)])
     title = f"{_network(series)}: megapixels of result per second against the frame's megapixels"
@@ -103,7 +100,7 @@ def quality(series: ModelBenchmark) -> Drawing:
         decibels = _decibels(row, against_truth=against_truth)
         if decibels is not None:
             rate = bout.batch * row.upscale.rate()
-            points.append((numbered[speed_tables.name(row)], [(rate, decibels)]))
+            points.append((numbered[str(row)], [(rate, decibels)]))
     if not points:
         return Drawing.empty()
     across = Axis.logarithmic([point[0][0] for _, point in points])
@@ -116,7 +113,7 @@ def quality(series: ModelBenchmark) -> Drawing:
 def stages(series: ModelBenchmark) -> Drawing:
     """Draw what a frame's time is spent on, at the last size."""
     rows = _sizes(series)[-1]
-    parts = speed_tables.staged(rows)
+    parts = tables.stage_medians(rows)
     if not parts:
         return Drawing.empty()
     title = f"{_network(series)}, {_at(rows)}: what a frame's time is spent on, in milliseconds"
@@ -133,7 +130,7 @@ KINDS: dict[str, Callable[[ModelBenchmark], Drawing]] = {
 
 
 def _sizes(series: ModelBenchmark) -> Sequence[Rows]:
-    return list(speed_tables.sizes(series).values())
+    return list(tables.by_size(series).values())
 
 
 def _network(series: ModelBenchmark) -> str:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from sr_bench.records import Record
-    from sr_bench.scores import Method
+    from sr_bench.record_files import Record
+    from sr_bench.records import Method
     from sr_export.report import Scene
 
 _SIZES = ((256, 256), (480, 270))
@@ -27,7 +27,7 @@ _SIZES = ((256, 256), (480, 270))
 def speed(arguments: argparse.Namespace) -> int:
     """Measure speed."""
     from sr_bench import meters, running
-    from sr_bench.timings import SpeedOptions
+    from sr_bench.records import SpeedOptions
 
     _check_targets(arguments)
     truth: Path | None = arguments.ground_truth
@@ -62,9 +62,8 @@ def speed(arguments: argparse.Namespace) -> int:
 
 def quality(arguments: argparse.Namespace) -> int:
     """Measure quality."""
-    from sr_bench import quality, records, setting
-    from sr_bench.facts import Configuration
-    from sr_bench.scores import QualityRecord
+    from sr_bench import environment, quality, record_files
+    from sr_bench.records import Configuration, QualityRecord
     from sr_deploy.engine import Engine
 
     _check_targets(arguments)
@@ -72,7 +71,7 @@ def quality(arguments: argparse.Namespace) -> int:
     bundle.manifest.model.require_images()
     scale = bundle.manifest.model.scale
     chosen = quality.pairs(arguments.ground_truth, arguments.low_resolution, scale)
-    made_by = setting.current()
+    made_by = environment.current()
     scenes: list[Scene] = []
     with contextlib.ExitStack() as stack, console.Progress(len(chosen), "images") as progress:
         networks = {}
@@ -89,10 +88,10 @@ def quality(arguments: argparse.Namespace) -> int:
             networks, chosen, scale, bundle.manifest.name, progress.step, keep
         )
     record = QualityRecord(
-        schema=records.SCHEMA,
+        schema=record_files.SCHEMA,
         kind="quality",
         setting=made_by,
-        subject=setting.subject(bundle),
+        subject=environment.measured_model(bundle),
         images=arguments.name or arguments.ground_truth.name,
         low_resolution=arguments.low_resolution and arguments.low_resolution.name,
         methods=tuple(_with_statement(each, bundle) for each in measured),
@@ -138,9 +137,9 @@ def tune(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Say what changed."""
-    from sr_bench import comparing, records
+    from sr_bench import comparing, record_files
 
-    before, after = (records.read_speed(path) for path in (arguments.before, arguments.after))
+    before, after = (record_files.read_speed(path) for path in (arguments.before, arguments.after))
     changes = comparing.changes(before, after)
     limit: float | None = arguments.fail_over
     console.say(comparing.text(changes, limit))
@@ -149,28 +148,28 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def merge(arguments: argparse.Namespace) -> int:
     """Join records."""
-    from sr_bench import records
+    from sr_bench import record_files
 
     _check_targets(arguments)
-    joined = records.merged([records.read_speed(each) for each in arguments.records])
+    joined = record_files.merged([record_files.read_speed(each) for each in arguments.records])
     return _finish(joined, arguments)
 
 
 def show(arguments: argparse.Namespace) -> int:
     """Show a record."""
-    from sr_bench import records
+    from sr_bench import record_files
 
     arguments.json = None
-    return _finish(records.read(arguments.record), arguments)
+    return _finish(record_files.read(arguments.record), arguments)
 
 
 def report(arguments: argparse.Namespace) -> int:
     """Fill the documents, or check them."""
-    from sr_bench import report
+    from sr_bench import documents
 
-    changed = report.outdated(arguments.root)
+    changed = documents.outdated(arguments.root)
     if not arguments.check:
-        report.update(changed)
+        documents.update(changed)
     for path in changed:
         console.say(f"{path}: {'differs from the records' if arguments.check else 'updated'}")
     if not changed:
@@ -188,12 +187,16 @@ def _check_targets(arguments: argparse.Namespace) -> None:
 def _finish(
     record: Record, arguments: argparse.Namespace, scenes: list[Scene] | None = None
 ) -> int:
-    from sr_bench import page, records, report
+    from sr_bench import page, quality_tables, record_files, tables
+    from sr_bench.records import QualityRecord
     from sr_deploy.files import atomic_file
 
-    console.say(report.text(record))
+    if isinstance(record, QualityRecord):
+        console.say(quality_tables.quality_text(record))
+    else:
+        console.say(tables.speed_text(record))
     if arguments.json is not None:
-        records.write(arguments.json, record)
+        record_files.write(arguments.json, record)
         console.say(f"\nwritten to {arguments.json}")
     if arguments.html is not None:
         with atomic_file(arguments.html) as temporary:

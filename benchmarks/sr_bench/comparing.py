@@ -5,17 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sr_bench import noise
-from sr_bench.facts import size_text
-from sr_bench.table import Table
+from sr_bench import intervals
+from sr_bench.records import size_text
+from sr_bench.tables import Table
 from sr_deploy.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sr_bench.facts import Configuration, Size
-    from sr_bench.noise import Interval
-    from sr_bench.timings import Form, Measurement, ModelBenchmark, Run, SpeedRecord, Timing
+    from sr_bench.intervals import Interval
+    from sr_bench.records import (
+        Configuration,
+        Measurement,
+        Mode,
+        ModelBenchmark,
+        Run,
+        Size,
+        SpeedRecord,
+        Timing,
+    )
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class TimingKey:
     contender: Configuration
     size: Size
     batch: int
-    form: Form
+    form: Mode
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ def _entries(record: SpeedRecord) -> dict[TimingKey, _Entry]:
 def _change(key: TimingKey, old: _Entry, new: _Entry) -> TimingChange:
     relative = _same_baseline(old, new)
     before, after = (_times(each, relative=relative) for each in (old, new))
-    times = noise.quotient(after, before, paired=False)
+    times = intervals.quotient(after, before, paired=False)
     return TimingChange(key, old[0].subject.name, times, relative)
 
 

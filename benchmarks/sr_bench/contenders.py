@@ -7,8 +7,8 @@ import subprocess
 from typing import TYPE_CHECKING, get_args
 
 from sr_bench import interpreters
-from sr_bench.facts import Configuration
 from sr_bench.jobs import STRONG
+from sr_bench.records import Configuration
 from sr_deploy import backends
 from sr_deploy.bundle.manifest import Precision
 from sr_deploy.errors import BackendError, InvalidInputError

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_bench import bare, clocks, meters
-from sr_bench.facts import Configuration
 from sr_bench.jobs import DEFAULT
+from sr_bench.records import Configuration
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.engine import Engine
 from sr_deploy.runtime.selection import pixel_format

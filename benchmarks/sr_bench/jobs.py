@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sr_bench.facts import Configuration
+from sr_bench.records import Configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

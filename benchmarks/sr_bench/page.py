@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sr_bench import charts, drawing, quality_tables, speed_tables, speed_words
-from sr_bench.facts import size_text
-from sr_bench.scores import QualityRecord
-from sr_bench.work import share
+from sr_bench import charts, drawing, quality_tables, tables
+from sr_bench.ceilings import share
+from sr_bench.records import QualityRecord, size_text
 from sr_deploy import machine
 from sr_export.report.comparison import comparisons
 from sr_export.report.markup import Markup, join, tag
@@ -16,11 +15,10 @@ from sr_export.report.page import document
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sr_bench.facts import Environment
-    from sr_bench.records import Record
-    from sr_bench.speed_tables import Rows
-    from sr_bench.table import Table
-    from sr_bench.timings import Measurement, ModelBenchmark, Run
+    from sr_bench.environment import Environment
+    from sr_bench.record_files import Record
+    from sr_bench.records import Measurement, ModelBenchmark, Run
+    from sr_bench.tables import Rows, Table
     from sr_export.report import Scene
 
 _STYLE = """
@@ -100,10 +98,10 @@ def _head(what: str, names: str, setting: Environment) -> Markup:
 def _series(series: ModelBenchmark, several: bool) -> Markup:
     parts = []
     if several:
-        parts.append(tag("h2", speed_words.subject(series.subject)))
-    for rows in speed_tables.sizes(series).values():
+        parts.append(tag("h2", str(series.subject)))
+    for rows in tables.by_size(series).values():
         parts.append(_figures(rows, series))
-        parts += [tag("p", each) for each in speed_tables.missing(rows)]
+        parts += [tag("p", each) for each in tables.not_measured(rows)]
     for kind, heading in _HEADINGS.items():
         drawn = charts.KINDS[kind](series)
         if drawn.height:
@@ -112,7 +110,7 @@ def _series(series: ModelBenchmark, several: bool) -> Markup:
             if kind in ("throughput", "quality"):
                 parts.append(_numbers(series))
     parts.append(_ceilings(series))
-    about = (speed_words.about(series), speed_words.about_setting(series.setting))
+    about = (tables.method(series), series.setting.machine())
     parts.append(tag("footer", *(tag("p", each) for each in about)))
     return join(*parts)
 
@@ -125,7 +123,7 @@ def _figures(rows: Rows, series: ModelBenchmark) -> Markup:
             tag("td", value, data_label=label, class_="nothing" if value == _NOTHING else None)
             for label, value in _cells(bout, row, series).items()
         ]
-        body.append(tag("tr", tag("th", speed_tables.name(row), scope="row"), *cells))
+        body.append(tag("tr", tag("th", str(row), scope="row"), *cells))
     labels = ("", *_cells(*rows[0], series))
     head = tag("tr", *(tag("th", label, scope="col") for label in labels))
     table = tag("table", tag("thead", head), tag("tbody", *body), class_="wide figures")
@@ -133,20 +131,20 @@ def _figures(rows: Rows, series: ModelBenchmark) -> Markup:
     return tag("section", tag("h2", title), tag("div", table, class_="scroll"))
 
 
-_NOTHING = speed_tables.NOTHING
+_NOTHING = tables.NOTHING
 
 
 def _cells(bout: Run, row: Measurement, series: ModelBenchmark) -> dict[str, str]:
     reached = share(row, bout, series.ceilings)
     return {
-        "Times faster": f"{row.upscale.against(bout.rows[0].upscale).median:.2f}",
+        "Times faster": f"{bout.speedup(row).median:.2f}",
         "Median": f"{row.upscale.percentile(50):.2f} ms",
         "99 of 100": f"{row.upscale.percentile(99):.2f} ms",
         "Frames/s": f"{bout.batch * row.upscale.rate():.1f}",
         "Of its ceiling": _NOTHING if reached is None else f"{100 * reached.value:.0f} %",
         "Memory": _NOTHING if row.peak_memory is None else machine.format_bytes(row.peak_memory),
         "Start": _NOTHING if row.start_seconds is None else f"{row.start_seconds:.1f} s",
-        "Against FP32": speed_tables.fidelity(row.fidelity),
+        "Against FP32": tables.psnr_text(row.fidelity),
     }
 
 

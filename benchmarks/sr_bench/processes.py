@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_bench import interpreters, meters
-from sr_bench.facts import Configuration
+from sr_bench.records import Configuration
 from sr_deploy import errors
 from sr_deploy.bundle import schema
 from sr_deploy.errors import BackendError
@@ -24,9 +24,8 @@ from sr_deploy.errors import BackendError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sr_bench.facts import Size
     from sr_bench.jobs import WorkerSpec
-    from sr_bench.timings import Form
+    from sr_bench.records import Mode, Size
 
 
 class WorkerProcess:
@@ -96,16 +95,16 @@ class WorkerProcess:
             told["device_memory"] = meters.gpu_memory(self._process.pid)
         return output, told
 
-    def add(self, form: Form, seconds: float) -> bool:
+    def add(self, form: Mode, seconds: float) -> bool:
         """Prepare another form; return whether the contender has it."""
         return bool(self._ask(what="add", form=form, seconds=seconds)["result"])
 
-    def measure(self, form: Form, seconds: float) -> tuple[tuple[float, ...], float | None]:
+    def measure(self, form: Mode, seconds: float) -> tuple[tuple[float, ...], float | None]:
         """Return the milliseconds of calls, for so long, and the energy of one, if it is told."""
         told = self._ask(what="measure", form=form, seconds=seconds)["result"]
         return tuple(told["samples"]), told["joules"]
 
-    def stages(self, form: Form, seconds: float) -> dict[str, tuple[float, ...]]:
+    def stages(self, form: Mode, seconds: float) -> dict[str, tuple[float, ...]]:
         """Return the milliseconds of the stages of calls, for so long; empty: it has none."""
         answer = self._ask(what="stages", form=form, seconds=seconds)
         found: dict[str, list[float]] = answer["result"]

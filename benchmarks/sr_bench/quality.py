@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from PIL import Image
 
-from sr_bench.scores import Method, Score
+from sr_bench.records import Method, Score
 from sr_deploy import images
 from sr_deploy.bundle.manifest import Precision
 from sr_deploy.errors import InvalidInputError, NotFoundError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.facts import Configuration
+    from sr_bench.records import Configuration
 
     Pixels = NDArray[np.uint8]
     Upscale = Callable[[Pixels], NDArray[Any]]

@@ -1,46 +1,42 @@
-"""Records of quality as tables."""
+"""Tables of quality records, for the terminal and for documents."""
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
-from sr_bench.speed_tables import NOTHING
-from sr_bench.speed_words import about_setting
-from sr_bench.table import Table
+from sr_bench.tables import NOTHING, Table, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sr_bench.scores import Method, QualityRecord, Score
+    from sr_bench.records import Method, QualityRecord, Score
 
-_WIDTH = 100
-
-
-def markdown(record: QualityRecord) -> str:
-    """Return a record's table for documents, and below it what it was measured on."""
-    networks = record.networks()
-    if len(networks) > 1:
-        table = precision_table(record)
-    else:
-        bicubic = [each for each in record.methods if each.name == "bicubic"]
-        table = quality_table([*bicubic, *networks])
-    below = textwrap.fill(f"{about(record)} {about_setting(record.setting)}", _WIDTH)
-    return f"{table.markdown()}\n\n{below}"
+PRECISIONS_LEGEND = (
+    "change: PSNR over that of FP32. vs FP32: PSNR between the frames of a precision and those of "
+    "FP32, RGB, of the image that differs most; vs FP32 at export: the same on the exporter's "
+    "held-out photos, which decide whether the bundle offers the precision."
+)
 
 
-def text(record: QualityRecord) -> str:
-    """Return a record for the terminal."""
-    tables = [quality_table(record.methods)]
+def quality_text(record: QualityRecord) -> str:
+    """Return a quality record for the terminal."""
+    parts = [each.text() for each in tables(record)]
+    legend = [PRECISIONS_LEGEND] if len(record.networks()) > 1 else []
+    return "\n\n".join([*parts, wrapped(" ".join([about(record), *legend]))])
+
+
+def tables(record: QualityRecord) -> list[Table]:
+    """Return all tables of a record; older records have no means of MSE and RGB."""
+    found = [quality_table(record.methods)]
     if any(each.mean().mse is not None for each in record.methods):
-        tables.append(detail_table(record.methods))
+        found.append(detail_table(record.methods))
     if len(record.networks()) > 1:
-        tables.append(precision_table(record))
-    return "\n\n".join([*(each.text() for each in tables), textwrap.fill(about(record), _WIDTH)])
+        found.append(precision_table(record))
+    return found
 
 
 def quality_table(methods: Iterable[Method]) -> Table:
-    """Return PSNR and SSIM: a row for each image, the mean last, a column for each method."""
+    """Return PSNR and SSIM: a row for each image and the mean, a column for each method."""
     methods = tuple(methods)
     means = ("mean", *(_score(each.mean()) for each in methods))
     rows = [
@@ -59,13 +55,14 @@ def detail_table(methods: Iterable[Method]) -> Table:
             (mean.psnr, 2), (mean.ssim, 4), (mean.mse, 2),
             (mean.rgb_psnr, 2), (mean.rgb_ssim, 4), (mean.rgb_mse, 2),
         )  # fmt: skip
-        rows.append((each.name, *(_figure(value, digits) for value, digits in figures)))
-    header = ("mean", "Y PSNR", "SSIM", "MSE", "RGB PSNR", "SSIM", "MSE")
+        cells = (NOTHING if value is None else f"{value:.{digits}f}" for value, digits in figures)
+        rows.append((each.name, *cells))
+    header = ("mean", "Y PSNR", "Y SSIM", "Y MSE", "RGB PSNR", "RGB SSIM", "RGB MSE")
     return Table(header, tuple(rows))
 
 
 def precision_table(record: QualityRecord) -> Table:
-    """Return what each precision of a bundle costs."""
+    """Return the loss of each precision of a bundle."""
     networks = record.networks()
     exact = networks[0].mean().psnr
     rows = []
@@ -74,44 +71,28 @@ def precision_table(record: QualityRecord) -> Table:
         if each is networks[0] or each.against_fp32 is None:
             rows.append((each.name, _score(mean), "", "", ""))
         else:
-            change = _change(mean.psnr, exact)
+            known = mean.psnr is not None and exact is not None
+            change = f"{mean.psnr - exact:+.2f} dB" if known else ""  # type: ignore[operator]
             here, stated = (_decibels(value) for value in (each.worst_against_fp32(), each.stated))
             rows.append((each.name, _score(mean), change, here, stated))
-    header = ("", "PSNR / SSIM", "change", "against FP32", "at export")
+    header = ("", "PSNR / SSIM", "change", "vs FP32", "vs FP32 at export")
     return Table(header, tuple(rows))
 
 
 def about(record: QualityRecord) -> str:
-    """Say what was measured, and how."""
-    subject, networks = record.subject, record.networks()
-    runners = ", ".join(str(each.contender) for each in networks)
-    against = (
-        " The last columns are the PSNR between the frames of a precision and those of FP32, RGB, "
-        "of the image where they differ most: here, and on the photos that the exporter keeps for "
-        "it, by which it decides what to offer."
-        if len(networks) > 1
-        else ""
-    )
+    """Return the protocol, the model and the configurations."""
+    model = record.subject
+    runners = ", ".join(str(each.contender) for each in record.networks())
     low = f"from {record.low_resolution}" if record.low_resolution else "by antialiased bicubic"
     return (
-        f"PSNR in dB / SSIM of the Y channel on {record.images}, {subject.scale} border "
-        f"pixels left out; low resolution {low}. {subject.name} is {subject.checkpoint} "
-        f"({subject.architecture} x{subject.scale}), run by {runners}.{against}"
+        f"PSNR in dB / SSIM of the Y channel on {record.images}, {model.scale} border pixels "
+        f"excluded; low resolution {low}. {model.name} is {model}, run by {runners}."
     )
 
 
 def _score(score: Score) -> str:
-    psnr = "equal" if score.psnr is None else f"{score.psnr:.2f}"
-    return f"{psnr} / {score.ssim:.4f}"
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return NOTHING if value is None else f"{value:.{digits}f}"
+    return f"{'equal' if score.psnr is None else f'{score.psnr:.2f}'} / {score.ssim:.4f}"
 
 
 def _decibels(value: float | None) -> str:
     return "equal" if value is None else f"{value:.1f} dB"
-
-
-def _change(decibels: float | None, exact: float | None) -> str:
-    return "" if decibels is None or exact is None else f"{decibels - exact:+.2f} dB"

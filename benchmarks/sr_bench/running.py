@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sr_bench import ceilings, contenders, quality, records, setting, speed, work
+from sr_bench import ceilings, contenders, environment, quality, record_files, speed
 from sr_bench.jobs import DEFAULT, WorkerSpec
-from sr_bench.timings import ModelBenchmark, SpeedRecord
+from sr_bench.records import ModelBenchmark, SpeedRecord
 from sr_deploy import backends, machine
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.cli.console import Progress
@@ -22,8 +22,8 @@ from sr_deploy.errors import ExportError, InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sr_bench.facts import Configuration, Environment, Size
-    from sr_bench.timings import Ceiling, Form, Run, SpeedOptions
+    from sr_bench.environment import Environment
+    from sr_bench.records import Ceiling, Configuration, Mode, Run, Size, SpeedOptions
 
 # A quarter of what is free, as the engine takes by default, and what an interpreter holds.
 _SHARE_OF_FREE = 4
@@ -38,7 +38,7 @@ class BenchRequest:
     precisions: Sequence[str] | None
     sizes: Sequence[Size]
     batches: Sequence[int]
-    forms: Sequence[Form]
+    forms: Sequence[Mode]
     """Beside "upscale"."""
     pythons: Mapping[str, str]
     ground_truth: Path | None
@@ -90,7 +90,7 @@ def measure(
     found: Sequence[tuple[Bundle, Path | None]], wish: BenchRequest, options: SpeedOptions
 ) -> SpeedRecord:
     """Measure networks one after the other; see `speed.measure`."""
-    made_by = setting.current()
+    made_by = environment.current()
     free = machine.free_memory()
     plans = [
         (bundle, plan)
@@ -106,7 +106,7 @@ def measure(
             bouts += ((bundle, each) for each in speed.measure(plan, options, progress))
         _measure_ceilings(limits, wish, options, progress)
     return SpeedRecord(
-        schema=records.SCHEMA,
+        schema=record_files.SCHEMA,
         kind="speed",
         series=tuple(_series(bouts, made_by, options, ceilings.joined(*limits))),
     )
@@ -120,7 +120,9 @@ def _series(
 ) -> Iterator[ModelBenchmark]:
     for bundle, group in itertools.groupby(bouts, key=lambda pair: pair[0]):
         of_bundle = tuple(bout for _, bout in group)
-        yield ModelBenchmark(made_by, setting.subject(bundle), options, of_bundle, limits)
+        yield ModelBenchmark(
+            made_by, environment.measured_model(bundle), options, of_bundle, limits
+        )
 
 
 def _measure_ceilings(
@@ -152,7 +154,7 @@ def _plans(
     pairs = [] if truth is None else quality.pairs(truth, wish.low_resolution, model.scale)
     for size in wish.sizes:
         for batch in wish.batches:
-            counted = work.count(bundle, size, batch) if wish.with_ceilings else None
+            counted = ceilings.count(bundle, size, batch) if wish.with_ceilings else None
             yield speed.SizePlan(
                 jobs=jobs,
                 size=size,

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sr_bench import quality, scores
-from sr_bench.facts import size_text
+from sr_bench import quality
 from sr_bench.processes import WorkerProcess
-from sr_bench.timings import Deviation, Measurement, Run, Timing
+from sr_bench.records import Deviation, Measurement, Run, Timing, mean, size_text
 from sr_deploy import machine
 from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
 from sr_export.metrics import psnr, y_ssim
@@ -23,10 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.facts import Size
     from sr_bench.jobs import WorkerSpec
-    from sr_bench.scores import Score
-    from sr_bench.timings import Form, SpeedOptions, Workload
+    from sr_bench.records import Mode, Score, Size, SpeedOptions, Workload
     from sr_deploy.bundle.manifest import Model
     from sr_deploy.cli.console import Progress
 
@@ -60,7 +57,7 @@ class SizePlan:
     jobs: Sequence[WorkerSpec]
     size: Size
     batch: int = 1
-    forms: Sequence[Form] = ()
+    forms: Sequence[Mode] = ()
     pythons: Mapping[str, str] = field(default_factory=dict)
     pairs: Sequence[quality.ImagePair] = ()
     scale: int = 1
@@ -165,8 +162,8 @@ class _Entry:
         except BaseException:
             self.process.close()
             raise
-        self._rounds: dict[Form, list[tuple[float, ...]]] = {"upscale": []}
-        self._joules: dict[Form, list[float]] = {"upscale": []}
+        self._rounds: dict[Mode, list[tuple[float, ...]]] = {"upscale": []}
+        self._joules: dict[Mode, list[float]] = {"upscale": []}
         for form in further:
             self._rounds[form], self._joules[form] = [], []
 
@@ -216,7 +213,7 @@ class _Entry:
         for pair in plan.pairs:
             low, truth = quality.load(pair, plan.scale)
             found.append(quality.score(truth, self.process.upscale(low), plan.scale))
-        return scores.mean(found)
+        return mean(found)
 
 
 def _fidelity(expected: NDArray[np.uint8], found: NDArray[np.uint8]) -> Deviation:

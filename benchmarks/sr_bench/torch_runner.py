@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.facts import Configuration
     from sr_bench.jobs import Frames, WorkerSpec
+    from sr_bench.records import Configuration
 
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _ROUNDING = 0.06

@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sr_bench import engine_runner, forms, noise
-from sr_bench.facts import size_text
-from sr_bench.table import Table
+from sr_bench import engine_runner, forms, intervals
+from sr_bench.records import size_text
+from sr_bench.tables import Table
 from sr_deploy import backends, machine
 from sr_deploy.bundle import tuning
 from sr_deploy.bundle.tuning import NAME, Tuning, TuningEntry
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sr_bench.facts import Size
-    from sr_bench.noise import Interval
+    from sr_bench.intervals import Interval
+    from sr_bench.records import Size
     from sr_deploy.bundle.bundle import Bundle
     from sr_deploy.bundle.tuning import Goal
     from sr_deploy.cli.console import Progress
@@ -117,7 +117,7 @@ def search(
             continue
         progress.stage(f"trying {len(candidates)} choices of {what}")
         before, *times = measure([best, *candidates])
-        compared = [noise.quotient(before, each, paired=True) for each in times]
+        compared = [intervals.quotient(before, each, paired=True) for each in times]
         winner = max(range(len(times)), key=lambda i: compared[i].value)
         for i, candidate in enumerate(candidates):
             taken = i == winner and compared[i].low > 1

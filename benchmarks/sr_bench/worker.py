@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_bench import forms, meters, setting, video
+from sr_bench import environment, forms, meters, video
 from sr_bench.contenders import opened
 from sr_bench.forms import CallTimer, Stream
 from sr_bench.jobs import WorkerSpec
@@ -57,7 +57,7 @@ def main() -> int:
             channels = Bundle.open(job.bundle).manifest.model.channels
             worker = Worker(contender, channels, meters.meter(job.device))
             ran = contender.ran and dataclasses.asdict(contender.ran)
-            answer(ran=ran, versions=setting.versions())
+            answer(ran=ran, versions=environment.versions())
             for line in sys.stdin:
                 answer(result=worker.do(**json.loads(line)))
     except (SrDeployError, OSError, MemoryError, ImportError) as error:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
-from sr_bench import records
-from sr_bench.facts import Configuration, Environment, Hardware, MeasuredModel
-from sr_bench.scores import Method, QualityRecord, Score
-from sr_bench.timings import (
+from sr_bench import record_files
+from sr_bench.environment import Environment, Hardware, MeasuredModel
+from sr_bench.records import (
     Ceiling,
+    Configuration,
     Deviation,
     Measurement,
+    Method,
     ModelBenchmark,
+    QualityRecord,
     Run,
+    Score,
     SpeedOptions,
     SpeedRecord,
     Timing,
@@ -31,7 +34,7 @@ EAGER = Configuration("torch", "contiguous", "fp32")
 OPENVINO = Configuration("sr-deploy", "openvino", "bf16")
 
 QUALITY = QualityRecord(
-    schema=records.SCHEMA,
+    schema=record_files.SCHEMA,
     kind="quality",
     setting=SETTING,
     subject=SUBJECT,
@@ -97,7 +100,7 @@ SERIES = ModelBenchmark(
         ),
     ),
 )
-SPEED = SpeedRecord(records.SCHEMA, "speed", (SERIES,))
+SPEED = SpeedRecord(record_files.SCHEMA, "speed", (SERIES,))
 
 WORK = Workload(
     operations=1e6, int8_share=0.0, frame_bytes=3 * 64 * 32 * 5, weights=1000, activations=10_000

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from sr_bench import charts
-from sr_bench.timings import SpeedRecord
+from sr_bench.records import SpeedRecord
 from sr_deploy.errors import InvalidInputError
 from tests.sr_bench.examples import FULL, SPEED
 
@@ -18,12 +18,12 @@ def test_ratios_are_those_of_the_last_size() -> None:
     words = charts.faster(SERIES).words
     assert words == (
         "PyTorch eager FP32: 1.00; sr-deploy OpenVINO BF16: 4.00; "
-        "sr-deploy by default (OpenVINO BF16): 4.00"
+        "sr-deploy default (OpenVINO BF16): 4.00"
     )
 
 
 def test_latency_shows_single_frames() -> None:
-    assert "by default (OpenVINO BF16): median 1.00, 0.90 to 1.10" in charts.latency(SERIES).words
+    assert "default (OpenVINO BF16): median 1.00, 0.90 to 1.10" in charts.latency(SERIES).words
 
 
 def test_throughput_has_a_point_for_each_size() -> None:
@@ -50,7 +50,7 @@ def test_an_older_record_has_fewer_charts() -> None:
 
 
 def test_stages_are_shown() -> None:
-    expected = "sr-deploy by default (OpenVINO BF16): engine 0.10, tiles 0.00, network 0.90"
+    expected = "sr-deploy default (OpenVINO BF16): engine 0.10, tiles 0.00, network 0.90"
     assert charts.stages(SERIES).words == expected
 
 

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_bench import contenders, records, report
+from sr_bench import contenders, documents, record_files
 from sr_bench.cli import main, with_command
-from sr_bench.facts import Configuration
-from sr_bench.scores import QualityRecord
-from sr_bench.timings import Run, SpeedRecord, Timing
+from sr_bench.records import Configuration, QualityRecord, Run, SpeedRecord, Timing
 from sr_deploy import backends
 from sr_deploy.bundle import tuning
 from sr_deploy.bundle.manifest import Latent
@@ -46,7 +44,7 @@ def test_quality_prints_a_table_and_writes_a_record(
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()[:3]] == ["image", "noise", "mean"]
     assert "low resolution by antialiased bicubic" in " ".join(out.split())
-    record = records.read(target)
+    record = record_files.read(target)
     assert isinstance(record, QualityRecord)
     assert record.subject.sha256 == sha256_of(tiny.checkpoint)
     assert (record.images, record.low_resolution) == ("photos", None)
@@ -93,7 +91,7 @@ def test_speed_compares_with_torch(tiny: Tiny, tmp_path: Path, capsys: Output) -
         "PyTorch channels_last BF16",
         "sr-deploy ONNX Runtime FP32",
     ]
-    record = records.read_speed(target)
+    record = record_files.read_speed(target)
     (series,) = record.series
     assert series.options.rounds == 1
     assert [bout.size for bout in series.bouts] == [(16, 12)]
@@ -105,22 +103,22 @@ def test_a_checkpoint_is_exported_first(tiny: Tiny, tmp_path: Path, capsys: Outp
     target = tmp_path / "speed.json"
     options = ["--backends", "onnxruntime", "--precisions", "fp32", "--json", str(target), *QUICK]
     assert main([str(tiny.checkpoint), *options, "--no-ceilings"]) == 0
-    (series,) = records.read_speed(target).series
+    (series,) = record_files.read_speed(target).series
     assert series.subject.sha256 == sha256_of(tiny.checkpoint)
 
 
 def test_records_are_compared_joined_and_shown(tmp_path: Path, capsys: Output) -> None:
     one, other, both = (tmp_path / f"{name}.json" for name in ("one", "other", "both"))
-    records.write(one, SPEED)
+    record_files.write(one, SPEED)
     slower = dataclasses.replace(SERIES, bouts=tuple(map(_slower, SERIES.bouts)))
-    records.write(other, SpeedRecord(3, "speed", (slower,)))
+    record_files.write(other, SpeedRecord(3, "speed", (slower,)))
     assert main(["--compare", str(one), str(other), "--fail-over", "5%"]) == 1
     assert "REGRESSION" in capsys.readouterr().out
     assert main(["--compare", str(one), str(other), "--fail-over", "20%"]) == 0
     assert main(["compare", str(one), str(one), "--fail-over", "0%"]) == 0
     assert "REGRESSION" not in capsys.readouterr().out
     assert main(["merge", str(one), str(other), "--json", str(both)]) == 0
-    assert len(records.read_speed(both).series) == 2
+    assert len(record_files.read_speed(both).series) == 2
     page = tmp_path / "both.html"
     assert main(["show", str(both), "--html", str(page)]) == 0
     assert page.read_text().count("How many times faster") == 2
@@ -168,9 +166,9 @@ def test_the_command_may_be_left_out(given: list[str], understood: list[str]) ->
 
 
 def test_report_fills_and_checks(tmp_path: Path, capsys: Output) -> None:
-    results = tmp_path / report.RESULTS
+    results = tmp_path / documents.RESULTS
     results.mkdir(parents=True)
-    records.write(results / "quality.json", QUALITY)
+    record_files.write(results / "quality.json", QUALITY)
     readme = tmp_path / "README.md"
     readme.write_text("<!-- table:quality -->\n<!-- /table -->\n")
     command = ["report", "--root", str(tmp_path)]

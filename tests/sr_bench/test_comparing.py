@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sr_bench import comparing, forms
 from sr_bench.comparing import TimingChange
 from sr_bench.forms import CallTimer
-from sr_bench.timings import Run, SpeedRecord, Timing
+from sr_bench.records import Run, SpeedRecord, Timing
 from sr_deploy.engine import Engine
 from sr_deploy.errors import InvalidInputError
 from tests.sr_bench.conftest import Tiny

@@ -11,8 +11,8 @@ import pytest
 
 from sr_bench import bare, contenders
 from sr_bench.engine_runner import EngineRunner
-from sr_bench.facts import Configuration
 from sr_bench.jobs import DEFAULT, WorkerSpec
+from sr_bench.records import Configuration
 from sr_bench.torch_runner import TorchRunner
 from sr_deploy import backends
 from sr_deploy.bundle.bundle import Bundle

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_bench import records
+from sr_bench import record_files
 from sr_bench.page import page
 from sr_export.report import Scene
 from tests.sr_bench.examples import FULL, PRECISIONS, QUALITY, SPEED
@@ -19,7 +19,7 @@ SCENE = Scene("noise.png", NOISE[::2, ::2].copy(), {"fp32": NOISE, "int8": NOISE
 PAGES = {
     "full": page(FULL),
     "older": page(SPEED),
-    "several": page(records.merged([SPEED, FULL])),
+    "several": page(record_files.merged([SPEED, FULL])),
     "quality": page(QUALITY),
     "pictures": page(PRECISIONS, [SCENE]),
 }

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from sr_bench import contenders, jobs
-from sr_bench.facts import Configuration
 from sr_bench.jobs import DEFAULT, WorkerSpec
 from sr_bench.processes import WorkerProcess
+from sr_bench.records import Configuration
 from sr_deploy.errors import BackendError, InvalidInputError, NotFoundError
 from tests.sr_bench.conftest import Tiny
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_bench import quality
-from sr_bench.facts import Configuration
 from sr_bench.quality import FILTERS
-from sr_bench.scores import Method
+from sr_bench.records import Configuration, Method
 from sr_deploy.errors import InvalidInputError, NotFoundError
 from sr_export.report import Scene
 

@@ -1,141 +1,79 @@
-"""Records come back as they were written, those of the schema before in the present form."""
+"""What records of speed show is computed from their samples."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sr_bench import records
-from sr_bench.records import Record
-from sr_bench.timings import SpeedRecord
-from sr_deploy.errors import BundleError, InvalidInputError, NotFoundError
-from tests.conftest import ROOT
-from tests.sr_bench.examples import FULL, QUALITY, SERIES, SPEED
+from sr_bench.records import Deviation, Measurement, Method, Run, Score, SpeedRecord, Timing
+from sr_deploy.errors import BundleError
+from tests.sr_bench.examples import DEFAULT, EAGER, FULL, OPENVINO, QUALITY, SERIES, SPEED, row
 
 
-@pytest.mark.parametrize("record", [QUALITY, SPEED, FULL])
-def test_what_is_written_is_read(record: Record, tmp_path: Path) -> None:
-    path = tmp_path / "record.json"
-    records.write(path, record)
-    assert records.read(path) == record
+@pytest.mark.parametrize("rounds", [(), ((),), ((1.0,), (0.0,))])
+def test_rounds_without_time_are_refused(rounds: tuple[tuple[float, ...], ...]) -> None:
+    with pytest.raises(BundleError, match="rounds"):
+        Timing("upscale", rounds)
 
 
-def test_samples_do_not_take_a_line_each(tmp_path: Path) -> None:
-    path = tmp_path / "record.json"
-    records.write(path, SPEED)
-    assert "[ 10.0, 11.0, 12.0 ]" in path.read_text()
+def test_rows_begin_with_frame_in_to_frame_out() -> None:
+    with pytest.raises(BundleError, match="upscale"):
+        Measurement(EAGER, (Timing("network", ((1.0,),)),), Deviation(0))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"schema": 99}, "schema 99 and kind 'speed', but this version reads the schemas 2 and 3"),
-        ({"kind": "taste"}, "kind 'taste', but .* quality, speed"),
-        ({"extra": 1}, "unknown field 'extra'"),
-        ({"series": [{}]}, r"series\[0\]: the field 'setting' is missing"),
-        ({"series": []}, "series: nothing was measured"),
-    ],
-)
-def test_a_record_that_does_not_hold_is_refused(
-    change: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "record.json"
-    path.write_text(json.dumps(dataclasses.asdict(SPEED) | change))
-    with pytest.raises(BundleError, match=message):
-        records.read(path)
+def test_rounds_are_the_same_for_all() -> None:
+    with pytest.raises(BundleError, match=r"rounds.*\[1, 2\]"):
+        Run((8, 8), 1, (row(EAGER, (1.0,)), row(OPENVINO, (1.0,), (1.0,))))
 
 
-def test_what_is_no_json_or_not_there_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "record.json"
-    with pytest.raises(NotFoundError, match="no such record"):
-        records.read(path)
-    for text in ("{", "[]"):
-        path.write_text(text)
-        with pytest.raises(BundleError, match=r"record\.json: (not valid JSON|schema None)"):
-            records.read(path)
+def test_ratios_are_taken_within_rounds() -> None:
+    """The machine's slow round is slow for both: per round the ratios are 2, 2 and 3."""
+    baseline, other = (each.upscale for each in SERIES.bouts[0].rows)
+    ratio = other.against(baseline)
+    assert (ratio.low, ratio.median, ratio.high) == (2.0, 2.0, 2.5)
+    assert baseline.against(baseline).median == 1.0
 
 
-def _before(**changes: Any) -> dict[str, Any]:
-    """A record of the schema before: one network, and a list of timings."""
-    plain = dataclasses.asdict(SERIES)
-    timings = [
-        {
-            "contender": row["contender"],
-            "size": bout["size"],
-            "rounds": row["timings"][0]["rounds"],
-            "difference": row["fidelity"]["largest"],
-        }
-        for bout in plain["bouts"]
-        for row in bout["rows"]
-    ]
-    options = {
-        name: plain["options"][name]
-        for name in ("threads", "warm_up_seconds", "rounds", "turn_seconds", "rest_seconds")
+def test_rounds_that_disagree_are_told() -> None:
+    assert not SPEED.steady()  # by the row of the test above: 2.0 to 2.5
+    agreed = dataclasses.replace(SERIES, bouts=SERIES.bouts[1:])
+    assert SpeedRecord(3, "speed", (agreed,)).steady()
+
+
+def test_percentiles_are_over_all_samples() -> None:
+    baseline = SERIES.bouts[0].rows[0].upscale
+    assert [baseline.percentile(each) for each in (0, 50, 100)] == [10.0, 12.0, 22.0]
+
+
+def test_the_rate_counts_all_of_a_round() -> None:
+    """A slow call among fast ones is no median, but it takes its time."""
+    timing = Timing("upscale", ((1.0, 1.0, 4.0), (2.0,), (2.0,)))
+    assert timing.rate() == 500.0
+
+
+def test_a_default_computes_in_what_it_turned_out_to_be() -> None:
+    assert DEFAULT.precision == "bf16"
+    assert DEFAULT.timing("network") == DEFAULT.timings[1]
+    assert DEFAULT.timing("video") is None
+
+
+def test_all_bouts_are_visited() -> None:
+    assert [bout.size for _, bout in FULL.bouts()] == [(256, 128), (64, 32)]
+
+
+def test_the_mean_of_scores() -> None:
+    assert QUALITY.methods[1].mean() == Score(31.0, pytest.approx(0.91))
+
+
+def test_every_figure_has_its_mean() -> None:
+    scores = {
+        "a.png": Score(30.0, 0.9, 1.0, 28.0, 0.8, 2.0),
+        "b.png": Score(32.0, 0.7, 3.0, 30.0, 0.6, 4.0),
     }
-    subject = {name: value for name, value in plain["subject"].items() if name != "files"}
-    return {
-        "schema": 2,
-        "kind": "speed",
-        "setting": plain["setting"],
-        "subject": subject,
-        "options": options,
-        "timings": timings,
-    } | changes
+    assert Method("net", scores).mean() == Score(31.0, 0.8, 2.0, 29.0, pytest.approx(0.7), 3.0)
 
 
-def test_a_record_of_the_schema_before_is_brought_up(tmp_path: Path) -> None:
-    path = tmp_path / "old.json"
-    path.write_text(json.dumps(_before()))
-    found = records.read_speed(path)
-    (series,) = found.series
-    rows = [row for bout in series.bouts for row in bout.rows]
-    expected = [row for bout in SERIES.bouts for row in bout.rows]
-    assert [row.timings for row in rows] == [row.timings for row in expected]
-    assert [row.fidelity.largest for row in rows] == [0, 1, 0, 2]
-    assert all(row.peak_memory is row.start_seconds is row.fidelity.psnr is None for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"extra": 1}, "unknown field 'extra'"),
-        ({"timings": [{}]}, "a record of schema 2 lacks 'contender'"),
-        ({"timings": None}, "a record of schema 2 lacks "),
-        ({"options": {}}, "options: the field 'threads' is missing"),
-    ],
-)
-def test_an_old_record_is_read_as_strictly(
-    changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "old.json"
-    path.write_text(json.dumps(_before(**changes)))
-    with pytest.raises(BundleError, match=message):
-        records.read(path)
-
-
-@pytest.mark.parametrize(
-    "path",
-    sorted((ROOT / "benchmarks/results").glob("*.json")),
-    ids=lambda path: path.stem,
-)
-def test_committed_records_can_be_read(path: Path) -> None:
-    assert records.read(path).schema == records.SCHEMA
-
-
-def test_merging_keeps_apart_what_was_measured_apart() -> None:
-    joined = records.merged([SPEED, FULL])
-    assert joined.series == (*SPEED.series, *FULL.series)
-    assert [bout.size for _, bout in joined.bouts()] == [(256, 128), (64, 32)] * 2
-
-
-def test_quality_cannot_be_taken_for_speed(tmp_path: Path) -> None:
-    path = tmp_path / "quality.json"
-    records.write(path, QUALITY)
-    with pytest.raises(InvalidInputError, match="a record of quality, but this is about speed"):
-        records.read_speed(path)
-    records.write(path, SPEED)
-    assert isinstance(records.read_speed(path), SpeedRecord)
+def test_what_one_image_lacks_has_no_mean() -> None:
+    scores = {"a.png": Score(None, 1.0), "b.png": Score(30.0, 0.9, 1.0)}
+    assert Method("copy", scores).mean() == Score(None, 0.95)

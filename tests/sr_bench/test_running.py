@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sr_bench import contenders, running
-from sr_bench.facts import Configuration
 from sr_bench.jobs import DEFAULT
+from sr_bench.records import Configuration
 from sr_bench.running import BenchRequest
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.errors import BundleError, ExportError, InvalidInputError, NotFoundError
@@ -66,7 +66,7 @@ def test_the_default_can_be_wished_alone_or_beside_torch(tiny: Tiny) -> None:
     assert [str(each) for each in beside[1:]] == [
         "PyTorch channels_last BF16",
         "PyTorch compiled BF16",
-        "sr-deploy by default",
+        "sr-deploy default",
     ]
 
 

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from sr_bench import contenders, quality, speed
-from sr_bench.facts import Configuration
 from sr_bench.jobs import WorkerSpec
+from sr_bench.records import Configuration, SpeedOptions
 from sr_bench.speed import SizePlan
-from sr_bench.timings import SpeedOptions
 from sr_deploy import machine
 from sr_deploy.cli.console import Progress
 from sr_deploy.errors import BackendError, OutOfMemoryError

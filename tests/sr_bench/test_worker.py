@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sr_bench import clocks, forms, worker
-from sr_bench.facts import Configuration
+from sr_bench.records import Configuration
 from sr_bench.worker import Worker
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
 from pathlib import Path
 
 import pytest
 
-from sr_bench import records, report
+from sr_bench import documents, quality_tables, record_files
 from sr_bench.jobs import DEFAULT
-from sr_bench.scores import Method, QualityRecord, Score
-from sr_bench.timings import SpeedRecord
+from sr_bench.records import QualityRecord, SpeedRecord
 from sr_deploy.errors import InvalidInputError, NotFoundError
 from sr_deploy.files import sha256_of
 from tests.conftest import ROOT
@@ -23,35 +23,35 @@ EMPTY = "before\n\n<!-- table:{} -->\n<!-- /table -->\n\nafter\n"
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout with two records and a document that asks for one of them."""
-    results = tmp_path / report.RESULTS
+    results = tmp_path / documents.RESULTS
     results.mkdir(parents=True)
-    records.write(results / "quality.json", QUALITY)
-    records.write(results / "speed.json", SPEED)
+    record_files.write(results / "quality.json", QUALITY)
+    record_files.write(results / "speed.json", SPEED)
     (tmp_path / "README.md").write_text(EMPTY.format("quality"))
     return tmp_path
 
 
 def test_a_table_is_filled_and_then_stays(checkout: Path) -> None:
-    changed = report.outdated(checkout)
-    report.update(changed)
+    changed = documents.outdated(checkout)
+    documents.update(changed)
     text = (checkout / "README.md").read_text()
     assert "| mean  | 31.00 / 0.9100 | 32.50 / 0.9300 |\n" in text
     assert text.startswith("before\n\n<!-- table:quality -->\n| image |")
-    assert text.endswith("commit 0123456789.\n<!-- /table -->\n\nafter\n")
-    assert report.outdated(checkout) == {}
+    assert text.endswith("torch 2.13.0.\n<!-- /table -->\n\nafter\n")
+    assert documents.outdated(checkout) == {}
 
 
 def test_a_changed_record_or_table_is_noticed(checkout: Path) -> None:
-    report.update(report.outdated(checkout))
+    documents.update(documents.outdated(checkout))
     readme = checkout / "README.md"
     readme.write_text(readme.read_text().replace("32.50", "39.50"))
-    assert list(report.outdated(checkout)) == [readme]
+    assert list(documents.outdated(checkout)) == [readme]
 
 
 def test_documents_in_docs_are_filled(checkout: Path) -> None:
     (checkout / "docs").mkdir()
     (checkout / "docs/speed.md").write_text(EMPTY.format("speed"))
-    changed = report.outdated(checkout)
+    changed = documents.outdated(checkout)
     assert "2.00" in changed[checkout / "docs/speed.md"]
 
 
@@ -62,23 +62,24 @@ def test_documents_in_docs_are_filled(checkout: Path) -> None:
         "<!-- /table -->\n",
         "<!-- table:quality -->\n<!-- table:speed -->\n<!-- /table -->\n",
         "<!-- chart:speed:faster -->\n<!-- /table -->\n",
+        "<!-- environment -->\n",
     ],
 )
 def test_a_marker_without_its_counterpart_is_an_error(text: str, checkout: Path) -> None:
     (checkout / "README.md").write_text(text)
-    with pytest.raises(InvalidInputError, match=r"README\.md: a table marker has no counterpart"):
-        report.outdated(checkout)
+    with pytest.raises(InvalidInputError, match=r"README\.md"):
+        documents.outdated(checkout)
 
 
 def test_a_record_that_is_not_there_is_named(checkout: Path) -> None:
     (checkout / "README.md").write_text(EMPTY.format("taste"))
-    with pytest.raises(NotFoundError, match=r"taste\.json: no such record"):
-        report.outdated(checkout)
+    with pytest.raises(NotFoundError, match=r"taste\.json"):
+        documents.outdated(checkout)
 
 
 def test_what_is_no_checkout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match=r"has no README\.md"):
-        report.outdated(tmp_path)
+    with pytest.raises(NotFoundError, match=r"README\.md"):
+        documents.outdated(tmp_path)
 
 
 def test_a_chart_is_drawn_beside_the_documents(checkout: Path) -> None:
@@ -86,130 +87,76 @@ def test_a_chart_is_drawn_beside_the_documents(checkout: Path) -> None:
     block = "<!-- chart:speed:faster -->\n<!-- /chart -->\n"
     (checkout / "docs/speed.md").write_text(block)
     (checkout / "README.md").write_text(block)
-    report.update(report.outdated(checkout))
+    documents.update(documents.outdated(checkout))
     drawn = checkout / "docs/charts/speed-faster.svg"
     assert drawn.read_text().startswith("<svg ")
     assert "](charts/speed-faster.svg)\n<!-- /chart -->" in (checkout / "docs/speed.md").read_text()
     assert "](docs/charts/speed-faster.svg)\n" in (checkout / "README.md").read_text()
-    assert report.outdated(checkout) == {}
+    assert documents.outdated(checkout) == {}
     drawn.write_text(drawn.read_text().replace("tiny", "huge"))
-    assert list(report.outdated(checkout)) == [drawn]
+    assert list(documents.outdated(checkout)) == [drawn]
 
 
 def test_a_table_may_be_of_another_kind(checkout: Path) -> None:
-    records.write(checkout / report.RESULTS / "full.json", FULL)
+    record_files.write(checkout / documents.RESULTS / "full.json", FULL)
     block = "<!-- table:full:overhead -->\n<!-- /table -->\n"
     (checkout / "README.md").write_text(block)
-    report.update(report.outdated(checkout))
-    lines = (checkout / "README.md").read_text().splitlines()
-    (row,) = (line for line in lines if "by default" in line)
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[0] == "sr-deploy by default (OpenVINO BF16), 64x32"
-    assert cells[1:3] == ["+11.1 %", "+8.9 to +13.3 %"]  # 1.0 ms over 0.9, and 2 % on either side
-    assert cells[3] == "engine 10.0 %, tiles 0.0 %"
+    documents.update(documents.outdated(checkout))
+    assert "| +8.9 to +13.3 % |" in (checkout / "README.md").read_text()
     (checkout / "README.md").write_text(block.replace("overhead", "beauty"))
-    with pytest.raises(InvalidInputError, match="there is no table 'beauty'"):
-        report.outdated(checkout)
+    with pytest.raises(InvalidInputError, match=r"'beauty'.*speedups, overhead"):
+        documents.outdated(checkout)
+
+
+def test_an_environment_block_gets_the_shared_notes_once(checkout: Path) -> None:
+    text = EMPTY.format("quality") + EMPTY.format("speed")
+    machine = "Measured on A CPU, 2 cores (avx2, avx512_vnni); Python 3.11.7"
+    readme = checkout / "README.md"
+    readme.write_text(text)
+    documents.update(documents.outdated(checkout))
+    assert " ".join(readme.read_text().split()).count(machine) == 2
+    readme.write_text(text + "<!-- environment -->\n<!-- /environment -->\n")
+    documents.update(documents.outdated(checkout))
+    filled = " ".join(readme.read_text().split())
+    assert filled.count(machine) == 1
+    assert machine in filled.partition("<!-- environment -->")[2]
+    assert documents.outdated(checkout) == {}
+
+
+def test_a_warning_stands_below_the_table(checkout: Path) -> None:
+    (checkout / "README.md").write_text(EMPTY.format("speed"))
+    documents.update(documents.outdated(checkout))
+    assert "**Warning:**" in (checkout / "README.md").read_text()
 
 
 def test_a_chart_that_there_is_not_is_told(checkout: Path) -> None:
     (checkout / "README.md").write_text("<!-- chart:speed:pie -->\n<!-- /chart -->\n")
-    with pytest.raises(InvalidInputError, match="there is no chart 'pie'; choose one of faster"):
-        report.outdated(checkout)
+    with pytest.raises(InvalidInputError, match=r"'pie'.*faster"):
+        documents.outdated(checkout)
 
 
-def test_documents_show_ratios_and_no_times() -> None:
-    text = report.markdown(SPEED)
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()[:4]]
-    assert rows[0] == ["", "256x128", "64x32", "differs by"]
-    assert rows[2] == ["PyTorch eager FP32", "1.00", "1.00", "0 levels"]
-    assert rows[3] == ["sr-deploy OpenVINO BF16", "2.00", "4.00", "2 levels"]
-    assert " ms" not in text
-    assert "Measured on A CPU, 2 cores (avx2, avx512_vnni); Python 3.11.7" in " ".join(text.split())
-
-
-def test_the_terminal_shows_times_by_size() -> None:
-    lines = report.text(SPEED).splitlines()
-    assert lines[0] == "tiny.pth (Compact x2), 2026-11-21"
-    assert lines[2].split()[:6] == ["256x128,", "ms", "median", "p90", "p99", "min"]
-    assert lines[3].split()[3:5] == ["12.00", "18.00"]
-    assert lines[4].endswith("2.00 (1.96-3.00)")  # no narrower than 2 % below
-    assert max(map(len, lines)) <= 100
-
-
-def test_the_terminal_shows_all_that_was_measured() -> None:
-    text = report.text(FULL)
-    name = "sr-deploy by default (OpenVINO BF16)"
-    rows = [line.removeprefix(name).split() for line in text.splitlines() if name in line]
-    times, costs, forms, stages = rows
-    assert times == ["1.00", "1.07", "1.10", "0.90", "1000.0", "8.19", "4.00", "(3.92-4.08)"]
-    assert costs == [
-        "0.5",
-        "s",
-        "25",
-        "ms",
-        "100",
-        "MiB",
-        "0.03",
-        "J",
-        "28",
-        "%",
-        "48.0",
-        "dB,",
-        "3",
-        "33.00",
-    ]
-    assert forms == ["0.90", "ms", "+11.1", "%", "0.80", "ms", "+25.0", "%"]
-    assert stages == ["engine", "0.10,", "tiles", "0.00,", "network", "0.90"]
-    assert "Not measured: PyTorch compiled FP32: no compiler" in text
-    assert "GPU's" not in text  # a column in which nothing was measured
-    assert max(map(len, text.splitlines())) <= 110
-
-
-def test_several_series_are_told_apart() -> None:
-    joined = records.merged([SPEED, FULL])
-    text = report.markdown(joined)
-    assert text.count("**tiny.pth (Compact x2)**, ") == 2
-    assert "of its ceiling" in text
-    assert "| sr-deploy by default (OpenVINO BF16) |" in text.replace("  ", " ")
-    assert report.text(joined).count("Times faster than PyTorch eager FP32;") == 2
-
-
-def test_what_several_series_have_in_common_is_said_once() -> None:
+def test_shared_notes_of_several_benchmarks_are_given_once() -> None:
     (first,) = SPEED.series
     later = dataclasses.replace(first.setting, date="2031-05-06T07:08:09+00:00")
     options = dataclasses.replace(first.options, rounds=14)
     second = dataclasses.replace(first, setting=later, options=options)
-    text = report.markdown(dataclasses.replace(SPEED, series=(first, second)))
-    assert text.count("Measured on") == 1
-    assert f", {first.options.rounds} rounds, {first.setting.date[:10]}, commit" in text
-    assert ", 14 rounds, 2031-05-06, commit" in text
+    body, notes = documents.markdown(dataclasses.replace(SPEED, series=(first, second)))
+    assert len([each for each in notes if "A CPU" in each]) == 1
+    assert f", {first.options.rounds} rounds, {first.setting.date[:10]}, commit" in body
+    assert ", 14 rounds, 2031-05-06, commit" in body
+    assert body.count("**tiny.pth (Compact x2)**, ") == 2
 
 
-def test_the_terminal_shows_all_methods() -> None:
-    lines = report.text(QUALITY).splitlines()
-    assert lines[0].split() == ["image", "nearest", "bicubic", "tiny"]
-    assert lines[1].split()[0] == "a"
-    assert not any("RGB" in line for line in lines)  # which this record lacks
-    scored = {"a.png": Score(31.0, 0.91, 50.0, 29.0, 0.9, 80.0)}
-    methods = (Method("tiny", scored, QUALITY.methods[2].contender),)
-    text = report.text(dataclasses.replace(QUALITY, methods=methods))
-    assert "tiny   31.00  0.9100  50.00     29.00  0.9000  80.00" in text
+def test_a_table_of_precisions_has_its_legend() -> None:
+    body, notes = documents.markdown(PRECISIONS)
+    assert "| vs FP32 at export |" in body
+    assert quality_tables.PRECISIONS_LEGEND in notes
 
 
-def test_several_precisions_are_a_table_of_what_each_costs() -> None:
-    lines = report.markdown(PRECISIONS).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:4]]
-    assert cells[0] == ["", "PSNR / SSIM", "change", "against FP32", "at export"]
-    assert cells[2] == ["tiny FP32", "32.50 / 0.9300", "", "", ""]
-    assert cells[3] == ["tiny INT8", "32.40 / 0.9300", "-0.10 dB", "51.2 dB", "48.0 dB"]
-    assert "those of FP32, RGB, of the image where they differ most" in " ".join(lines)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / report.RESULTS).glob("precisions-*.json")))
+@pytest.mark.parametrize("path", sorted((ROOT / documents.RESULTS).glob("precisions-*.json")))
 def test_committed_precisions_hold_their_promises(path: Path) -> None:
     """FP16 from 58 dB and INT8 from 45 dB against FP32; at most 0.1 dB lost on Set5."""
-    record = records.read(path)
+    record = record_files.read(path)
     assert isinstance(record, QualityRecord)
     exact, *others = record.networks()
     budgets = {"fp16": 58.0, "bf16": 45.0, "int8": 45.0}
@@ -225,18 +172,38 @@ def test_committed_precisions_hold_their_promises(path: Path) -> None:
 
 
 def test_committed_tables_are_those_of_the_records() -> None:
-    """`sr-bench report` mends it."""
+    """`sr-bench report` updates them."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "<!-- table:quality -->" in text
-    assert "<!-- table:speed -->" in text
-    assert report.outdated(ROOT) == {}
+    assert documents.outdated(ROOT) == {}
+
+
+def test_the_quality_table_of_the_readme_has_the_figures_of_the_record() -> None:
+    """Read from the JSON file, without the code that makes tables."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.partition("<!-- table:quality -->")[2].partition("<!-- /table -->")[0]
+    rows = [line.split("|")[1:-1] for line in block.splitlines() if line.startswith("|")]
+    shown = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    record = json.loads((ROOT / documents.RESULTS / "quality.json").read_text())
+    methods = {each["name"]: each["scores"] for each in record["methods"]}
+    columns = [methods[name] for name in shown["image"]]
+    for image in columns[0]:
+        scores = [each[image] for each in columns]
+        assert shown[image.rpartition(".")[0]] == [
+            f"{each['psnr']:.2f} / {each['ssim']:.4f}" for each in scores
+        ]
+    assert shown["mean"] == [
+        f"{statistics.fmean(each['psnr'] for each in column.values()):.2f} / "
+        f"{statistics.fmean(each['ssim'] for each in column.values()):.4f}"
+        for column in columns
+    ]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("quality", QualityRecord), ("speed", SpeedRecord)])
 def test_committed_records_are_of_the_shipped_checkpoint(
     name: str, kind: type[QualityRecord] | type[SpeedRecord], shipped_checkpoint: Path
 ) -> None:
-    record = records.read(ROOT / report.RESULTS / f"{name}.json")
+    record = record_files.read(ROOT / documents.RESULTS / f"{name}.json")
     assert isinstance(record, kind)
     subjects = (
         [record.subject]
@@ -247,14 +214,14 @@ def test_committed_records_are_of_the_shipped_checkpoint(
 
 
 def test_committed_speed_was_measured_on_a_quiet_machine() -> None:
-    record = records.read(ROOT / report.RESULTS / "speed.json")
+    record = record_files.read(ROOT / documents.RESULTS / "speed.json")
     assert isinstance(record, SpeedRecord)
     assert record.steady()
 
 
 def test_in_the_committed_record_the_default_is_as_fast_as_the_documents_say() -> None:
     """Every network and size: beside PyTorch as people run it, its strong FP32, its best form."""
-    record = records.read(ROOT / report.RESULTS / "cpu.json")
+    record = record_files.read(ROOT / documents.RESULTS / "cpu.json")
     assert isinstance(record, SpeedRecord)
     asked = {"contiguous fp32": 4.0, "channels_last fp32": 3.5, "best": 1.8}
     for series, bout in record.bouts():
@@ -269,7 +236,7 @@ def test_in_the_committed_record_the_default_is_as_fast_as_the_documents_say() -
 
 
 def test_the_shipped_checkpoint_beats_bicubic_on_set5() -> None:
-    record = records.read(ROOT / report.RESULTS / "quality.json")
+    record = record_files.read(ROOT / documents.RESULTS / "quality.json")
     assert isinstance(record, QualityRecord)
     means = {each.name: each.mean().psnr for each in record.methods}
     bicubic, ours = means["bicubic"], means[record.subject.name]

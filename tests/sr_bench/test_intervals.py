@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sr_bench import noise
-from sr_bench.noise import FLOOR
+from sr_bench import intervals
+from sr_bench.intervals import FLOOR
 
 
 def _rounds(seed: int, scale: float = 1.0, spread: float = 0.03, count: int = 10) -> list[float]:
@@ -15,28 +15,28 @@ def _rounds(seed: int, scale: float = 1.0, spread: float = 0.03, count: int = 10
 
 
 def test_the_same_rounds_always_state_the_same_interval() -> None:
-    once, again = (noise.quotient(_rounds(0), _rounds(1), paired=False) for _ in range(2))
+    once, again = (intervals.quotient(_rounds(0), _rounds(1), paired=False) for _ in range(2))
     assert once == again
 
 
 def test_no_interval_is_narrower_than_what_processes_differ_by() -> None:
-    found = noise.quotient([2.0] * 5, [1.0] * 5, paired=True)
+    found = intervals.quotient([2.0] * 5, [1.0] * 5, paired=True)
     assert (found.value, found.low, found.high) == (2.0, 2.0 * (1 - FLOOR), 2.0 * (1 + FLOOR))
 
 
 def test_a_machine_that_drifts_cancels_out_in_pairs() -> None:
     drift = np.linspace(1, 3, 10)
     above, below = 1.1 * drift, drift
-    found = noise.quotient(list(above), list(below), paired=True)
+    found = intervals.quotient(list(above), list(below), paired=True)
     assert (found.low, found.high) == pytest.approx((1.1 * (1 - FLOOR), 1.1 * (1 + FLOOR)))
-    assert 1.0 in noise.quotient(list(above), list(below), paired=False)
+    assert 1.0 in intervals.quotient(list(above), list(below), paired=False)
 
 
 @pytest.mark.parametrize("spread", [0.01, 0.03])
 def test_a_slow_down_of_ten_per_cent_is_found(spread: float) -> None:
     """In noise up to what a quiet machine shows: one run in twenty may miss it."""
     found = [
-        noise.quotient(_rounds(i, 1.1, spread), _rounds(i + 1000, 1.0, spread), paired=False)
+        intervals.quotient(_rounds(i, 1.1, spread), _rounds(i + 1000, 1.0, spread), paired=False)
         for i in range(100)
     ]
     assert sum(each.low > 1 for each in found) >= 95
@@ -45,7 +45,7 @@ def test_a_slow_down_of_ten_per_cent_is_found(spread: float) -> None:
 @pytest.mark.parametrize("spread", [0.01, 0.03])
 def test_no_slow_down_is_not_found(spread: float) -> None:
     found = [
-        noise.quotient(_rounds(i, 1.0, spread), _rounds(i + 1000, 1.0, spread), paired=False)
+        intervals.quotient(_rounds(i, 1.0, spread), _rounds(i + 1000, 1.0, spread), paired=False)
         for i in range(100)
     ]
     assert sum(1.0 in each for each in found) >= 95

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sr_bench import setting
+from sr_bench import environment
 from sr_deploy import machine
 from tests.conftest import ROOT
 
 
 def test_the_machine_and_its_packages_are_described() -> None:
-    found = setting.current()
+    found = environment.current()
     age = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(found.date)
     assert abs(age) < datetime.timedelta(minutes=1)
     assert found.device.cores == machine.cores()
@@ -24,13 +24,13 @@ def test_the_machine_and_its_packages_are_described() -> None:
 
 
 def test_nothing_names_the_machine() -> None:
-    assert platform.node() not in str(setting.current())
+    assert platform.node() not in str(environment.current())
 
 
 def test_the_commit_is_that_of_the_checkout() -> None:
-    if not (ROOT / ".git").is_dir():
+    if not (ROOT / ".git").exists():
         pytest.skip("needs a git checkout")
-    found = setting.current()
+    found = environment.current()
     assert found.commit is not None
     assert len(found.commit) == 40
     assert found.dirty in (True, False)
@@ -38,12 +38,12 @@ def test_the_commit_is_that_of_the_checkout() -> None:
 
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = setting.current()
+    found = environment.current()
     assert (found.commit, found.dirty) == (None, None)
 
 
 def test_another_projects_commit_is_not_ours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(setting, "__file__", str(tmp_path / "setting.py"))
-    assert setting.current().commit is None
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
+    assert environment.current().commit is None
