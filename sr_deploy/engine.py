@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sr_deploy.runtime.lanes import closed
 from sr_deploy.runtime.memory import Budget
 from sr_deploy.runtime.selection import pixel_format
 from sr_deploy.runtime.session import EngineOptions, Session
-from sr_deploy.runtime.stream import FlowOptions, FrameStream, async_results, results
+from sr_deploy.runtime.stream import FrameStream
 from sr_deploy.runtime.yuv import YuvFrame
 
 if TYPE_CHECKING:
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from sr_deploy.bundle.manifest import Latent, Precision, YuvFormat
     from sr_deploy.bundle.tuning import Tuning
 
-# Frames of a stream beside those that are computed: one that was read, one that is ready.
-_AHEAD = 2
-# They may take this part of the memory.
-_WAITING_SHARE = 4
+Frame = TypeVar("Frame", bound="NDArray[Any] | YuvFrame")
+Tag = TypeVar("Tag")
 
 
 @dataclass(frozen=True)
@@ -149,14 +147,7 @@ class Engine:
         return self._spec
 
     @overload
-    def upscale(
-        self, image: YuvFrame, out: YuvFrame | None = None, *, reserve: int = 0
-    ) -> YuvFrame: ...
-
-    @overload
-    def upscale(
-        self, image: NDArray[Any], out: NDArray[Any] | None = None, *, reserve: int = 0
-    ) -> NDArray[Any]: ...
+    def upscale(self, image: Frame, out: Frame | None = None, *, reserve: int = 0) -> Frame: ...
 
     @overload
     def upscale(self, image: Any, out: Any = None, *, stream: object = None) -> Any: ...
@@ -265,6 +256,36 @@ class Engine:
         """
         return self._frames.takes(pixel_format, height, width)
 
+    @overload
+    def stream(
+        self,
+        frames: Iterable[Frame],
+        in_flight: int | None = None,
+        *,
+        latest: bool = False,
+        reuse: bool = False,
+    ) -> Generator[Frame, None, None]: ...
+
+    @overload
+    def stream(
+        self,
+        frames: Iterable[tuple[Frame, Tag]],
+        in_flight: int | None = None,
+        *,
+        latest: bool = False,
+        reuse: bool = False,
+    ) -> Generator[tuple[Frame, Tag], None, None]: ...
+
+    @overload
+    def stream(
+        self,
+        frames: Iterable[Any],
+        in_flight: int | None = None,
+        *,
+        latest: bool = False,
+        reuse: bool = False,
+    ) -> Generator[Any, None, None]: ...
+
     def stream(
         self,
         frames: Iterable[Any],
@@ -273,33 +294,63 @@ class Engine:
         latest: bool = False,
         reuse: bool = False,
     ) -> Generator[Any, None, None]:
-        """Yield the result of each frame, in order, while the next are read and computed.
+        """Yield the result of each frame, in order, while other frames are read and computed.
 
-        The frames are read in a thread of their own, computed in others, and what the caller does
-        with a result overlaps with both. Memory is bounded: when the caller is slow, the source
-        waits. What the source, the network or the caller raises ends all of it, at its frame; so
-        does leaving the loop. Then no thread is left, once the source has given what it was asked
-        for last.
+        One thread reads the frames, others compute them, and the loop's body overlaps with both.
+        Memory is bounded: a slow loop makes the source wait. An error of the source, the network
+        or the loop ends the stream at its frame, as does leaving the loop. The threads end when
+        the source has returned what was last requested of it.
 
         Args:
-            frames: Images as `upscale` takes them, of any sizes; or pairs of an image and anything
-                that is to come back with its result. An image must stay as it is until its result
-                has come.
-            in_flight: How many frames may be on their way at once; None for as many as keep
-                everything busy within the memory budget.
-            latest: For live sources: never make the source wait. Of the frames that come while
-                others are computed, only the newest is kept.
-            reuse: A result is only valid until the next is taken: its memory is used again, which
-                is faster.
+            frames: Images as `upscale` takes them, of any sizes; or pairs of an image and a tag
+                of any type, which comes back with the image's result. Do not change an image
+                before its result arrives.
+            in_flight: Number of frames in flight; None for what keeps all threads busy within the
+                memory budget.
+            latest: For live sources, which must not wait: a waiting frame is replaced by a newer
+                one.
+            reuse: A result is valid only until the next one is requested, then its memory is
+                reused, which is faster.
 
         Yields:
-            A result for each image, or for each pair a result and what came with the image.
+            The result of each image, or pairs of a result and the image's tag.
 
         Raises:
-            InvalidInputError: `in_flight` is below 1; later, an image does not fit.
+            InvalidInputError: `in_flight` is below 1, `frames` is a single image, or, at its
+                turn, an image is invalid.
         """
-        flow = self._flow(in_flight, latest=latest, reuse=reuse)
-        return results(FrameStream(frames, self._upscale_in_flight, flow))
+        overlap = self._stream(in_flight, reuse=reuse).overlap(frames, latest=latest)
+        return overlap.results()
+
+    @overload
+    def astream(
+        self,
+        frames: Iterable[Frame] | AsyncIterable[Frame],
+        in_flight: int | None = None,
+        *,
+        latest: bool = False,
+        reuse: bool = False,
+    ) -> AsyncGenerator[Frame, None]: ...
+
+    @overload
+    def astream(
+        self,
+        frames: Iterable[tuple[Frame, Tag]] | AsyncIterable[tuple[Frame, Tag]],
+        in_flight: int | None = None,
+        *,
+        latest: bool = False,
+        reuse: bool = False,
+    ) -> AsyncGenerator[tuple[Frame, Tag], None]: ...
+
+    @overload
+    def astream(
+        self,
+        frames: Iterable[Any] | AsyncIterable[Any],
+        in_flight: int | None = None,
+        *,
+        latest: bool = False,
+        reuse: bool = False,
+    ) -> AsyncGenerator[Any, None]: ...
 
     def astream(
         self,
@@ -309,22 +360,26 @@ class Engine:
         latest: bool = False,
         reuse: bool = False,
     ) -> AsyncGenerator[Any, None]:
-        """Do as `stream` does, for programs on an event loop, which stays free meanwhile.
+        """Yield results as `stream` does, without blocking the event loop.
 
-        Args:
-            frames: As of `stream`, from an asynchronous iterable or another.
-            in_flight: See `stream`; so for the others.
-            latest: See `stream`.
-            reuse: See `stream`.
-
-        Returns:
-            An asynchronous generator; `contextlib.aclosing` ends it early.
+        `contextlib.aclosing` ends the returned generator early. The arguments are those of
+        `stream`; `frames` may be asynchronous.
 
         Raises:
-            InvalidInputError: as of `stream`.
+            InvalidInputError: as `stream`.
         """
-        flow = self._flow(in_flight, latest=latest, reuse=reuse)
-        return async_results(frames, lambda each: FrameStream(each, self._upscale_in_flight, flow))
+        overlap = self._stream(in_flight, reuse=reuse).overlap(frames, latest=latest)
+        return overlap.aresults()
+
+    def _stream(self, in_flight: int | None, *, reuse: bool) -> FrameStream:
+        return FrameStream(
+            self.upscale,
+            scale=self._model.scale,
+            lanes=self._spec.lanes,
+            memory=self._budget.total,
+            in_flight=in_flight,
+            reuse=reuse,
+        )
 
     def close(self) -> None:
         """Wait for the frames in flight, then give everything back; again does nothing."""
@@ -338,26 +393,6 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"<{'closed ' if self._networks.closed else ''}Engine {self._spec}>"
-
-    def _flow(self, in_flight: int | None, *, latest: bool, reuse: bool) -> FlowOptions:
-        """Return how frames flow; of how many the user leaves to us, memory decides."""
-        if in_flight is not None:
-            _at_least_1("in_flight", in_flight)
-
-        def most(frame: Any) -> int:
-            if in_flight is not None:
-                return in_flight
-            allowed = self._budget.total // _WAITING_SHARE // max(self._bytes_in_flight(frame), 1)
-            return max(1, min(self._spec.lanes + _AHEAD, allowed))
-
-        return FlowOptions(self._spec.lanes, most, latest, reuse)
-
-    def _bytes_in_flight(self, frame: Any) -> int:
-        """Return what a frame and its result take; whether it is a frame is seen later."""
-        return int(getattr(frame, "nbytes", 0)) * (1 + self._model.scale**2)
-
-    def _upscale_in_flight(self, frame: Any, out: Any, in_flight: int) -> Any:
-        return self.upscale(frame, out, reserve=in_flight * self._bytes_in_flight(frame))
 
 
 def _at_least_1(name: str, value: int) -> int:

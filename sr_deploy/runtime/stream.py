@@ -1,286 +1,141 @@
-"""Many frames one after the other: one thread reads them, others upscale, the caller takes.
-
-    source -> reader -> | waiting, computed, ready: at most `in_flight`, in order | -> caller
-
-Everything that waits does so on one condition, and all of it ends when the stream is stopped.
-"""
+"""The frames of `Engine.stream`: how many are in flight, their tags, and reused result arrays."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections import deque
-from collections.abc import AsyncIterable
-from concurrent.futures import CancelledError
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sr_deploy.backends.cuda import device_array
+from sr_deploy.errors import InvalidInputError
+from sr_deploy.runtime.overlap import Overlap
 from sr_deploy.runtime.yuv import YuvFrame
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
-    from concurrent.futures import Future
+    from collections.abc import AsyncIterable, Callable, Iterable
 
-_NOTHING = object()
-_SPARES = 4
-"""Results kept for use again; more are only needed where frames of several sizes alternate."""
-
-
-class Upscaler(Protocol):
-    """What a stream needs of an engine."""
-
-    def __call__(self, frame: Any, out: Any, in_flight: int, /) -> Any:
-        """Return the result of a frame: `out`, or a new one where that is None."""
-
-
-@dataclass(frozen=True)
-class FlowOptions:
-    """How the frames of a stream flow.
-
-    Attributes:
-        lanes: Frames that are computed at once.
-        in_flight: How many frames of the size of this one may be on their way, at least 1.
-        latest: Never make the source wait: a frame that waits gives way to a newer one.
-        reuse: A result is the caller's only until it takes the next; its memory is used again.
-    """
-
-    lanes: int
-    in_flight: Callable[[Any], int]
-    latest: bool = False
-    reuse: bool = False
-
-
-@dataclass(eq=False)
-class Item:
-    """One frame on its way, with the caller's tag if it came with one."""
-
-    frame: Any
-    tag: Any = _NOTHING
-    started: bool = False
-    done: bool = False
-    kind: object = None
-    result: Any = None
-    error: BaseException | None = None
-
-    def given(self) -> Any:
-        """Return what the caller gets.
-
-        Raises:
-            BaseException: what the source or the network raised for this frame.
-        """
-        if self.error is not None:
-            raise self.error
-        return self.result if self.tag is _NOTHING else (self.result, self.tag)
+_AHEAD = 2
+"""Frames in flight beside those being computed: one that was read and one that is ready."""
+_MEMORY_SHARE = 4
+"""Frames in flight may take one part in so many of the memory budget."""
+_MOST_SPARES = 4
+"""Result arrays kept for reuse. More are useful only where frames of several sizes alternate."""
 
 
 class FrameStream:
-    """The threads of one stream and the frames between them.
+    """Overlapped upscaling of frames, or of pairs of a frame and a tag.
 
     Args:
-        frames: Frames, or pairs of a frame and a tag; read by one thread of this stream.
-        upscale: Called from several threads at once.
-        flow: How many, and what becomes of those that wait.
+        upscale: Called by several threads at once, as `upscale(frame, out, reserve=...)`.
+        scale: Scale of the network.
+        lanes: Number of frames computed at once.
+        memory: The engine's memory budget in bytes.
+        in_flight: Number of frames in flight; None for what memory allows.
+        reuse: Reuse the array of a result once the caller has taken the next one.
+
+    Raises:
+        InvalidInputError: `in_flight` is below 1.
     """
 
-    def __init__(self, frames: Iterable[Any], upscale: Upscaler, flow: FlowOptions) -> None:
-        self._frames: Iterable[Any] = frames
+    def __init__(
+        self,
+        upscale: Callable[..., Any],
+        *,
+        scale: int,
+        lanes: int,
+        memory: int,
+        in_flight: int | None = None,
+        reuse: bool = False,
+    ) -> None:
+        if in_flight is not None and in_flight < 1:
+            raise InvalidInputError(f"in_flight must be at least 1, found {in_flight}")
         self._upscale = upscale
-        self._flow = flow
-        self._changed = threading.Condition()
-        self._items: deque[Item] = deque()
-        self._ended = self._stopped = False
-        self._lent: tuple[object, Any] | None = None
-        self._spares: list[tuple[object, Any]] = []
-        targets = [self._read] + [self._compute] * flow.lanes
-        # Daemons, so that a source that never returns cannot keep the process from ending.
-        self._threads = [
-            threading.Thread(target=target, name=f"sr-stream-{i}", daemon=True)
-            for i, target in enumerate(targets)
-        ]
+        self._scale = scale
+        self._lanes = lanes
+        self._memory = memory
+        self._requested = in_flight
+        self._reuse = reuse
+        self._spares: list[Any] = []
+        self._lock = threading.Lock()
 
-    def start(self) -> None:
-        """Begin to read."""
-        for thread in self._threads:
-            thread.start()
+    def overlap(
+        self, frames: Iterable[Any] | AsyncIterable[Any], *, latest: bool = False
+    ) -> Overlap[Any, Any]:
+        """Return the overlapped upscaling of a source.
 
-    def take(self) -> Item | None:
-        """Return the next frame once it is done; None after the last, or when stopped."""
-        with self._changed:
-            if self._lent is not None:
-                self._spares = [*self._spares[1 - _SPARES :], self._lent]
-                self._lent = None
-            self._changed.wait_for(lambda: self._stopped or self._head_done or self._drained)
-            if self._stopped or not self._items:
-                return None
-            item = self._items.popleft()
-            if self._flow.reuse and item.error is None and item.kind is not None:
-                self._lent = item.kind, item.result
-            self._changed.notify_all()
-            return item
+        Raises:
+            InvalidInputError: the source is a single image.
+        """
+        if _is_image(frames):
+            raise InvalidInputError(
+                "stream takes an iterable of images, found a single image; pass [image], "
+                "or use upscale"
+            )
+        return Overlap(
+            frames,
+            self._compute,
+            lanes=self._lanes,
+            in_flight=self.in_flight,
+            latest=latest,
+            retire=self._retire if self._reuse else None,
+        )
 
-    def stop(self) -> None:
-        """End everything; what is being read or computed is still finished, then dropped."""
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
-            self._changed.notify_all()
+    def in_flight(self, item: Any) -> int:
+        """Return how many frames like this one may be in flight."""
+        if self._requested is not None:
+            return self._requested
+        affordable = self._memory // _MEMORY_SHARE // max(self._bytes(_split(item)[0]), 1)
+        return max(1, min(self._lanes + _AHEAD, affordable))
 
-    def join(self) -> None:
-        """Wait until no thread is left."""
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
+    def _bytes(self, frame: Any) -> int:
+        """Return the bytes of a frame and its result; an invalid frame is reported later."""
+        return int(getattr(frame, "nbytes", 0)) * (1 + self._scale**2)
 
-    @property
-    def _head_done(self) -> bool:
-        return bool(self._items) and self._items[0].done
+    def _compute(self, item: Any) -> Any:
+        frame, tag = _split(item)
+        reserve = self.in_flight(item) * self._bytes(frame)
+        result = self._upscale(frame, self._spare(frame), reserve=reserve)
+        return (result, *tag) if tag else result
 
-    @property
-    def _drained(self) -> bool:
-        return self._ended and not self._items
+    def _retire(self, item: Any) -> None:
+        with self._lock:
+            self._spares = [*self._spares[1 - _MOST_SPARES :], _split(item)[0]]
 
-    def _read(self) -> None:
-        frames, self._frames = self._frames, ()  # a generator ends when the last lets go of it
-        try:
-            for each in frames:
-                tagged = isinstance(each, tuple) and len(each) == 2
-                item = Item(*each) if tagged else Item(each)
-                del each
-                if not self._put(item):
-                    return
-        except BaseException as error:  # noqa: BLE001 - the caller gets it, in its turn
-            with self._changed:
-                self._items.append(Item(None, started=True, done=True, error=error))
-        finally:
-            del frames
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
-
-    def _put(self, item: Item) -> bool:
-        """Line up a frame when there is room; False when the stream was stopped meanwhile."""
-        most = self._flow.in_flight(item.frame)
-        with self._changed:
-            if self._flow.latest:
-                if self._items and not self._items[-1].started:
-                    self._items.pop()
-            else:
-                self._changed.wait_for(lambda: self._stopped or len(self._items) < most)
-            if not self._stopped:
-                self._items.append(item)
-                self._changed.notify_all()
-            return not self._stopped
-
-    def _compute(self) -> None:
-        while (item := self._next_waiting()) is not None:
-            try:
-                most = self._flow.in_flight(item.frame)
-                item.kind = _kind(item.frame)
-                item.result = self._upscale(item.frame, self._spare(item.kind), most)
-            except BaseException as error:  # noqa: BLE001 - the caller gets it, in its turn
-                item.error = error
-            item.frame = None
-            with self._changed:
-                item.done = True
-                self._changed.notify_all()
-
-    def _next_waiting(self) -> Item | None:
-        """Return the next frame to compute; None when there will be no more."""
-        with self._changed:
-            while not self._stopped:
-                item = next((each for each in self._items if not each.started), None)
-                if item is None and self._ended:
-                    break
-                # Of a live source more than that can be there: results that nobody has taken yet.
-                if item is not None and self._items.index(item) < self._flow.in_flight(item.frame):
-                    item.started = True
-                    return item
-                self._changed.wait()
-            return None
-
-    def _spare(self, kind: object) -> Any:
-        """Return an earlier result, of a frame of the same kind, if there is one."""
-        with self._changed:
-            for i, (of, result) in enumerate(self._spares):
-                if of == kind:
-                    del self._spares[i]
-                    return result
+    def _spare(self, frame: Any) -> Any:
+        """Return an earlier result of the same kind as this frame's, if there is one."""
+        with self._lock:
+            for i, result in enumerate(self._spares):
+                if _fits(result, frame, self._scale):
+                    return self._spares.pop(i)
         return None
 
 
-def _kind(frame: Any) -> object:
-    """Return what the results of frames that share memory must have in common; None: none do."""
+def _split(item: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return an item's frame, and its tag in a tuple, which is empty without a tag."""
+    if isinstance(item, tuple) and len(item) == 2:
+        return item[0], item[1:]
+    return item, ()
+
+
+def _is_image(frames: object) -> bool:
+    if isinstance(frames, np.ndarray):
+        return frames.ndim == 2 or (frames.ndim == 3 and frames.shape[2] <= 4)
+    if isinstance(frames, YuvFrame):
+        return True
+    return device_array.on_device(frames) and getattr(frames, "ndim", 3) <= 3
+
+
+def _fits(result: Any, frame: Any, scale: int) -> bool:
+    """Return whether an earlier result has the kind and size of this frame's result."""
     if isinstance(frame, YuvFrame):
-        return frame.kind, frame.samples.shape
-    return (frame.dtype, frame.shape) if isinstance(frame, np.ndarray) else None
+        same_kind = isinstance(result, YuvFrame) and result.kind == frame.kind
+        return same_kind and result.samples.shape == _enlarged(frame.samples.shape, scale)
+    if not isinstance(frame, np.ndarray) or not isinstance(result, np.ndarray):
+        return False
+    same_dtype = result.dtype == frame.dtype.newbyteorder("=")
+    return same_dtype and result.shape == _enlarged(frame.shape, scale)
 
 
-def results(stream: FrameStream) -> Generator[Any, None, None]:
-    """Yield what a stream gives; leaving early ends it."""
-    stream.start()
-    try:
-        while (item := stream.take()) is not None:
-            yield item.given()
-            del item  # not held while the next is waited for
-    finally:
-        stream.stop()
-        stream.join()
-
-
-async def async_results(
-    frames: Iterable[Any] | AsyncIterable[Any], open_stream: Callable[[Iterable[Any]], FrameStream]
-) -> AsyncGenerator[Any, None]:
-    """Yield what a stream gives, leaving the event loop free meanwhile."""
-    source = _FromLoop(frames) if isinstance(frames, AsyncIterable) else None
-    stream = open_stream(frames if source is None else source)  # type: ignore[arg-type]
-    stream.start()
-    try:
-        while (item := await asyncio.to_thread(stream.take)) is not None:
-            yield item.given()
-            del item
-    finally:
-        stream.stop()
-        if source is not None:
-            source.stop()
-        await asyncio.to_thread(stream.join)
-
-
-class _FromLoop:
-    """The items of an asynchronous iterable, for another thread than that of its event loop."""
-
-    def __init__(self, frames: AsyncIterable[Any]) -> None:
-        self._frames = frames.__aiter__()
-        self._loop = asyncio.get_running_loop()
-        self._changing = threading.Lock()
-        self._stopped = False
-        self._pending: Future[Any] | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            with self._changing:
-                if self._stopped:
-                    return
-                self._pending = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
-            try:
-                item = self._pending.result()
-            except CancelledError:
-                return
-            if item is _NOTHING:
-                return
-            yield item
-            del item
-
-    def stop(self) -> None:
-        """Let go of the source, and of the thread that waits for it."""
-        with self._changing:
-            self._stopped = True
-            if self._pending is not None:
-                self._pending.cancel()
-
-    async def _next(self) -> Any:
-        try:
-            return await self._frames.__anext__()
-        except StopAsyncIteration:
-            return _NOTHING
+def _enlarged(shape: tuple[int, ...], scale: int) -> tuple[int, ...]:
+    return (*(scale * side for side in shape[:2]), *shape[2:])

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sr_deploy
-from sr_deploy import Engine, backends, machine
+from sr_deploy import Engine, backends, errors, machine
 from sr_deploy.backends.base import Footprint, HostNetwork, LoadRequest
 from sr_deploy.backends.host import HostLane
 from sr_deploy.bundle.tuning import Tuning
@@ -631,9 +631,16 @@ def test_importing_is_cheap_and_the_version_is_the_packages() -> None:
     assert not heavy & set(loaded.split())
     project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
     assert f'version = "{sr_deploy.__version__}"' in project
+
+
+def test_the_package_exports_the_whole_public_api() -> None:
+    for name in sr_deploy.__all__:
+        assert getattr(sr_deploy, name) is not None
+    assert dir(sr_deploy) == sorted(sr_deploy.__all__)
+    found = {name for name, each in vars(errors).items() if isinstance(each, type)}
+    assert {*found, "Engine", "Spec", "YuvFrame", "DeviceArray", "Tuning"} <= {*sr_deploy.__all__}
     with pytest.raises(AttributeError, match="Engines"):
         sr_deploy.Engines  # noqa: B018
-    assert "Engine" in dir(sr_deploy)
 
 
 def sys_flags() -> list[str]:

@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import itertools
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +12,9 @@ from numpy.typing import NDArray
 
 from sr_deploy import Engine
 from sr_deploy.errors import InvalidInputError
-from sr_deploy.runtime.stream import FlowOptions, FrameStream, async_results, results
+from sr_deploy.runtime.stream import FrameStream
 from sr_deploy.runtime.yuv import YuvFrame, checked_out
 from tests.sr_deploy import networks
-
-PATIENCE = 20
-"""Seconds after which what should happen at once is taken not to happen at all."""
 
 
 @pytest.fixture(scope="module")
@@ -29,244 +22,37 @@ def repeating(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return networks.bundle(tmp_path_factory.mktemp("bundles") / "nearest.srd", networks.nearest)
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_left() -> Iterator[None]:
-    yield
-    gc.collect()
-    left = [each.name for each in threading.enumerate() if each.name.startswith("sr-stream")]
-    assert left == []
-
-
-def flow(lanes: int = 1, in_flight: int = 3, **how: bool) -> FlowOptions:
-    return FlowOptions(lanes, lambda _: in_flight, **how)
-
-
-def doubled(frame: Any, out: Any, in_flight: int) -> Any:
+def doubled(frame: Any, out: Any, *, reserve: int) -> Any:
     return 2 * frame
+
+
+def streamed(
+    frames: Any, upscale: Callable[..., Any] = doubled, *, lanes: int = 1, **how: Any
+) -> Iterator[Any]:
+    """The results of a stream with three frames in flight."""
+    stream = FrameStream(upscale, scale=2, lanes=lanes, memory=1 << 30, in_flight=3, **how)
+    return stream.overlap(frames).results()
 
 
 def picture(number: int, height: int = 4, width: int = 6) -> NDArray[np.uint8]:
     return np.full((height, width, 3), number, np.uint8)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.001)
-
-
-class Counting:
-    """A source that counts what was taken of it, and says when it was let go of."""
-
-    def __init__(self, length: int | None = None) -> None:
-        self.taken = 0
-        self.closed = False
-        self._numbers = itertools.count() if length is None else range(length)
-
-    def __call__(self) -> Iterator[int]:
-        try:
-            for number in self._numbers:
-                self.taken += 1
-                yield number
-        finally:
-            self.closed = True
-
-
-@pytest.mark.parametrize("lanes", [1, 2, 5])
-@pytest.mark.parametrize("in_flight", [1, 2, 7])
-def test_results_come_in_order_although_they_are_not_computed_in_order(
-    lanes: int, in_flight: int
-) -> None:
-    def slower_when_even(frame: int, out: Any, in_flight: int) -> int:
-        time.sleep(0.002 * (frame % 2 == 0))
-        return frame
-
-    stream = FrameStream(range(40), slower_when_even, flow(lanes, in_flight))
-    assert list(results(stream)) == list(range(40))
-
-
-def test_nothing_comes_of_nothing() -> None:
-    assert list(results(FrameStream([], doubled, flow()))) == []
-
-
 def test_a_tag_comes_back_with_its_frame() -> None:
     frames: list[Any] = [(1, "one"), 2, (3, None)]
-    assert list(results(FrameStream(frames, doubled, flow()))) == [(2, "one"), 4, (6, None)]
-
-
-def test_lanes_compute_at_once() -> None:
-    meeting = threading.Barrier(3, timeout=PATIENCE)
-
-    def meet(frame: int, out: Any, in_flight: int) -> int:
-        meeting.wait()  # breaks unless three are here at once
-        return frame
-
-    assert list(results(FrameStream(range(9), meet, flow(3, 3)))) == list(range(9))
-
-
-def test_reading_and_taking_overlap_with_computing() -> None:
-    """One meets three: the source, the network and the consumer must all be at work at once."""
-    meeting = threading.Barrier(3, timeout=PATIENCE)
-
-    def source() -> Iterator[int]:
-        for number in range(6):
-            if number >= 2:
-                meeting.wait()
-            yield number
-
-    def network(frame: int, out: Any, in_flight: int) -> int:
-        if 1 <= frame <= 4:
-            meeting.wait()
-        return frame
-
-    got = []
-    for frame in results(FrameStream(source(), network, flow(1, 3))):
-        if frame <= 3:
-            meeting.wait()
-        got.append(frame)
-    assert got == list(range(6))
-
-
-@pytest.mark.parametrize("in_flight", [1, 3])
-def test_a_slow_consumer_stops_the_source(in_flight: int) -> None:
-    source = Counting()
-    stream = results(FrameStream(source(), doubled, flow(1, in_flight)))
-    for _ in range(5):
-        before = source.taken
-        next(stream)
-    until(lambda: source.taken == 5 + in_flight + 1)
-    time.sleep(0.05)
-    # Those given, those in flight, and one that waits at the door.
-    assert source.taken == 5 + in_flight + 1
-    assert before <= source.taken
-    stream.close()
-    assert source.closed
-
-
-def test_nothing_begins_before_the_first_is_asked_for() -> None:
-    source = Counting()
-    stream = results(FrameStream(source(), doubled, flow()))
-    time.sleep(0.02)
-    assert source.taken == 0
-    stream.close()
-
-
-def test_what_the_source_raises_comes_after_the_frames_before_it() -> None:
-    def source() -> Iterator[int]:
-        yield from range(4)
-        raise ValueError("the camera was unplugged")
-
-    got: list[int] = []
-    with pytest.raises(ValueError, match="unplugged"):
-        got.extend(results(FrameStream(source(), doubled, flow())))
-    assert got == [0, 2, 4, 6]
-
-
-def test_a_source_that_is_none_is_an_error() -> None:
-    with pytest.raises(TypeError, match="not iterable"):
-        next(results(FrameStream(None, doubled, flow())))
-
-
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_what_the_network_raises_comes_at_its_frame(lanes: int) -> None:
-    def fragile(frame: int, out: Any, in_flight: int) -> int:
-        if frame == 5:
-            raise RuntimeError("frame 5")
-        return frame
-
-    source, got = Counting(), []
-    with pytest.raises(RuntimeError, match="frame 5"):
-        for each in results(FrameStream(source(), fragile, flow(lanes))):
-            got.append(each)
-    assert got == [0, 1, 2, 3, 4]
-    assert source.closed
-
-
-def test_what_the_consumer_raises_ends_it() -> None:
-    source = Counting()
-
-    def consume() -> None:
-        for each in results(FrameStream(source(), doubled, flow())):
-            if each == 6:
-                raise KeyError("the disk is full")
-
-    with pytest.raises(KeyError):
-        consume()
-    assert source.closed
-
-
-def test_leaving_the_loop_ends_it() -> None:
-    source = Counting()
-    for each in results(FrameStream(source(), doubled, flow(2))):
-        if each == 6:
-            break
-    gc.collect()
-    assert source.closed
-
-
-def test_closing_before_the_first_ends_it() -> None:
-    source = Counting()
-    stream = results(FrameStream(source(), doubled, flow()))
-    stream.close()
-    assert list(stream) == []
-
-
-def test_a_live_source_never_waits_and_only_the_newest_is_kept() -> None:
-    source = Counting(200)
-    busy = threading.Event()
-
-    def network(frame: int, out: Any, in_flight: int) -> int:
-        busy.wait(PATIENCE)
-        return frame
-
-    stream = results(FrameStream(source(), network, flow(1, 2, latest=True)))
-
-    def free() -> None:
-        until(lambda: source.closed)
-        busy.set()
-
-    threading.Thread(target=free).start()
-    got = list(stream)
-    assert source.taken == 200
-    assert got[-1] == 199, "the newest was lost"
-    assert len(got) <= 3, "frames that were out of date were computed"
-    assert got == sorted(got)
-
-
-def test_results_of_a_live_source_do_not_pile_up() -> None:
-    done: list[int] = []
-    taken, over = threading.Event(), threading.Event()
-
-    def source() -> Iterator[int]:
-        yield 0
-        taken.wait(PATIENCE)
-        yield from range(1, 500)
-        over.set()
-
-    def network(frame: int, out: Any, in_flight: int) -> int:
-        done.append(frame)
-        return frame
-
-    stream = results(FrameStream(source(), network, flow(1, 2, latest=True)))
-    assert next(stream) == 0
-    taken.set()
-    over.wait(PATIENCE)
-    time.sleep(0.02)
-    assert len(done) <= 4, "computed although nobody took them"
-    assert list(stream)[-1] == 499
+    assert list(streamed(frames)) == [(2, "one"), 4, (6, None)]
 
 
 def test_memory_is_used_again_when_the_caller_allows_it() -> None:
     where: set[int] = set()
 
-    def network(frame: NDArray[Any], out: Any, in_flight: int) -> Any:
+    def network(frame: NDArray[Any], out: Any, *, reserve: int) -> Any:
         result = np.empty((8, 12, 3), np.uint8) if out is None else out
         result[...] = frame[0, 0]
         return result
 
     frames = (picture(number) for number in range(50))
-    for number, result in enumerate(results(FrameStream(frames, network, flow(1, 3, reuse=True)))):
+    for number, result in enumerate(streamed(frames, network, reuse=True)):
         assert (result == number).all()
         where.add(result.ctypes.data)
         del result
@@ -276,7 +62,7 @@ def test_memory_is_used_again_when_the_caller_allows_it() -> None:
 def test_memory_of_yuv_frames_is_used_again_by_those_of_the_same_colours() -> None:
     new: list[int] = []
 
-    def network(frame: YuvFrame, out: YuvFrame | None, in_flight: int) -> YuvFrame:
+    def network(frame: YuvFrame, out: YuvFrame | None, *, reserve: int) -> YuvFrame:
         if out is None:
             new.append(int(frame.samples[0, 0]))
         result = checked_out(out, frame, 2)
@@ -287,18 +73,18 @@ def test_memory_of_yuv_frames_is_used_again_by_those_of_the_same_colours() -> No
         YuvFrame(np.full((6, 6), number, np.uint16), "p010", ("bt709", "bt2020")[number % 2])
         for number in range(50)
     )
-    for number, result in enumerate(results(FrameStream(frames, network, flow(1, 3, reuse=True)))):
+    for number, result in enumerate(streamed(frames, network, reuse=True)):
         assert (result.samples == number).all()
     assert len(new) <= 4, "three in flight and one taken, two of each kind"
 
 
 def test_memory_is_not_used_again_unasked() -> None:
-    def network(frame: NDArray[Any], out: Any, in_flight: int) -> Any:
+    def network(frame: NDArray[Any], out: Any, *, reserve: int) -> Any:
         assert out is None
         return frame.repeat(2, axis=0)
 
     frames = (picture(number) for number in range(20))
-    kept = list(results(FrameStream(frames, network, flow(2, 3))))
+    kept = list(streamed(frames, network, lanes=2))
     assert [int(each[0, 0, 0]) for each in kept] == list(range(20))
 
 
@@ -328,18 +114,19 @@ def test_an_engine_streams_deep_frames_among_others(repeating: Path) -> None:
     assert kinds == [(7, 1), (9 * 257, 2), (3, 1)]
 
 
-def test_few_are_in_flight_where_memory_is_small(repeating: Path) -> None:
-    """Of frames that take more than their share, one at a time is on its way."""
-    with Engine(repeating) as plenty:
-        most = plenty.spec.memory
-    side = int((most / 4 / 2 / 15) ** 0.5)  # two of them, each with its result, fill the share
-    with Engine(repeating, memory=most) as engine:
-        many = engine._flow(None, latest=False, reuse=False).in_flight(picture(0))
-        few = engine._flow(None, latest=False, reuse=False).in_flight(
-            np.lib.stride_tricks.as_strided(picture(0), (side, side, 3), (0, 0, 0))
-        )
-        asked = engine._flow(9, latest=False, reuse=False).in_flight(picture(0))
-    assert (few, many, asked) == (2, 3, 9)
+def test_few_frames_are_in_flight_where_memory_is_small() -> None:
+    """Frames that take more than their share of memory are in flight one at a time."""
+    memory = 1 << 30
+
+    def stream(in_flight: int | None = None) -> FrameStream:
+        return FrameStream(doubled, scale=2, lanes=1, memory=memory, in_flight=in_flight)
+
+    side = int((memory / 4 / 2 / 15) ** 0.5)  # two of them, with their results, fill the share
+    large = np.lib.stride_tricks.as_strided(picture(0), (side, side, 3), (0, 0, 0))
+    assert stream().in_flight(picture(0)) == 3
+    assert stream().in_flight(large) == 2
+    assert stream().in_flight((large, "tag")) == 2
+    assert stream(9).in_flight(picture(0)) == 9
 
 
 @pytest.mark.parametrize("wrong", [0, -1])
@@ -386,65 +173,35 @@ def test_a_loop_is_free_while_frames_are_computed(repeating: Path) -> None:
         assert asyncio.run(program([(picture(3), 3), (picture(1), 1)])) == [3, 1]
 
 
-def test_an_asynchronous_source_that_waits_forever_does_not_hold_up_the_end() -> None:
-    cancelled = threading.Event()
-
-    async def source() -> AsyncIterator[int]:
-        yield 1
-        try:
-            await asyncio.sleep(3600)
-        finally:
-            cancelled.set()
-
-    async def program() -> None:
-        stream = async_results(source(), lambda each: FrameStream(each, doubled, flow()))
-        async with contextlib.aclosing(stream):
-            async for each in stream:
-                assert each == 2
-                break
-
-    asyncio.run(asyncio.wait_for(program(), PATIENCE))
-    assert cancelled.is_set()
+@pytest.mark.parametrize("single", [np.zeros((4, 6), np.uint8), picture(1)])
+def test_a_single_image_is_rejected(repeating: Path, single: NDArray[np.uint8]) -> None:
+    with Engine(repeating) as engine:
+        for stream in (engine.stream, engine.astream):
+            with pytest.raises(InvalidInputError, match=r"\[image\].*upscale"):
+                stream(single)
+        with pytest.raises(InvalidInputError, match=r"\[image\]"):
+            engine.stream(YuvFrame.empty("nv12", 4, 6))  # type: ignore[call-overload]
 
 
-def test_cancelling_a_task_ends_its_stream() -> None:
-    source = Counting()
-    begun = threading.Event()
-    busy = threading.Event()
-
-    def network(frame: int, out: Any, in_flight: int) -> int:
-        begun.set()
-        busy.wait(0.2)
-        return frame
-
-    async def program() -> None:
-        stream = async_results(source(), lambda each: FrameStream(each, network, flow()))
-        async with contextlib.aclosing(stream):
-            async for _ in stream:
-                pass
-
-    async def cancel() -> None:
-        task = asyncio.create_task(program())
-        await asyncio.to_thread(begun.wait, PATIENCE)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(cancel())
-    assert source.closed
+def test_a_stack_of_images_is_a_source(repeating: Path) -> None:
+    with Engine(repeating) as engine:
+        stack = np.stack([picture(1), picture(2)])
+        assert [int(each[0, 0, 0]) for each in engine.stream(stack)] == [1, 2]
 
 
-def test_what_an_asynchronous_source_raises_comes_at_its_turn() -> None:
-    async def source() -> AsyncIterator[int]:
-        yield 1
-        raise ValueError("no more")
+def test_results_have_the_type_of_their_frames(repeating: Path) -> None:
+    """Mypy checks the annotations."""
+    with Engine(repeating) as engine:
+        arrays: list[NDArray[np.uint8]] = list(engine.stream([picture(1)]))
+        pairs: list[tuple[NDArray[np.uint8], str]] = list(engine.stream([(picture(1), "a")]))
+    assert (arrays[0] == pairs[0][0]).all()
 
-    async def program() -> list[int]:
-        got: list[int] = []
-        stream = async_results(source(), lambda each: FrameStream(each, doubled, flow()))
-        with pytest.raises(ValueError, match="no more"):
-            async for each in stream:
-                got.append(each)
-        return got
 
-    assert asyncio.run(program()) == [2]
+def _typed(engine: Engine, frames: list[YuvFrame], gray: list[NDArray[np.uint16]]) -> None:
+    """Only for mypy: assignments that fail where the types do not follow the frames."""
+    _1: Iterator[YuvFrame] = engine.stream(frames)
+    _2: AsyncIterator[YuvFrame] = engine.astream(frames)
+    _3: Iterator[tuple[YuvFrame, int]] = engine.stream((each, 1) for each in frames)
+    _4: AsyncIterator[NDArray[np.uint16]] = engine.astream(gray)
+    _5: NDArray[np.uint16] = engine.upscale(gray[0])
+    _6: YuvFrame = engine.upscale(frames[0])
