@@ -1,4 +1,4 @@
-"""sr-deploy runs verified super-resolution bundles on CPUs and GPUs, in tiles where memory is small.
+"""sr-deploy runs verified super-resolution bundles on CPUs and GPUs, tiled where memory is small.
 
 This module is the public API. `import sr_deploy` is cheap: it loads neither numpy nor a backend;
 each name below is imported on first use.
