@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,9 @@ def _export(found: network.Network, options: Options, report: Report, skip: int)
             architecture=found.architecture,
             scale=found.scale,
             channels=found.channels,
-            parameters=found.parameters,
+            # A frozen TorchScript module has constants, and no parameters.
+            parameters=found.parameters
+            or sum(math.prod(each.dims) for each in model.graph.initializer),
             ranges=ranges,
             limits=limits,
             checks=checks,

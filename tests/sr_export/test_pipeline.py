@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sr_deploy.bundle.manifest import Manifest
 from sr_deploy.errors import CheckpointError
-from sr_export import pipeline
+from sr_export import photos, pipeline
 from sr_export.checkpoint import load
+from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.models.network import Network
 from sr_export.options import Options
 from tests.sr_export.networks import Convolutions, Windowed, network
@@ -75,6 +77,34 @@ def test_a_network_of_nan_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(CheckpointError, match="the network itself gives NaN or infinity"):
         _build(network(module), tmp_path, monkeypatch)
     assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("form", ["scripted", "traced", "frozen"])
+def test_torchscript_from_a_file(tmp_path: Path, form: str) -> None:
+    """A loaded module differs from one in memory: it has no Python code and no signature."""
+    torch.manual_seed(0)
+    module = Convolutions().eval()
+    scripted: torch.jit.ScriptModule = torch.jit.script(module)
+    if form == "traced":
+        scripted = torch.jit.trace(module, torch.rand(1, 3, 16, 16))  # type: ignore[no-untyped-call]
+    if form == "frozen":
+        scripted = torch.jit.freeze(scripted)
+    torch.jit.save(scripted, str(tmp_path / "net.pt"))
+    bundle = tmp_path / "net.srd"
+    bundle.mkdir()
+    options = Options(str(tmp_path / "net.pt"), "net", trust=True, precisions=("fp32",))
+    written = pipeline.build(options, bundle, lambda _: None)
+    assert (written.model.architecture, written.model.scale) == ("TorchScript", 2)
+    parameters = sum(each.numel() for each in module.parameters())
+    # Freezing turns a scalar argument into a constant, which is no weight.
+    assert parameters <= written.model.parameters < parameters + 20
+    frames = photos.batch(1, 33, 47, 3)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(photos.as_float(frames))).numpy()
+    found = OnnxRunner(bundle / "fp32.onnx")(frames).astype(float).transpose(0, 3, 1, 2)
+    assert np.abs(found - 255 * expected.clip(0, 1)).max() <= 0.51
 
 
 class Noisy(Convolutions):

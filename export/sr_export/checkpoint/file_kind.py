@@ -1,4 +1,4 @@
-"""What a file is, by its content and never by its suffix, and what the others are called."""
+"""Identify a checkpoint file by its content, never by its suffix, and name unsupported files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Kind = Literal["torch", "torch-legacy", "torchscript", "program", "safetensors",
 READABLE = "a PyTorch checkpoint, safetensors, TorchScript, a torch.export program or ONNX"
 
 MAX_EXPANSION = 100
-"""How many times its own size a file may unfold to. Real ones are stored as they are: once."""
+"""Largest ratio of unpacked to stored bytes. PyTorch stores without compression: ratio 1."""
 
-# torch.save before 1.6 began with its magic number, pickled.
+# Files of torch.save before PyTorch 1.6 begin with its pickled magic number.
 _LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
-# Offset, bytes, and how to call the file that has them there.
-_FOREIGN: tuple[tuple[int, bytes, str], ...] = (
+# Offset, magic bytes, name of the format.
+_UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "a Keras or other HDF5 file (.h5)"),
     (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"GGUF", "a GGUF file"),
-    (0, b"ptrt", "a TensorRT engine, which cannot be turned back into a network"),
-    (0, b"ftrt", "a TensorRT engine, which cannot be turned back into a network"),
+    (0, b"ptrt", "a TensorRT engine, which cannot be converted back to a network"),
+    (0, b"ftrt", "a TensorRT engine, which cannot be converted back to a network"),
     (0, b"7767517", "an ncnn parameter file"),
     (0, b"\x93NUMPY", "a NumPy array"),
     (0, b"\x89PNG", "a PNG image"),
@@ -36,18 +36,18 @@ _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (0, b"BZh", "a bzip2 archive; unpack it first"),
     (0, b"7z\xbc\xaf", "a 7-Zip archive; unpack it first"),
     (0, b"Rar!", "a RAR archive; unpack it first"),
-    (257, b"ustar", "a tar archive; unpack it first (PyTorch before 0.2 also saved so)"),
+    (257, b"ustar", "a tar archive; unpack it first (PyTorch before 0.2 also wrote tar files)"),
 )
 
 _WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".onnx")
 
 
 def identify(path: Path) -> Kind:
-    """Return what kind of readable file `path` is.
+    """Return the kind of checkpoint at `path`; a zip archive is also checked for damage.
 
     Raises:
-        NotFoundError: there is nothing at `path`.
-        CheckpointError: it is something else; the text says what it is.
+        NotFoundError: `path` does not exist.
+        CheckpointError: the file is damaged or unsupported; the message names what it is.
     """
     if path.is_dir():
         raise CheckpointError(_folder_text(path))
@@ -74,9 +74,9 @@ def _identify(path: Path, file: BinaryIO) -> Kind:
     header = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and 2 <= header < 1 << 40:
         if header > size - 8:
-            raise CheckpointError(f"{path}: {_cut_short('safetensors file')}")
+            raise CheckpointError(f"{path}: {_damaged('safetensors file')}")
         return "safetensors"
-    for offset, magic, name in _FOREIGN:
+    for offset, magic, name in _UNSUPPORTED:
         if head[offset : offset + len(magic)] == magic:
             raise CheckpointError(f"{path}: this is {name}; expected {READABLE}")
     if text := _text_kind(head):
@@ -87,16 +87,13 @@ def _identify(path: Path, file: BinaryIO) -> Kind:
 def _identify_zip(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except Exception as error:  # zipfile passes on what it stumbles over
-        raise CheckpointError(f"{path}: {_cut_short('zip file')}") from error
-    if sum(entry.file_size for entry in entries) > MAX_EXPANSION * path.stat().st_size:
-        raise CheckpointError(
-            f"{path}: a zip file that unfolds to more than {MAX_EXPANSION} times its size; "
-            "PyTorch does not write such files"
-        )
-    names = [entry.filename for entry in entries]
-    # torch puts everything under one folder, except torch.export before 2.8.
+            _check_members(path, archive)
+            names = archive.namelist()
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile raises almost anything on damaged files
+        raise CheckpointError(f"{path}: {_damaged('zip file')}") from error
+    # torch puts everything into one folder, except torch.export before 2.8.
     inner = {name.partition("/")[2] for name in names}
     if "archive_format" in inner or "serialized_exported_program.json" in names:
         return "program"
@@ -107,21 +104,48 @@ def _identify_zip(path: Path) -> Kind:
     raise CheckpointError(f"{path}: this is {_zip_text(names)}; expected {READABLE}")
 
 
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """Check names, unpacked size and CRC-32 of all members.
+
+    torch looks members up without regard to case and takes the first match, zipfile takes the
+    last. With colliding names, torch could therefore load a member that was never checked.
+    """
+    entries = archive.infolist()
+    seen: set[str] = set()
+    for entry in entries:
+        folded = entry.filename.casefold()
+        if folded in seen:
+            raise CheckpointError(
+                f"{path}: the zip archive contains {entry.filename!r} twice (names are compared "
+                "without regard to case); torch.save does not write such files"
+            )
+        seen.add(folded)
+    if sum(entry.file_size for entry in entries) > MAX_EXPANSION * path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: the zip archive unpacks to more than {MAX_EXPANSION} times its size; "
+            "torch.save does not write such files"
+        )
+    # torch.serialization.set_crc32_options(False) stores 0 in place of every checksum.
+    has_checksums = any(entry.CRC for entry in entries)
+    if has_checksums and (damaged := archive.testzip()) is not None:
+        raise CheckpointError(f"{path}: {_damaged('zip file')} (CRC-32 of {damaged!r} differs)")
+
+
 def _zip_text(names: list[str]) -> str:
     weights = next((name for name in names if name.lower().endswith(_WEIGHT_SUFFIXES)), None)
     if weights:
-        return f"a zip archive that holds {weights}; unpack it first"
+        return f"a zip archive that contains {weights}; unpack it first"
     if "model.weights.h5" in names:
         return "a Keras model"
     if any(name.endswith("extern_modules") for name in names):
-        return "a torch.package archive, which holds Python code; save its state_dict() instead"
+        return "a torch.package archive, which contains Python code; save its state_dict() instead"
     if names and all(name.endswith(".npy") for name in names):
         return "a NumPy archive (.npz)"
     return "a zip archive without a network"
 
 
 def _text_kind(head: bytes) -> str | None:
-    """Name the kinds of text that pass for weights, or return None for binary content."""
+    """Name text files that are often mistaken for weights; return None for binary content."""
     if not any(head):
         return "a file of zeros, as an interrupted download leaves behind"
     text = head.decode("utf-8-sig", errors="replace").strip()
@@ -129,9 +153,9 @@ def _text_kind(head: bytes) -> str | None:
     if low.startswith(("<!doctype html", "<html")):
         return "a web page saved under this name; download the file itself"
     if low.startswith("version https://git-lfs"):
-        return "a Git LFS pointer, not the weights; run `git lfs pull` where it was cloned"
+        return "a Git LFS pointer, not the weights; run `git lfs pull` in the clone"
     if sum(char == "\ufffd" or (char < " " and char not in "\t\r\n") for char in text) > 1:
-        return None  # one cut character at the end of the head is no sign of binary content
+        return None  # one character cut at the end of the head does not make the file binary
     first = text.splitlines()[0] if text else ""
     return f"a text file that begins with {first[:40]!r}"
 
@@ -149,11 +173,11 @@ def _identify_protobuf(path: Path, file: BinaryIO, size: int) -> Kind:
             f"{path}: this is a Python pickle that torch.save did not write; "
             "save the network's state_dict() with torch.save"
         )
-    raise CheckpointError(f"{path}: an unknown kind of file, or a damaged one; expected {READABLE}")
+    raise CheckpointError(f"{path}: unknown file format, or a damaged file; expected {READABLE}")
 
 
 def _protobuf_fields(file: BinaryIO, size: int) -> set[tuple[int, int]] | None:
-    """Return the (number, wire type) of each top-level field, or None if it is no protobuf."""
+    """Return the (number, wire type) of each top-level field, or None if it is not protobuf."""
     file.seek(0)
     fields = set()
     while file.tell() < size:
@@ -188,8 +212,8 @@ def _varint(file: BinaryIO) -> int | None:
     return None
 
 
-def _cut_short(what: str) -> str:
-    return f"a {what} that is cut short or damaged; copy or download it again"
+def _damaged(kind: str) -> str:
+    return f"the {kind} is truncated or damaged; copy or download it again"
 
 
 def _folder_text(path: Path) -> str:
@@ -197,5 +221,5 @@ def _folder_text(path: Path) -> str:
     if (path / "saved_model.pb").is_file():
         return f"{path}: this folder is a TensorFlow SavedModel; expected {READABLE}"
     if inside:
-        return f"{path}: this is a folder; name the file in it, such as {', '.join(inside[:3])}"
+        return f"{path}: this is a folder; name a file in it, such as {', '.join(inside[:3])}"
     return f"{path}: this is a folder; expected {READABLE}"

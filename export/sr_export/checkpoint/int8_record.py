@@ -1,9 +1,9 @@
-"""INT8 that a network was trained for: the checkpoint says which layers, and where they clip.
+"""The INT8 record of a checkpoint: the layers that were trained in INT8, with their scales.
 
-A training that simulates INT8 keeps what it computed with beside the weights, by the names of
-these. All of it is taken as it is: nothing is calibrated, no weight is fitted, and exactly those
-layers compute in INT8 that did so in training. Training only ever saw their weights on the levels
-of INT8, so that these are the network's weights in every other precision, too.
+Quantization-aware training saves its thresholds and scales beside the weights, by the weights'
+names. The exporter uses them unchanged: no calibration, no rounding optimization, and exactly these
+layers compute in INT8. Training only used weights on INT8 levels, so those are the network's
+weights in every other precision as well.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ SMALLEST_SCALE = 2.0**-14
 IMAGE_THRESHOLD = float(LEVELS * np.float32(np.float16(1 / 255))) * (1 - 1e-6)
 """Where a centered image is clipped: at its last level, which clips nothing."""
 KEY = "int8"
-"""Of the record, at the top of a checkpoint."""
-# More than half precision holds, in which all that is not INT8 computes.
+"""Key of the record at the top level of a checkpoint."""
+# The largest number of half precision, in which the other layers compute.
 _LARGEST = 65504.0
 _NEEDED = {"threshold", "axis", "scales"}
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """How one convolution computed in INT8."""
+    """The INT8 parameters of one convolution."""
 
     threshold: float
-    """The absolute value at which its input is clipped."""
+    """Absolute value at which the input is clipped."""
     axis: int
-    """That of the weight's output channels: 0, of a transposed convolution 1."""
+    """Axis of the weight's output channels: 0, or 1 for a transposed convolution."""
     scales: Tensor
-    """The size of a level of each output channel of the weight."""
+    """Step size of each output channel of the weight."""
     centred: bool = False
-    """Whether its input is the image, of which grey is taken away before it is rounded."""
+    """Whether the input is the image, from which gray is subtracted before rounding."""
 
     def on_levels(self, weight: Tensor) -> Tensor:
-        """Return a weight as INT8 has it."""
+        """Return a weight rounded to its INT8 levels."""
         scales = self.broadcast(weight.ndim)
         return torch.clamp(torch.round(weight / scales), -LEVELS, LEVELS) * scales
 
     def broadcast(self, axes: int) -> Tensor:
-        """Return the scales with the axes of a weight."""
+        """Return the scales in a shape that broadcasts over a weight."""
         return self.scales.view([-1 if each == self.axis else 1 for each in range(axes)])
 
 
 def record(trained: Mapping[str, Trained]) -> dict[str, dict[str, float | bool | Tensor]]:
-    """Return what a checkpoint holds under `KEY`, by the names of weights: plain containers."""
+    """Return the record to save under `KEY`: plain containers by the names of weights."""
     return {
         name: {
             "threshold": each.threshold,
@@ -71,22 +71,22 @@ def record(trained: Mapping[str, Trained]) -> dict[str, dict[str, float | bool |
 
 
 def read(content: object, tensors: Mapping[str, Tensor]) -> dict[str, Trained]:
-    """Return how a checkpoint's weights were trained, by their names; empty where it does not say.
+    """Return the INT8 parameters of a checkpoint by weight name; empty if it has no record.
 
     Args:
-        content: What the file holds.
-        tensors: The network's weights, which were taken of it.
+        content: The unpickled file.
+        tensors: The weights selected from it.
 
     Raises:
-        CheckpointError: What is there is no record of these weights.
+        CheckpointError: The record is malformed, or does not fit these weights.
     """
     if not isinstance(content, Mapping) or KEY not in content:
         return {}
     found = content[KEY]
     if not isinstance(found, Mapping) or not found:
         raise CheckpointError(
-            f"{KEY!r} holds {_shown(found)}, where there should be a record of each weight that "
-            "was trained in INT8; a checkpoint without it has INT8 calibrated"
+            f"{KEY!r} is {_shown(found)}; expected one entry for each weight trained in INT8 "
+            "(without this key, INT8 is calibrated)"
         )
     return {name: _entry(name, each, tensors) for name, each in found.items()}
 
@@ -94,61 +94,60 @@ def read(content: object, tensors: Mapping[str, Tensor]) -> dict[str, Trained]:
 def _entry(name: object, entry: object, tensors: Mapping[str, Tensor]) -> Trained:
     if not isinstance(name, str) or name not in tensors:
         raise CheckpointError(
-            f"{KEY!r} names {_shown(name)}, which is not among the {len(tensors)} weights that "
-            "were taken; save both under the same names"
+            f"{KEY!r} names {_shown(name)}, which is not among the {len(tensors)} selected "
+            "weights; save both under the same names"
         )
     if tensors[name].ndim != 4 or not tensors[name].is_floating_point():
         raise CheckpointError(f"{KEY!r} names {name!r}, which is not the weight of a convolution")
     if not isinstance(entry, Mapping) or entry.keys() - {"centred"} != _NEEDED:
         raise CheckpointError(
-            f"{KEY!r} holds {_shown(entry)} for {name!r}, where there should be a threshold, an "
-            "axis and scales"
+            f"{KEY!r} has {_shown(entry)} for {name!r}; expected threshold, axis and scales"
         )
     threshold, axis, centred = entry["threshold"], entry["axis"], entry.get("centred", False)
     if type(threshold) not in (int, float) or not 0 < threshold <= _LARGEST:
         raise CheckpointError(
-            f"{KEY!r} has the threshold {_shown(threshold)} for {name!r}; it is a number above 0, "
-            f"and {_LARGEST:g} at most"
+            f"{KEY!r} has the threshold {_shown(threshold)} for {name!r}; a number above 0 and up "
+            f"to {_LARGEST:g} is allowed"
         )
     if type(axis) is not int or axis not in (0, 1):
-        raise CheckpointError(f"{KEY!r} has the axis {_shown(axis)} for {name!r}; it is 0 or 1")
+        raise CheckpointError(f"{KEY!r} has the axis {_shown(axis)} for {name!r}; allowed: 0, 1")
     if type(centred) is not bool:
         raise CheckpointError(
-            f"{KEY!r} says of {name!r} that centred is {_shown(centred)}; it is True or False"
+            f"{KEY!r} has centred={_shown(centred)} for {name!r}; allowed: True, False"
         )
     if centred and threshold < IMAGE_THRESHOLD:
         raise CheckpointError(
-            f"{KEY!r} clips the image, which {name!r} reads, at {threshold:g} from grey; all of "
-            f"its levels need {IMAGE_THRESHOLD:.8g}"
+            f"{KEY!r} clips the image, the input of {name!r}, at {threshold:g} from gray; its 256 "
+            f"levels need {IMAGE_THRESHOLD:.8g}"
         )
     scales = _scales(name, entry["scales"], tensors[name].shape[axis])
     return Trained(float(threshold), axis, scales, centred)
 
 
 def _scales(name: str, scales: object, channels: int) -> Tensor:
-    """Return the scales of a record as half precision has them, or refuse them."""
+    """Return the scales of an entry rounded to half precision."""
     if not isinstance(scales, torch.Tensor) or scales.shape != (channels,):
         raise CheckpointError(
-            f"{KEY!r} has {_shown(scales)} as the scales of {name!r}, where there should be a "
-            f"tensor of {channels} numbers, one of each output channel"
+            f"{KEY!r} has {_shown(scales)} as the scales of {name!r}; expected a tensor of "
+            f"{channels} numbers, one for each output channel"
         )
     half = scales.detach().cpu().to(torch.float16).to(torch.float32)
     if not bool((half >= SMALLEST_SCALE).all()) or not bool(half.isfinite().all()):
         raise CheckpointError(
-            f"{KEY!r} has scales for {name!r} that half precision does not hold; they lie between "
-            f"{SMALLEST_SCALE:g} and {_LARGEST:g}"
+            f"{KEY!r} has scales for {name!r} that half precision cannot represent; allowed: "
+            f"{SMALLEST_SCALE:g} to {_LARGEST:g}"
         )
     return half
 
 
 def on_levels(tensors: Mapping[str, Tensor], trained: Mapping[str, Trained]) -> dict[str, Tensor]:
-    """Return weights as INT8 has them; all others stay."""
-    held = {name: each.on_levels(tensors[name]) for name, each in trained.items()}
-    return {**tensors, **held}
+    """Return weights with the trained ones rounded to their INT8 levels."""
+    rounded = {name: each.on_levels(tensors[name]) for name, each in trained.items()}
+    return {**tensors, **rounded}
 
 
 def _shown(value: object) -> str:
-    """Return what a stranger's file holds, at a length that fits into a line."""
+    """Describe a value of an untrusted file in a few words."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of {tuple(value.shape)}"
     return repr(value)[:60] if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"

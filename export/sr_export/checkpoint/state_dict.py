@@ -1,8 +1,8 @@
-"""Finding the generator's state dict in what training programs save around it.
+"""Find the generator's state dict in a training checkpoint.
 
-Every collection of weights in the file becomes a `Group` with the path that leads to it. Names
-on that path tell its role. What belongs to training is left out, a generator goes before what
-has no such name, and an average of the weights goes before the weights that it averages.
+Every collection of weights in the file becomes a `Group` with its path. The names on the path give
+its role: discriminators and optimizers are left out, a generator has priority over unnamed weights,
+and averaged (EMA) weights have priority over the raw weights.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from sr_deploy.errors import CheckpointError
-from sr_export.checkpoint.roles import Role, is_averaged, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +24,24 @@ logger = logging.getLogger(__name__)
 
 Tensors = dict[str, torch.Tensor]
 Path = tuple[str, ...]
+Role = Literal["generator", "training", "unknown"]
 
-# Wrappers name themselves inside of keys: torch.compile, FSDP, activation checkpointing.
+# Names are split into lower-case words: netG_ema becomes net, g, ema.
+_GENERATOR = frozenset({"generator", "gen", "netg", "gnet", "student"})
+_AVERAGED = frozenset({"ema", "swa", "averaged", "shadow"})
+_TRAINING = frozenset(
+    {"discriminator", "discriminators", "disc", "critic", "netd", "dnet", "teacher"}
+    | {"optimizer", "optimizers", "optimiser", "optimisers", "optim", "scheduler", "schedulers"}
+    | {"loss", "losses", "criterion", "perceptual", "vgg", "lpips", "metric", "metrics", "scaler"}
+)
+# A lone g or d is a role only by itself or beside these: netG, G_state_dict, but not conv_g or g1.
+_BESIDE_A_LETTER = frozenset(
+    {"net", "network", "model", "gan", "state", "states", "dict", "params", "weights"} | _AVERAGED
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+# Prefixes that wrappers put into keys: torch.compile, FSDP, activation checkpointing.
 _WRAPPER = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-# Counters that averaging wrappers keep beside the weights.
+# Counters that averaging wrappers save beside the weights.
 _COUNTERS = frozenset({"n_averaged", "initted", "step", "decay", "num_updates"})
 
 _MAX_DEPTH = 8
@@ -36,7 +49,7 @@ _MAX_DEPTH = 8
 
 @dataclass(frozen=True)
 class Group:
-    """The weights of one network, found at `path`; an empty path is the file itself."""
+    """The weights of one network at `path`; an empty path is the file itself."""
 
     path: Path
     tensors: Tensors
@@ -44,31 +57,52 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The path as the user writes it."""
+        """The path in the syntax of --key."""
         return ".".join(self.path)
 
     @property
     def role(self) -> Role:
-        """What the names on the path say; one that speaks of training outweighs the others."""
+        """The role given by the names on the path; "training" has priority."""
         found = [role_of(name) for name in self.path]
         weighty: tuple[Role, ...] = ("training", "generator")
         return next((role for role in weighty if role in found), "unknown")
 
 
+def role_of(name: str) -> Role:
+    """Return the role that one name gives; "training" is anything inference does not need."""
+    words = _words(name)
+    letters = words & {"g", "d"}
+    others = words - letters
+    if others and not others & _BESIDE_A_LETTER:
+        letters = set()
+    if words & _TRAINING or "d" in letters:
+        return "training"
+    return "generator" if words & _GENERATOR or "g" in letters else "unknown"
+
+
+def is_averaged(name: str) -> bool:
+    """Return whether a name denotes a moving average of weights."""
+    return bool(_words(name) & _AVERAGED)
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(name)}
+
+
 def select(content: object, *, ema: bool = True, key: str | None = None) -> tuple[str, Tensors]:
-    """Return where the generator is in `content`, in words for the user, and its state dict.
+    """Return the location of the generator in `content`, and its state dict.
 
     Args:
-        content: tensors in mappings and sequences, nested in any way.
-        ema: take the averaged copy of the weights where there is one.
-        key: the path to take, such as "netG.params"; nothing is guessed above it.
+        content: tensors in nested mappings and sequences.
+        ema: prefer the averaged copy of the weights if there is one.
+        key: path of the weights, such as "netG.params"; the search starts there.
 
     Returns:
-        Words such as "params_ema (of params, params_ema, epoch)", and the tensors, not copied,
-        with the outer wrappers' prefixes taken off the names.
+        A text such as "params_ema (of params, params_ema, epoch)", and the tensors, not copied,
+        without the prefixes of outer wrappers.
 
     Raises:
-        CheckpointError: there is no generator, or more than one; the text names what there is.
+        CheckpointError: there is no generator, or more than one; the message lists the names.
     """
     inner = content if key is None else _follow(content, key)
     groups = list(_groups(inner, (), set()))
@@ -81,10 +115,10 @@ def select(content: object, *, ema: bool = True, key: str | None = None) -> tupl
 
 
 def strippings(tensors: Tensors) -> Iterator[Tensors]:
-    """Yield `tensors` as they are, then without each prefix that all names share.
+    """Yield `tensors` unchanged, then without each prefix that all names share.
 
-    A common prefix may be a wrapper's or the network's own (old ESRGAN files: `model.0.weight`),
-    so the reader tries the first that an architecture recognises.
+    A common prefix may come from a wrapper or from the network itself (old ESRGAN files:
+    `model.0.weight`). The caller takes the first variant that an architecture recognizes.
     """
     yield tensors
     while prefix := _common_prefix(tensors):
@@ -105,7 +139,7 @@ def _choose(groups: list[Group], content: object, *, ema: bool) -> Group:
     twins = [twin for each in averages if (twin := _twin(each, group))]
     if averages and not twins:
         logger.warning(
-            "%s does not have the names and shapes of %s and is left out",
+            "%s is ignored: its names and shapes differ from those of %s",
             averages[0].name,
             group.name or "the weights",
         )
@@ -113,7 +147,7 @@ def _choose(groups: list[Group], content: object, *, ema: bool) -> Group:
 
 
 def _larger(groups: list[Group]) -> list[Group]:
-    """Leave out the smaller where one group is inside of another: a blur kernel, statistics."""
+    """Drop smaller groups nested in larger ones, or around them: a blur kernel, statistics."""
     return [
         group
         for group in groups
@@ -127,21 +161,21 @@ def _larger(groups: list[Group]) -> list[Group]:
 
 
 def _only(groups: list[Group]) -> Group:
-    """Return the one group, or the first of several with the same weights."""
+    """Return the only group, or the first of several with equal weights."""
     first, *others = groups
     if all(_equal(first.tensors, other.tensors) for other in others):
         return first
     names = [f"{group.name} ({len(group.tensors)} tensors)" for group in groups]
     raise CheckpointError(
-        f"holds more than one network: {_listed(names)}; name one, such as --key {first.name}"
+        f"contains {len(groups)} networks: {_listed(names)}; select one, such as --key {first.name}"
     )
 
 
 def _twin(average: Group, raw: Group) -> Group | None:
-    """Return `average` under the names of `raw`, if it averages it; else None.
+    """Return `average` under the names of `raw`, or None if it is the average of other weights.
 
-    Some trainers average parameters only: the buffers are those of `raw`. Some take the dots out
-    of the names, so these are compared without.
+    Some trainers average parameters only; the buffers then come from `raw`. Some remove the dots
+    from names, so names are compared without dots.
     """
     *_, shortest = strippings(raw.tensors)
     own = {short.replace(".", ""): key for short, key in zip(shortest, raw.tensors, strict=True)}
@@ -155,7 +189,7 @@ def _twin(average: Group, raw: Group) -> Group | None:
 
 
 def _groups(content: object, path: Path, seen: set[int]) -> Iterator[Group]:
-    """Yield every collection of weights in `content`; optimizer states are none."""
+    """Yield every collection of weights in `content`, except optimizer states."""
     if id(content) in seen or len(path) > _MAX_DEPTH:
         return
     seen.add(id(content))
@@ -170,7 +204,7 @@ def _groups(content: object, path: Path, seen: set[int]) -> Iterator[Group]:
 
 
 def _split(path: Path, tensors: Tensors) -> Iterator[Group]:
-    """Yield the networks of one flat state dict, told apart by the first name in its keys."""
+    """Yield the networks of one flat state dict, separated by the first name of their keys."""
     whole = _group(path, tensors)
     *_, short = strippings(whole.tensors)
     parts: dict[str, Tensors] = {}
@@ -179,12 +213,12 @@ def _split(path: Path, tensors: Tensors) -> Iterator[Group]:
         parts.setdefault(key[: len(key) - len(name)], {})[name] = whole.tensors[key]
     named = {head: part for head, part in parts.items() if _tells(head) and "" not in part}
     if {head.lower() for head in named} in ({"g."}, {"d."}):
-        named = {}  # one such letter may be any layer; the two together are a GAN
+        named = {}  # a single letter may be any layer; both together are a GAN
     groups = [_group((*path, *head.split(".")[:-1]), part) for head, part in named.items()]
     rest = {
         key: tensor for key, tensor in whole.tensors.items() if not key.startswith(tuple(named))
     }
-    # A layer may be called ema too (attention): an average has the names of what it averages.
+    # A layer may be called ema, too (attention). An average has the names of the raw weights.
     if not groups or not all(
         each.role != "unknown" or _twin(each, _group((), rest)) for each in groups
     ):
@@ -202,13 +236,13 @@ def _group(path: Path, tensors: Tensors) -> Group:
 
 
 def _tells(head: str) -> bool:
-    """Return whether the last name of `head`, such as "model.ema.", tells a role."""
+    """Return whether the last name of `head`, such as "model.ema.", gives a role."""
     name = head[:-1].rpartition(".")[2]
     return role_of(name) != "unknown" or is_averaged(name)
 
 
 def _unwrapped(tensors: Tensors) -> Tensors:
-    """Take off what wrappers add: their own names anywhere, `module.` in front, counters."""
+    """Remove the additions of wrappers: their names anywhere, a leading `module.`, counters."""
     tensors = {
         _WRAPPER.sub("", key): tensor
         for key, tensor in tensors.items()
@@ -220,14 +254,14 @@ def _unwrapped(tensors: Tensors) -> Tensors:
 
 
 def _common_prefix(tensors: Tensors) -> str:
-    """Return the first name and its dot if all keys begin so, else nothing."""
+    """Return the first name with its dot if all keys share it, else an empty string."""
     heads = {key.partition(".")[0] if "." in key else "" for key in tensors}
     head = heads.pop() if len(heads) == 1 else ""
     return f"{head}." if head else ""
 
 
 def _is_network(tensors: Tensors) -> bool:
-    """Return whether there is a matrix or a kernel; lists of losses and random states have none."""
+    """Return whether there is a matrix or a kernel, which loss lists and RNG states lack."""
     return any(tensor.is_floating_point() and tensor.ndim >= 2 for tensor in tensors.values())
 
 
@@ -238,7 +272,7 @@ def _equal(one: Tensors, other: Tensors) -> bool:
 
 
 def _follow(content: object, key: str) -> object:
-    """Return what is at the path `key`: through containers, then through dotted names."""
+    """Return the content at the path `key`, through containers and then dotted names."""
     rest = key
     while rest and (items := _items(content)):
         step = next((name for name in items if f"{rest}.".startswith(f"{name}.")), None)
@@ -249,12 +283,12 @@ def _follow(content: object, key: str) -> object:
         else:
             content, rest = items[step], rest[len(step) + 1 :]
     if rest or not _items(content):
-        raise CheckpointError(f"there are no weights at --key {key}")
+        raise CheckpointError(f"no weights at --key {key}")
     return content
 
 
 def _items(content: object) -> dict[str, Any]:
-    """Return what a mapping or sequence holds by name; nothing for anything else."""
+    """Return the items of a mapping or sequence by name, empty for any other type."""
     if isinstance(content, Mapping):
         return {str(name): value for name, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -275,6 +309,6 @@ def _listed(names: list[str]) -> str:
 def _nothing_text(groups: list[Group], content: object) -> str:
     if groups:
         names = _listed([group.name for group in groups])
-        return f"holds no generator, only what trains one ({names}); --key takes one of them anyway"
+        return f"contains no generator, only training state ({names}); --key can select one anyway"
     found = _listed(_top_names(content))
-    return f"holds no weights of a network; found {found or type(content).__name__}"
+    return f"contains no weights of a network; found {found or type(content).__name__}"

@@ -1,8 +1,12 @@
-"""Opening what torch.save wrote without running anything that the file names.
+"""Unpickle files of torch.save without running anything that they name.
 
-torch's restricted unpickler builds tensors and plain containers. Checkpoints also hold a few
-harmless things beside the weights (NumPy scalars, paths, option objects); these are replaced
-by stand-ins that drop what they are given, so that none of their own code runs either.
+torch's restricted unpickler builds tensors and plain containers. Checkpoints also contain a few
+harmless objects beside the weights (NumPy scalars, paths, option objects). Inert placeholder
+classes replace these and discard their arguments, so that none of their own code runs either.
+
+`torch.serialization.get_unsafe_globals_in_checkpoint` does not replace `_globals_of`: it refuses
+files from before PyTorch 1.6, and it knows only the opcodes of torch.save's own pickle protocol,
+so that errors about other files could not name the code.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# What the restricted unpickler itself knows: tensors and how they are put together.
+# Known to the restricted unpickler itself: tensors and the functions that rebuild them.
 _TENSORS = re.compile(
     r"torch\.(\w*Storage|Tensor|Size|device|b?float\w*|u?int\d+|bool|complex\d+|half|double|long)"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+|torch\.storage\.\w+Storage"
@@ -33,14 +37,14 @@ _TENSORS = re.compile(
     r"|collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(bytearray|set|complex)"
 )
 
-# Found beside weights, of no use to an exporter: read as nothing.
+# Found beside weights, useless to an exporter: replaced by an empty object.
 _IGNORED = re.compile(
     r"numpy\..+|argparse\.Namespace|types\.SimpleNamespace|pathlib\..+|datetime\..+|uuid\.UUID"
     r"|typing\.\w+|omegaconf\..+|torch\.optim\..+"
     r"|builtins\.(int|float|bool|str|list|dict|tuple|frozenset|slice|range|object)"
     r"|(pytorch_lightning|lightning)\..*callbacks\..+"
 )
-# Mappings and lists of other makes: read as plain ones, since weights may be inside.
+# Other mapping and list types: read as plain ones, since weights may be inside.
 _MAPPINGS = re.compile(
     r"collections\.defaultdict|easydict\.EasyDict|addict\.addict\.Dict|yacs\.config\.CfgNode"
     r"|(pytorch_lightning|lightning)\..*\.AttributeDict|(mmcv|mmengine)\..*\.ConfigDict"
@@ -50,10 +54,10 @@ _LISTS = re.compile(r"collections\.deque")
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
-class _Nothing:
-    """Takes any arguments and any state, and keeps none."""
+class _Placeholder:
+    """Accepts any arguments and any state, and keeps none."""
 
-    def __new__(cls, *_: object) -> _Nothing:
+    def __new__(cls, *_: object) -> _Placeholder:
         return object.__new__(cls)
 
     def __init__(self, *_: object) -> None: ...
@@ -61,40 +65,43 @@ class _Nothing:
     def __setstate__(self, _: object) -> None: ...
 
 
-class _Mapping:
+class _PlainMapping:
     def __new__(cls, *_: object) -> Any:
         return collections.OrderedDict()
 
 
-class _List:
+class _PlainList:
     def __new__(cls, *_: object) -> Any:
         return []
 
 
 def load(path: Path, *, legacy: bool) -> object:
-    """Return the tensors and plain containers of a file that torch.save wrote.
+    """Return the tensors and plain containers in a file of torch.save.
 
-    Tensors may be mapped from the file: clone what is kept.
+    Tensors may be mapped from the file: clone those that you keep.
 
     Args:
         path: the file.
-        legacy: whether it is of the format before PyTorch 1.6, which is no zip file.
+        legacy: whether it has the format of PyTorch before 1.6, which is not a zip archive.
 
     Raises:
-        CheckpointError: the file is damaged, or names code; the text says which.
+        CheckpointError: the file is damaged, or names code; the message lists the names.
     """
     try:
         names = _globals_of(path, legacy=legacy)
     except Exception as error:
         raise CheckpointError(f"{path}: {_DAMAGED} ({_brief(error)})") from error
-    foreign = sorted(name for name in names if not _TENSORS.fullmatch(name) and not _stand_in(name))
-    if foreign:
-        raise CheckpointError(f"{path}: {_code_text(path, foreign)}")
-    stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-        stand_in for name in names if (stand_in := _stand_in(name))
+    placeholders = {name: _placeholder(name) for name in names}
+    unsafe = sorted(
+        name for name, each in placeholders.items() if not each and not _TENSORS.fullmatch(name)
+    )
+    if unsafe:
+        raise CheckpointError(f"{path}: {_code_text(path, unsafe)}")
+    allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        each for each in placeholders.values() if each
     ]
-    with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
-        # They speak to those who wrote the file: old storages, another pickle protocol.
+    with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+        # Old storages, another pickle protocol: they concern the author of the file.
         warnings.simplefilter("ignore")
         try:
             return torch.load(
@@ -109,9 +116,13 @@ def load(path: Path, *, legacy: bool) -> object:
 _DAMAGED = "the checkpoint is damaged; copy or download it again"
 
 
-def _stand_in(name: str) -> type | None:
-    """Make a class that the unpickler takes for the one called `name`, or return None."""
-    for pattern, base in ((_IGNORED, _Nothing), (_MAPPINGS, _Mapping), (_LISTS, _List)):
+def _placeholder(name: str) -> type | None:
+    """Return an inert class that the unpickler accepts as the one called `name`, or None."""
+    for pattern, base in (
+        (_IGNORED, _Placeholder),
+        (_MAPPINGS, _PlainMapping),
+        (_LISTS, _PlainList),
+    ):
         if pattern.fullmatch(name):
             module, _, attribute = name.rpartition(".")
             return type(attribute, (base,), {"__module__": module})
@@ -119,29 +130,31 @@ def _stand_in(name: str) -> type | None:
 
 
 def _stored(path: Path) -> bool:
-    """Return whether no entry is compressed, as torch.save writes them and mapping needs."""
+    """Return whether no member is compressed: memory mapping needs that."""
     with zipfile.ZipFile(path) as archive:
         return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def _globals_of(path: Path, *, legacy: bool) -> set[str]:
-    """Return the full names of all classes and functions that a file asks for."""
+    """Return the full names of all classes and functions that a file imports."""
     if not legacy:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            name = next(name for name in names if name.partition("/")[2] == "data.pkl")
-            return set(_globals_in(io.BytesIO(archive.read(name))))
-    # A map ends where the file does, whatever lengths a damaged file claims.
+            entries = archive.infolist()
+            entry = next(each for each in entries if each.filename.partition("/")[2] == "data.pkl")
+            if not entry.CRC:  # saved without checksums, see `file_kind`
+                entry.CRC = None  # type: ignore[assignment]  # zipfile then compares none
+            return set(_globals_in(io.BytesIO(archive.read(entry))))
+    # A memory map ends with the file, whatever lengths a damaged file claims.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        # One after another: magic number, protocol, system, the object, storage keys.
+        # Five pickles in a row: magic number, protocol, system, the object, storage keys.
         return {name for _ in range(5) for name in _globals_in(cast("IO[bytes]", data))}
 
 
 def _globals_in(data: IO[bytes]) -> Iterator[str]:
-    """Yield what one pickle asks for by reading its opcodes; nothing is built."""
+    """Yield the imports of one pickle by reading its opcodes; no object is built."""
     memo: dict[int, str] = {}
     strings = ["", ""]
-    memoised = 0
+    memoized = 0
     text: str | None = None
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in ("GLOBAL", "INST"):
@@ -149,8 +162,8 @@ def _globals_in(data: IO[bytes]) -> Iterator[str]:
         elif opcode.name == "STACK_GLOBAL":
             yield _full_name(*strings[-2:])
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            slot = memoised if opcode.name == "MEMOIZE" else int(str(argument))
-            memoised += 1
+            slot = memoized if opcode.name == "MEMOIZE" else int(str(argument))
+            memoized += 1
             if text is not None:
                 memo[slot] = text
             continue
@@ -164,10 +177,10 @@ def _full_name(module: str, name: str) -> str:
     return f"{_PYTHON_2.get(module, module)}.{name}"
 
 
-def _code_text(path: Path, foreign: list[str]) -> str:
-    more = f" and {len(foreign) - 6} more" if len(foreign) > 6 else ""
+def _code_text(path: Path, unsafe: list[str]) -> str:
+    more = f" and {len(unsafe) - 6} more" if len(unsafe) > 6 else ""
     return (
-        f"needs Python code to be opened ({', '.join(foreign[:6])}{more}), which is never run here;"
+        f"opening it runs Python code ({', '.join(unsafe[:6])}{more}), which sr-export never does;"
         f' if you trust it, run where it was trained: m = torch.load("{path.name}",'
         ' weights_only=False); torch.save(m.state_dict(), "weights.pth")'
         '  # m["..."] in place of m if it is a dict'
@@ -177,10 +190,10 @@ def _code_text(path: Path, foreign: list[str]) -> str:
 def _odd_pickle_text(error: Exception) -> str:
     if "operand" in str(error):
         return (
-            "written with a pickle protocol other than torch.save's own; "
+            "written with a pickle protocol that torch.save does not use; "
             "save it again without pickle_protocol="
         )
-    return f"not made of tensors and plain containers only ({_brief(error)})"
+    return f"contains more than tensors and plain containers ({_brief(error)})"
 
 
 def _brief(error: Exception) -> str:

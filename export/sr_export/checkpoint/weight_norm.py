@@ -1,7 +1,7 @@
-"""Folding normalised weights into plain ones, as the network computes them in eval mode.
+"""Fold spectral norm, weight norm and pruning masks into plain weights, as in eval mode.
 
-While training, spectral and weight norm keep a weight as a product of other tensors. Both come
-in two spellings: the old hooks (`weight_orig`, `weight_g`) and `torch.nn.utils.parametrizations`.
+During training, these keep a weight as a product of other tensors. The norms exist in two forms:
+the old hooks (`weight_orig`, `weight_g`) and `torch.nn.utils.parametrizations`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from sr_deploy.errors import CheckpointError
 
 
 def fold(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a state dict in which every weight is plain; all other tensors stay as they are.
-
-    Knows spectral norm, weight norm (old and parametrized) and pruning masks.
+    """Return a state dict of plain weights; tensors that need no folding are passed through.
 
     Args:
         tensors: float32 tensors of one network by name; not changed.
 
     Raises:
-        CheckpointError: a weight is parametrized in a way that is not known.
+        CheckpointError: a weight has an unknown parametrization.
     """
     folded: dict[str, torch.Tensor] = {}
     used: set[str] = set()
@@ -40,19 +38,15 @@ def fold(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for key in plain:
         if "parametrizations." in key or key.endswith("weight_orig"):
             raise CheckpointError(
-                f"the weight behind {key!r} is parametrized in an unknown way; spectral norm and "
-                "weight norm are folded, others must be removed before saving "
+                f"{key!r} belongs to an unknown parametrization; only spectral norm and weight "
+                "norm are supported, remove others before saving "
                 "(torch.nn.utils.parametrize.remove_parametrizations)"
             )
     return plain
 
 
-def unnormalise(module: nn.Module) -> None:
-    """Make every weight of a module a plain parameter, so that it takes what `fold` returns.
-
-    Args:
-        module: In which spectral and weight norm, in either spelling, are taken off.
-    """
+def remove_norms(module: nn.Module) -> None:
+    """Remove spectral and weight norm from a module in place, so that it loads folded weights."""
     for part in module.modules():
         kept = getattr(part, "parametrizations", None)
         for name in list(kept) if isinstance(kept, nn.ModuleDict) else ():
@@ -65,18 +59,18 @@ def unnormalise(module: nn.Module) -> None:
 
 
 Folded = tuple[str, torch.Tensor, set[str]]
-"""The plain name, the plain weight, and the keys that it replaces."""
+"""The plain name, the plain weight, and the keys that they replace."""
 
 
 def _fold_old(key: str, tensors: dict[str, torch.Tensor]) -> Folded | None:
-    """Fold the spellings of torch.nn.utils: NAME_orig with _u and _v, NAME_g with _v, _mask."""
+    """Fold the hooks of torch.nn.utils: NAME_orig with _u and _v or _mask, NAME_g with _v."""
     name, _, part = key.rpartition("_")
     u, v, mask = (tensors.get(f"{name}_{each}") for each in ("u", "v", "mask"))
     if part == "orig" and u is not None and v is not None:
         return name, spectral(tensors[key], u, v), {key, f"{name}_u", f"{name}_v"}
     if part == "orig" and mask is not None:
         return name, tensors[key] * mask, {key, f"{name}_mask"}
-    # Only `weight`: a network may well have layers called conv_g and conv_v.
+    # Only `weight`: a network may have layers called conv_g and conv_v.
     if part == "g" and name.rpartition(".")[2] == "weight" and v is not None:
         return name, weight_norm(tensors[key], v), {key, f"{name}_v"}
     return None
@@ -102,12 +96,12 @@ def _fold_parametrized(key: str, tensors: dict[str, torch.Tensor]) -> Folded | N
 def spectral(weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Return `weight / sigma`, with sigma = u . (W v) and W the weight as a matrix.
 
-    The rows of W are the weight's first dimension, for transposed convolutions its second. The
-    file does not say which it was. The length of `u` does, unless both have the same length;
-    then it is the one that gives the larger sigma, since training drives u and v towards it.
+    The rows of W are the first dimension of the weight; of a transposed convolution, the second.
+    The file does not say which layer it was, but the length of `u` does. If both dimensions have
+    that length, the larger sigma is right, since training drives u and v towards the maximum.
 
     Raises:
-        CheckpointError: `u` and `v` fit neither.
+        CheckpointError: `u` and `v` fit neither dimension.
     """
     rows = [0] if weight.ndim == 2 else [0, 1]
     sigmas = []
@@ -124,14 +118,14 @@ def spectral(weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Te
 
 
 def weight_norm(g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return `v * (g / norm of v)`; the norm is over the dimensions in which `g` has size 1.
+    """Return `v * (g / norm of v)`, with the norm over the dimensions in which `g` has size 1.
 
     Raises:
-        CheckpointError: `g` does not belong to `v`.
+        CheckpointError: the shape of `g` does not fit `v`.
     """
     if g.ndim == 0:
-        return torch._weight_norm(v, g, -1)  # the norm of the whole
+        return torch._weight_norm(v, g, -1)  # the norm of the whole tensor
     for dim, size in enumerate(v.shape):
         if g.shape == (*[1] * dim, size, *[1] * (v.ndim - dim - 1)):
-            return torch._weight_norm(v, g, dim)  # as torch's own modules do, to the last bit
+            return torch._weight_norm(v, g, dim)  # bit-identical to torch's modules
     raise CheckpointError(f"weight norm: g of {tuple(g.shape)} does not fit v of {tuple(v.shape)}")

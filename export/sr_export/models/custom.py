@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sr_deploy.errors import CheckpointError, NotFoundError
-from sr_export.checkpoint.weight_norm import unnormalise
+from sr_export.checkpoint.weight_norm import remove_norms
 from sr_export.models.network import Network, window_sizes
 from sr_export.models.rewrite import rewrite
 
@@ -57,7 +57,7 @@ def loaded(
     given = {key: _value(text) for key, text in (arguments or {}).items()}
     called = f"{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
     module = _call(path, name, given, called)
-    unnormalise(module)
+    remove_norms(module)
     problem = ""
     for tensors in candidates:
         missing, unexpected = _misfits(module, tensors)

@@ -32,6 +32,8 @@ def rewrite(module: nn.Module) -> None:
     """Rewrite a network's parts in place."""
     fuse_reparametrised(module)
     for part in list(module.modules()):
+        if isinstance(part, torch.jit.ScriptModule):
+            continue  # compiled: nothing of Python is left to rewrite
         _compare_instead_of_assign(part)
         _multiply_patches(part)
         _sort_stably(part)

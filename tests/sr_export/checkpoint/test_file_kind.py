@@ -1,4 +1,4 @@
-"""A file is known by its content, and what cannot be read is named."""
+"""Files are identified by content; unsupported ones are named."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Double(torch.nn.Module):
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Every file has a suffix that says nothing true."""
+    """Return a path with a misleading suffix."""
     return tmp_path / "weights.txt"
 
 
@@ -64,80 +64,80 @@ def test_onnx(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "fact"),
     [
         (b"", "empty"),
-        (b"hello there\nmore", "text file that begins with 'hello there'"),
+        (b"hello there\nmore", "'hello there'"),
         (b"cos\nsystem\n(S'true'\ntR.", "text file"),
         (b"\n <!DOCTYPE html><html>", "web page"),
         (b"\xef\xbb\xbf<html lang='en'>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
-        (b"\0" * 5000, "interrupted download"),
+        (b"\0" * 5000, "zeros"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 99, "Keras"),
         (b"\x1c\0\0\0TFL3" + b"\0" * 99, "TensorFlow Lite"),
         (b"\x0a\x06\x0a\x04conv", "TensorFlow graph"),
         (b"\x08\x01\x12\x04\x0a\x02\x08\x01", "TensorFlow graph"),
-        (b"\x1f\x8b\x08\0\0\0", "unpack it first"),
+        (b"\x1f\x8b\x08\0\0\0", "gzip"),
         (b"\x89PNG\r\n\x1a\n\0\0", "PNG image"),
         (b"ptrt\0\0\0\0\1\2", "TensorRT engine"),
-        (b"\x80\x04\x95\0\0\0\0\0\0\0\0.", "torch.save did not write"),
-        (b"PK\x03\x04" + b"\1" * 100, "cut short"),
-        (b'\xff\x00\0\0\0\0\0\0{"a":', "cut short"),
-        (bytes(range(256)) * 4, "unknown kind"),
-        (b"\x08\x01\x3a\xff\xff\x03abc", "unknown kind"),  # ONNX that ends early
+        (b"\x80\x04\x95\0\0\0\0\0\0\0\0.", "pickle"),
+        (b"PK\x03\x04" + b"\1" * 100, "zip"),
+        (b'\xff\x00\0\0\0\0\0\0{"a":', "safetensors"),
+        (bytes(range(256)) * 4, "unknown"),
+        (b"\x08\x01\x3a\xff\xff\x03abc", "unknown"),  # truncated ONNX
     ],
 )
-def test_other_content_is_named(path: Path, content: bytes, words: str) -> None:
+def test_unsupported_content_is_named(path: Path, content: bytes, fact: str) -> None:
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=words) as caught:
+    with pytest.raises(CheckpointError, match=fact) as caught:
         identify(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    ("names", "fact"),
     [
-        (["net.pth", "readme.md"], "holds net.pth; unpack it first"),
+        (["net.pth", "readme.md"], r"net\.pth"),
         (["config.json", "model.weights.h5"], "Keras"),
         (["a.npy", "b.npy"], "NumPy archive"),
         (["p/.data/extern_modules", "p/code.py"], "torch.package"),
-        (["notes.txt"], "without a network"),
-        ([], "without a network"),
+        (["notes.txt"], "zip archive"),
+        ([], "zip archive"),
     ],
 )
-def test_other_zip_files_are_named(path: Path, names: list[str], words: str) -> None:
+def test_unsupported_zip_archives_are_named(path: Path, names: list[str], fact: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             archive.writestr(name, "x")
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=fact):
         identify(path)
 
 
 def test_truncated_checkpoint(path: Path) -> None:
     torch.save(STATE, path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="cut short"):
+    with pytest.raises(CheckpointError, match="damaged"):
         identify(path)
 
 
 def test_zip_bomb(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", bytes(1 << 20))
-    with pytest.raises(CheckpointError, match="more than 100 times its size"):
+    with pytest.raises(CheckpointError, match="100 times"):
         identify(path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such file"):
+    with pytest.raises(NotFoundError, match=r"nothing\.pth"):
         identify(tmp_path / "nothing.pth")
 
 
 def test_folders(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="this is a folder; expected"):
+    with pytest.raises(CheckpointError, match="folder"):
         identify(tmp_path)
     (tmp_path / "net_g.pth").touch()
-    with pytest.raises(CheckpointError, match=r"name the file in it, such as net_g\.pth"):
+    with pytest.raises(CheckpointError, match=r"net_g\.pth"):
         identify(tmp_path)
     (tmp_path / "saved_model.pb").touch()
     with pytest.raises(CheckpointError, match="SavedModel"):
@@ -147,5 +147,5 @@ def test_folders(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_pipes_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CheckpointError, match="not a regular file"):
+    with pytest.raises(CheckpointError, match="pipe"):
         identify(tmp_path / "pipe")

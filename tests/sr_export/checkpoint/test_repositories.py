@@ -1,6 +1,6 @@
-"""What the public training repositories save is found, rebuilt, and computes the same.
+"""Checkpoints in the layouts of public training repositories are found, rebuilt and equal.
 
-Layouts only, made here in our own words: the names around the weights and of the weights.
+The layouts are written anew here: names around the weights, and names of the weights.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def _losses() -> nn.Module:
 
 
 def _adam(module: nn.Module) -> dict[str, Any]:
-    optimiser = torch.optim.Adam(module.parameters())
+    optimizer = torch.optim.Adam(module.parameters())
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimiser.step()
-    return optimiser.state_dict()
+    optimizer.step()
+    return optimizer.state_dict()
 
 
 def _under(prefix: str, module: nn.Module) -> dict[str, Tensor]:
@@ -130,16 +130,16 @@ def _openmmlab(net: nn.Module, _: nn.Module) -> Any:
 
 @dataclass(frozen=True)
 class Repository:
-    """How a repository saves a network.
+    """The layout in which a repository saves a network.
 
     Attributes:
-        make: The network, with the names of its weights.
-        content: What is saved, from the network to deploy and another that is as good.
-        taken: Where the weights are found.
-        found: The architecture that they make.
+        make: The network, with the repository's names of weights.
+        content: The saved object, from the network to deploy and a second one.
+        taken: Path at which the weights are found.
+        found: Architecture that is recognized.
         scale: Its scale.
-        spec: What its weights leave open, as for `--arch`; a trained network tells it by itself.
-        suffix: Of its files.
+        spec: Settings that untrained weights leave open, as for `--arch`.
+        suffix: Suffix of its files.
     """
 
     make: Callable[[], nn.Module]
@@ -173,7 +173,7 @@ REPOSITORIES: dict[str, Repository] = {
     "xinntao/Real-ESRGAN, small": Repository(
         lambda: Compact.Compact(num_feat=8, num_conv=2, upscale=4), _params, "params", "Compact", 4
     ),
-    "xinntao/ESRGAN, of before BasicSR": Repository(
+    "xinntao/ESRGAN, before BasicSR": Repository(
         lambda: ESRGAN.ESRGAN(num_filters=16, num_blocks=1), _plain, "the whole file", "ESRGAN", 4
     ),
     "JingyunLiang/SwinIR": Repository(_swinir, _params, "params", "SwinIR", 2),
@@ -193,7 +193,7 @@ REPOSITORIES: dict[str, Repository] = {
     "leftthomas/SRGAN": Repository(
         NumberedBlocks, _plain, "the whole file", "SRResNet", 4, "SRResNet final=tanh"
     ),
-    # It saves whole modules, which are refused, with the line that saves their weights instead.
+    # It saves whole modules, which are refused; the error shows how to save their weights.
     "sgrvinod/a-PyTorch-Tutorial-to-Super-Resolution": Repository(
         NestedBlocks, _inner, "the whole file", "SRResNet", 2, "SRResNet final=tanh", ".pth.tar"
     ),
@@ -222,7 +222,7 @@ REPOSITORIES: dict[str, Repository] = {
 
 
 def _awake(module: nn.Module) -> nn.Module:
-    """Let all branches count, also those that training starts at zero."""
+    """Give weights to all branches, also those that training initializes to zero."""
     for weight in module.parameters():
         if weight.ndim == 4 and not weight.any():
             nn.init.normal_(weight, std=0.1)
