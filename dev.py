@@ -69,7 +69,7 @@ def demo(options: list[str]) -> None:
     out.mkdir(exist_ok=True)
     bundle = out / "compact_x2.srd"
     big = out / "cat_x2.png"
-    command("sr-export", "examples/compact_x2.pth", "--output", bundle)
+    command("sr-export", "examples/compact_x2.pth", "--output", bundle, "--overwrite")
     command("sr-upscale", bundle, "examples/cat.png", big, "--overwrite")
     command("sr-bench", "quality", bundle, "--ground-truth", "examples/original")
     print(f"\nLook at {big.relative_to(ROOT)}, made from examples/cat.png.")

@@ -1,4 +1,4 @@
-"""`sr-export`: from a training checkpoint to a verified bundle."""
+"""`sr-export`: export a training checkpoint to a verified bundle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from sr_deploy.bundle import bundle
 from sr_deploy.bundle.manifest import Method, Precision, YuvFormat
 from sr_deploy.cli import console
-from sr_deploy.errors import CheckpointError, InvalidInputError, NotFoundError
+from sr_deploy.errors import BundleError, CheckpointError, InvalidInputError, NotFoundError
 from sr_export.summary import summary
 from sr_export.trt import command
 
@@ -21,25 +21,30 @@ if TYPE_CHECKING:
     from sr_export.options import Options
 
 _DESCRIPTION = """\
-Turn a super-resolution training checkpoint into a bundle: a folder of ONNX files, verified against
-the PyTorch network on real images, that sr-upscale and sr_deploy.Engine run.
+Export a super-resolution checkpoint to a bundle: a folder of ONNX files for sr-upscale and
+sr_deploy.Engine, compared with the PyTorch network on real photos. If they differ, nothing is
+written.
 
-Reads state dicts of some fifty architectures in any of the usual containers (the generator
-of a GAN checkpoint is found, EMA weights are preferred), safetensors, TorchScript, torch.export
-programs and ONNX files. Nothing in a checkpoint is executed."""
+Supported files: PyTorch checkpoints of about fifty architectures (the generator of a GAN is found,
+EMA weights are preferred), safetensors, ONNX, TorchScript and torch.export programs. A checkpoint
+cannot run code, except the last two with --trust, and the Python file of --arch-file.
+"""
 
 _EXAMPLES = """\
 examples:
-  sr-export net_g_latest.pth                  write net_g_latest.srd beside it
-  sr-export gan.ckpt -o x4.srd --no-ema       the raw weights instead of their average
-  sr-export gan.ckpt --key netG_A             where several generators are in one file
-  sr-export mine.pt --arch-file mine.py:Net features=32      a network of your own: Net(features=32)
-  sr-export fsrcnn.pth --arch FSRCNN scale=3  where the weights do not tell it
-  sr-export netG.pth                          a DCGAN's generator, for sr-generate
-  sr-export mine.pt --arch-file mine.py:G --latent 128       a generator of your own
-  sr-export other.onnx --input-range 0 255    a network that takes and gives other ranges
-  sr-export net_g_latest.pth --yuv nv12 p010  also for frames of video, as GPUs decode them
-  sr-export net_g_latest.srd --engine         of a bundle: build TensorRT plans for this GPU
+  sr-export net_g_latest.pth                  write net_g_latest.srd next to the checkpoint
+  sr-export net.pth --overwrite               replace net.srd of an earlier export
+  sr-export gan.ckpt -o x4.srd --no-ema       use the raw weights instead of the EMA weights
+  sr-export gan.ckpt --key netG_A             select one of several generators in a file
+  sr-export fsrcnn.pth --arch FSRCNN scale=3  give the scale, which these weights do not determine
+  sr-export mine.pt --arch-file mine.py:Net features=32      export your own Net(features=32)
+  sr-export script.pt --trust                 open TorchScript, which can run any code
+  sr-export other.onnx --input-range 0 255    export a network that expects 0 to 255
+  sr-export net.pth --calibration photos/     calibrate INT8 on your own photos
+  sr-export net.pth --yuv nv12 p010           add variants for decoded video frames
+  sr-export netG.pth                          export a DCGAN generator, for sr-generate
+  sr-export mine.pt --arch-file mine.py:G --latent 128       export your own generator
+  sr-export net.srd --engine                  build TensorRT plans of a bundle for this GPU
 """
 
 
@@ -55,94 +60,84 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="the file to export")
     parser.add_argument(
+        "checkpoint", type=Path, help="checkpoint to export; with --engine, a bundle"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="the bundle to write (default: CHECKPOINT's name with .srd)",
+        metavar="BUNDLE",
+        help="bundle to write (default: the checkpoint's name with .srd)",
     )
-    choice = parser.add_argument_group("which weights")
-    choice.add_argument("--key", help="path of the weights in the file, such as state.generator")
-    choice.add_argument(
-        "--no-ema", dest="ema", action="store_false", help="take the raw weights, not their average"
+    output.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing bundle (default: error; other folders are never replaced)",
     )
-    choice.add_argument(
+    output.add_argument(
+        "--json", action="store_true", help="print the manifest as JSON instead of a summary"
+    )
+    _add_network(parser)
+    _add_precisions(parser)
+    command.add_arguments(parser)
+    return parser
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    weights = parser.add_argument_group("weights")
+    weights.add_argument(
+        "--key", help="path of the weights in the file, such as state.generator (default: search)"
+    )
+    weights.add_argument(
+        "--no-ema", dest="ema", action="store_false", help="use the raw weights (default: EMA)"
+    )
+    weights.add_argument(
+        "--trust",
+        action="store_true",
+        help="open TorchScript and torch.export programs, which can run any code on this machine; "
+        "only for files whose author you trust (default: error)",
+    )
+    network = parser.add_argument_group("network (default: recognized by its weights)")
+    network.add_argument(
         "--arch",
         nargs="+",
         metavar=("NAME", "KEY=VALUE"),
-        help="architecture, where it is not recognised rightly, and what its weights do not tell",
+        help="architecture, if it is misdetected, and settings that its weights do not determine",
     )
-    choice.add_argument(
+    network.add_argument(
         "--arch-file",
         nargs="+",
         metavar=("FILE.py:CLASS", "KEY=VALUE"),
-        help="a class or function of your own that makes the module, and what to call it with; "
-        "runs that file",
+        help="your own class or function that returns the module, and its arguments; this file "
+        "is run",
     )
-    choice.add_argument(
+    network.add_argument(
         "--latent",
         type=int,
         metavar="N",
-        help="the module of --arch-file is a generator that makes images of N random numbers",
-    )
-    choice.add_argument(
-        "--trust",
-        action="store_true",
-        help="open a torch.export program, a format that can run code; only for your own files",
+        help="the module of --arch-file generates images from N random numbers",
     )
     pixels = parser.add_argument_group(
-        "what the network takes and gives (default: known from the architecture, else found out)"
+        "pixel values of the network (default: known for the architecture, or inferred from photos)"
     )
     two = {"nargs": 2, "type": float, "metavar": ("BLACK", "WHITE")}
     pixels.add_argument("--input-range", **two, help="such as -1 1 or 0 255")  # type: ignore[arg-type]
     pixels.add_argument("--output-range", **two, help="such as -1 1 for tanh")  # type: ignore[arg-type]
     pixels.add_argument("--mean", nargs="+", type=float, help="subtracted from the input")
-    pixels.add_argument("--std", nargs="+", type=float, help="what the input is divided by")
-    pixels.add_argument("--bgr", action="store_true", help="channels in the order of OpenCV")
-    parser.add_argument(
-        "--yuv",
-        nargs="*",
-        choices=get_args(YuvFormat),
-        metavar="FORMAT",
-        help="also write files that take and give frames of video as decoders and encoders have "
-        f"them, without RGB in between: {', '.join(get_args(YuvFormat))} (default: none; without "
-        "FORMAT: all)",
-    )
-    _add_precisions(parser.add_argument_group("precisions"))
-    command.add_arguments(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print the manifest instead of a summary"
-    )
-    return parser
+    pixels.add_argument("--std", nargs="+", type=float, help="divides the input after --mean")
+    pixels.add_argument("--bgr", action="store_true", help="BGR channel order, as in OpenCV")
 
 
-def _add_precisions(group: argparse._ArgumentGroup) -> None:
+def _add_precisions(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("precisions")
     group.add_argument(
         "--precision",
         nargs="+",
         choices=get_args(Precision),
         default=get_args(Precision),
-        help="which to offer beside FP32 if their frames hold (default: all)",
-    )
-    group.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="FOLDER",
-        help="photos to calibrate INT8 on, like those that will be upscaled; they are made small "
-        "as the network expects, or pairs are taken from sub-folders HR and LR (default: a few "
-        "photos that come with sr-export)",
-    )
-    group.add_argument(
-        "--low-resolution",
-        action="store_true",
-        help="the photos of --calibration are small already",
-    )
-    group.add_argument(
-        "--method",
-        choices=get_args(Method),
-        default="percentile",
-        help="how activations are clipped (default: %(default)s)",
+        help="precisions to offer beside FP32, if their quality is sufficient (default: all)",
     )
     group.add_argument(
         "--min-psnr",
@@ -150,10 +145,38 @@ def _add_precisions(group: argparse._ArgumentGroup) -> None:
         type=_budget,
         default=[],
         metavar="PRECISION=DB",
-        help="decibels against FP32 that a precision must hold to be offered (default: "
-        "fp16=58 bf16=45 int8=45)",
+        help="minimum PSNR against FP32 (default: fp16=58 bf16=45 int8=45)",
     )
-    group.add_argument("--seed", type=int, default=0, help="of the choice of tiles")
+    group.add_argument(
+        "--yuv",
+        nargs="*",
+        choices=get_args(YuvFormat),
+        metavar="FORMAT",
+        help="add variants for video frames as decoders deliver them, without conversion to RGB: "
+        f"{', '.join(get_args(YuvFormat))} (default: none; without FORMAT: all)",
+    )
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FOLDER",
+        help="photos to calibrate INT8 on, similar to those to upscale; they are downscaled by "
+        "the network's scale, or used as pairs from the subfolders HR and LR (default: photos "
+        "that are part of sr-export)",
+    )
+    group.add_argument(
+        "--low-resolution",
+        action="store_true",
+        help="use the photos of --calibration without downscaling",
+    )
+    group.add_argument(
+        "--method",
+        choices=get_args(Method),
+        default="percentile",
+        help="how the clipping of activations is chosen (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, help="selects the calibration tiles (default: %(default)s)"
+    )
 
 
 def _budget(text: str) -> tuple[str, float]:
@@ -176,14 +199,14 @@ def _command(arguments: argparse.Namespace) -> int:
     if checkpoint.is_dir():
         raise CheckpointError(f"{checkpoint}: is a folder; sr-export reads one checkpoint file")
     target = arguments.output or checkpoint.with_suffix(bundle.SUFFIX)
-    _check_target(target)
+    _check_target(target, overwrite=arguments.overwrite)
     options = _options(arguments, target)
-    # Late, since these import onnx, which --help does not need.
+    # These import onnx, which --help does not need.
     from sr_export import subprocess_export
     from sr_export.quantize import image_folder
 
     if arguments.calibration is not None:
-        # Before the work of minutes; the scale of the network is not known yet.
+        # Fail before minutes of work. The scale of the network is not known yet.
         image_folder.find(arguments.calibration, 1, low_resolution=arguments.low_resolution)
 
     started = time.monotonic()
@@ -197,12 +220,21 @@ def _command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_target(target: Path) -> None:
-    """Refuse to replace what is not a bundle, before any work is done."""
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    """Check that the bundle can be written, and that it replaces nothing but a bundle of ours."""
     if not target.parent.is_dir():
         raise NotFoundError(f"{target.parent}: no such folder to write {target.name} into")
-    if target.exists() and not (target / "manifest.json").is_file():
-        raise InvalidInputError(f"{target}: is there and is no bundle; name another with --output")
+    if not target.exists():
+        return
+    try:
+        bundle.Bundle.open(target)
+    except (BundleError, ValueError) as error:  # ValueError: a number of over 4300 digits
+        raise InvalidInputError(
+            f"{target}: exists but is not a bundle of this version, so it is never replaced; choose "
+            f"another --output ({str(error)[:200]})"
+        ) from error
+    if not overwrite:
+        raise InvalidInputError(f"{target}: already exists; --overwrite replaces it")
 
 
 def _options(arguments: argparse.Namespace, target: Path) -> Options:
@@ -218,9 +250,7 @@ def _options(arguments: argparse.Namespace, target: Path) -> Options:
     chosen = {name: tuple(values) for name, values in given.items() if values is not None}
     ranges = Ranges(**chosen, bgr=arguments.bgr) if chosen or arguments.bgr else None
     if arguments.arch_file and ":" not in arguments.arch_file[0]:
-        raise InvalidInputError(
-            f"--arch-file takes FILE.py:CLASS, found {arguments.arch_file[0]!r}"
-        )
+        raise InvalidInputError(f"--arch-file {arguments.arch_file[0]!r}: expected FILE.py:CLASS")
     return Options(
         checkpoint=str(arguments.checkpoint),
         name=target.stem,

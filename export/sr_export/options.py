@@ -1,10 +1,10 @@
-"""What the user asked of an export; plain data, so that it can go to another process."""
+"""The options of an export: plain data, which is sent to the worker process as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# Not for type checking only: sr_deploy.bundle.schema reads the annotations when a job is decoded.
+# Imported at run time: sr_deploy.bundle.schema reads the annotations to decode the JSON.
 from sr_deploy.bundle.manifest import Method, Precision, YuvFormat  # noqa: TC001
 from sr_export.models.ranges import Ranges  # noqa: TC001
 
@@ -14,35 +14,34 @@ class Options:
     """What to export and how."""
 
     checkpoint: str
-    """The file to read."""
+    """Path of the file."""
     name: str
-    """What the bundle calls itself."""
+    """Name of the bundle."""
     key: str | None = None
-    """Where in the checkpoint the weights are; None: found by the usual names."""
+    """Path of the weights in the checkpoint; None: search."""
     ema: bool = True
-    """Whether an averaged copy of the weights is preferred."""
+    """Whether averaged weights are preferred."""
     trust: bool = False
-    """Whether a torch.export program may be opened, which can run code."""
+    """Whether TorchScript and torch.export programs, which can run code, may be opened."""
     architecture: str | None = None
-    """Its name and what its weights do not tell, `FSRCNN scale=3`; None: recognised by them."""
+    """Architecture and settings, such as `FSRCNN scale=3`; None: recognized by the weights."""
     arch_file: tuple[str, ...] = ()
-    """A file and what in it makes the module, `FILE.py:CLASS`, and what to call that with,
-    `KEY=VALUE`; empty: the architecture is one that is known."""
+    """The user's module, `FILE.py:CLASS`, and its arguments, `KEY=VALUE`; empty: none."""
     latent: int | None = None
-    """Of how many random numbers the module of `arch_file` makes an image; None: of an image."""
+    """Random numbers from which the module of `arch_file` generates an image; None: an upscaler."""
     ranges: Ranges | None = None
-    """None: found out by looking at the output."""
+    """Pixel values of the network; None: known for the architecture, or inferred from photos."""
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
-    """Those to offer if they hold; FP32 is always there."""
+    """Precisions to offer if their quality is sufficient; FP32 is always included."""
     yuv: tuple[YuvFormat, ...] = ()
-    """Formats of video that get variants of their own."""
+    """Video formats that get variants of their own."""
     calibration: str | None = None
-    """A folder of images to calibrate INT8 on; None: the project's own."""
+    """Folder of photos to calibrate INT8 on; None: the photos of sr-export."""
     low_resolution: bool = False
-    """Whether the images of that folder are what the network will see, not to be made smaller."""
+    """Whether these photos are used without downscaling."""
     method: Method = "percentile"
     """How the clipping of activations is chosen."""
     seed: int = 0
-    """Of the choice of images and tiles."""
+    """Selects calibration photos and tiles."""
     budgets: dict[str, float] = field(default_factory=dict)
-    """Decibels against FP32 that a precision must hold, where the usual ones do not do."""
+    """Minimum PSNR in dB against FP32 by precision, where it differs from the default."""
