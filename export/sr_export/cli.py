@@ -230,7 +230,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         bundle.Bundle.open(target)
     except (BundleError, ValueError) as error:  # ValueError: a number of over 4300 digits
         raise InvalidInputError(
-            f"{target}: exists but is not a bundle of this version, so it is never replaced; choose "
+            f"{target}: exists but is not a bundle of this version, so it is never replaced; use "
             f"another --output ({str(error)[:200]})"
         ) from error
     if not overwrite:
