@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sr_deploy.bundle.manifest import Model, PixelFormat, Precision
-    from sr_deploy.tiling.limits import TileLimits
-    from sr_deploy.tiling.planner import TilePlan
+    from sr_deploy.tiling.planner import TilePlan, TilePlanner
 
 # Lines of OpenVINO's errors that say where in its source it was, and what follows from the rest.
 _CIRCUMSTANCES = re.compile(
@@ -181,8 +180,8 @@ class LoadedNetwork(Protocol):
     def lanes(self) -> int:
         """How many lanes to open."""
 
-    def limits(self, height: int, width: int) -> TileLimits | None:
-        """Return how frames of a size may be cut; None: as the bundle's model says."""
+    def tile_planner(self, height: int, width: int) -> TilePlanner | None:
+        """Return the planner for frames of a size; None if the model alone sets the limits."""
 
     @property
     def images_at_once(self) -> int | None:
@@ -207,8 +206,8 @@ class HostNetwork:
 
     images_at_once: int | None = None
 
-    def limits(self, height: int, width: int) -> None:
-        """Return how frames of a size may be cut; see `Network.limits`."""
+    def tile_planner(self, height: int, width: int) -> None:
+        """Return None: the model alone sets the limits; see `LoadedNetwork.tile_planner`."""
 
     def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return an array for frames; see `Network.empty`."""

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sr_deploy.errors import OutOfMemoryError
-from sr_deploy.tiling.blender import reflected
-from sr_deploy.tiling.native_blender import stitcher
+from sr_deploy.tiling.blender import open_blender, reflected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +103,7 @@ class HostLane:
     def _run_tiles(self, frame: NDArray[np.uint8], plan: TilePlan, out: NDArray[np.uint8]) -> None:
         frame = reflected(frame, plan.rows.padded, plan.columns.padded)
         self._reserve(plan, frame.shape[2], out.shape[2])
-        stitching = stitcher(out, plan, self._model.scale, self._sample)
+        blender = open_blender(out, plan, self._model.scale, self._sample)
         height, width = plan.tile
         for batch in _batches(plan):
             for tile, (row, column) in zip(self._tiles, batch, strict=False):
@@ -114,7 +113,7 @@ class HostLane:
             count = self._model.fixed_batch or len(batch)
             self._inference.infer(self._tiles[:count], self._results[:count])
             for result, (row, column) in zip(self._results, batch, strict=False):
-                stitching.put(row, column, result)
+                blender.put(row, column, result)
 
     def _reserve(self, plan: TilePlan, bytes_in: int, bytes_out: int) -> None:
         """Have buffers for a batch of tiles; those of the frame before, if they are as large."""

@@ -18,7 +18,7 @@ from sr_deploy.errors import BackendError, InvalidInputError, OutOfMemoryError, 
 from sr_deploy.runtime import channels
 from sr_deploy.runtime.selection import pixel_format
 from sr_deploy.runtime.yuv import YuvFrame, checked_out
-from sr_deploy.tiling.limits import TileLimits
+from sr_deploy.tiling.planner import TilePlanner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,16 +163,15 @@ class FrameRunner:
         allowed = max(budget.pixels(footprint, held, tile_bytes), 1)
         if self._most_pixels is not None:
             allowed = min(allowed, self._most_pixels)
-        limits = self._limits(pool, height, width)
-        plan = limits.plan(height, width, allowed, self._tile, pool.tuning)
+        planner = self._planner(pool, height, width)
+        plan = planner.plan(height, width, allowed, self._tile, pool.tuning)
         if self._tile is None:
             frame = f"a frame of {width}x{height} pixels"
             budget.require(plan.tile_pixels, footprint, held, tile_bytes, frame)
         return plan
 
-    def _limits(self, pool: LanePool, height: int, width: int) -> TileLimits:
-        """Return how frames of a size may be cut for a network."""
-        return pool.network.limits(height, width) or TileLimits(self._model)
+    def _planner(self, pool: LanePool, height: int, width: int) -> TilePlanner:
+        return pool.network.tile_planner(height, width) or TilePlanner(self._model)
 
     def _run_plan(
         self, pool: LanePool, plan: TilePlan, run: Callable[[Lane, TilePlan], None]
@@ -184,7 +183,7 @@ class FrameRunner:
                 try:
                     return run(lane, plan)
                 except MemoryError:
-                    smaller = self._limits(pool, *size).smaller(plan)
+                    smaller = self._planner(pool, *size).smaller(plan)
                     if smaller is None:
                         raise
                     if self._most_pixels is None:

@@ -1,6 +1,6 @@
-"""The pixel work that `native/` compiles: the library of the processor and the kernels of the GPU.
+"""Bindings to the compiled pixel code of `native/`: the CPU library and the GPU kernels.
 
-Neither has to be there: where there was no compiler, numpy does the same.
+Both are optional: without a compiler at installation, numpy does the same work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KERNELS = FOLDER / "kernels.fatbin"
 
 
 class Gather(ctypes.Structure):
-    """A tile out of a frame, continued by reflection; see `native/pixels.h`."""
+    """Copies a tile out of a frame extended by reflection; see `native/pixels.h`."""
 
     _fields_: ClassVar[Sequence[tuple[str, type]]] = [
         ("frame", ctypes.c_void_p),
@@ -42,7 +42,7 @@ class Gather(ctypes.Structure):
 
 
 class Scatter(ctypes.Structure):
-    """A part of a tile's result into the upscaled frame, mixed with it on the left."""
+    """Copies a part of a tile's result into the upscaled frame, blended at its left."""
 
     _fields_: ClassVar[Sequence[tuple[str, type]]] = [
         ("part", ctypes.c_void_p),
@@ -58,7 +58,7 @@ class Scatter(ctypes.Structure):
 
 
 class Mix(ctypes.Structure):
-    """Rows mixed with what the row of tiles above had left there."""
+    """Blends rows with what the row of tiles above had written there."""
 
     _fields_: ClassVar[Sequence[tuple[str, type]]] = [
         ("above", ctypes.c_void_p),
@@ -71,31 +71,31 @@ class Mix(ctypes.Structure):
 
 
 class Steps(Protocol):
-    """What the library has; each function takes a pointer to its structure."""
+    """The functions of the library; each takes a pointer to its structure."""
 
     def sr_gather(self, step: object, /) -> None:
-        """Take a tile out of a frame."""
+        """Copy a tile out of a frame; see `Gather`."""
 
     def sr_scatter(self, step: object, /) -> None:
-        """Put a part of a tile's result into a frame."""
+        """Copy a part of a tile's result into a frame; see `Scatter`."""
 
     def sr_mix(self, step: object, /) -> None:
-        """Mix rows with what was above them."""
+        """Blend rows; see `Mix`."""
 
 
 @functools.cache
 def library() -> Steps | None:
-    """Return the processor's library; None where it was not built."""
+    """Return the CPU library; None if it was not built or does not load."""
     if not LIBRARY.is_file():
         return None
     try:
         found = ctypes.CDLL(str(LIBRARY))
         matches = found.sr_layout() == _layout()
     except (OSError, AttributeError) as error:
-        _log.warning("%s does not load (%s); numpy does its work", LIBRARY, error)
+        _log.warning("%s cannot be loaded (%s); using numpy", LIBRARY, error)
         return None
     if not matches:
-        _log.warning("%s is of another version; numpy does its work: install again", LIBRARY)
+        _log.warning("%s has another version; using numpy. Reinstall sr-deploy", LIBRARY)
         return None
     for step in (Gather, Scatter, Mix):
         function = getattr(found, f"sr_{step.__name__.lower()}")
@@ -104,13 +104,14 @@ def library() -> Steps | None:
 
 
 def _layout() -> int:
+    """Return a checksum of the structure sizes, which the library repeats."""
     sizes = (ctypes.sizeof(each) for each in (Gather, Scatter, Mix))
     return sum(size << 8 * place for place, size in enumerate(sizes))
 
 
 @functools.cache
 def kernels() -> bytes | None:
-    """Return the GPU's kernels, compiled for several architectures; None if they were not built."""
+    """Return the GPU kernels, compiled for several architectures; None if they were not built."""
     try:
         return KERNELS.read_bytes()
     except OSError:

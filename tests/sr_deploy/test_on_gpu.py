@@ -18,7 +18,8 @@ from sr_deploy.backends.cuda.driver import CudaStream, Memory
 from sr_deploy.backends.cuda.lane import DeviceLane
 from sr_deploy.backends.host import HostLane
 from sr_deploy.bundle.manifest import Latent
-from sr_deploy.tiling import native, planner
+from sr_deploy.tiling import native
+from sr_deploy.tiling.planner import TilePlanner
 from tests.sr_deploy import networks
 from tests.sr_deploy.manifests import MODEL
 from tests.sr_deploy.oracles import Frame, Inference, frame
@@ -70,7 +71,7 @@ def test_frames_come_out_as_from_the_hosts_lane(
     host = HostLane(Inference(lambda each: each), SAME, "rgb24")
     for seed in range(5):  # from the third on as a graph
         image = frame(333, 277, seed=seed)
-        plan = planner.plan(333, 277, SAME, None, tile)
+        plan = TilePlanner(SAME).plan(333, 277, None, tile)
         expected, found = (frame(333, 277, seed=99) for _ in range(2))
         host.run(image, plan, expected)
         lane.run(image, plan, found)

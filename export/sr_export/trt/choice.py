@@ -9,7 +9,7 @@ from sr_deploy.bundle.manifest import YuvFormat
 from sr_deploy.bundle.plan_record import Shapes
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.runtime.generator import MOST_AT_ONCE
-from sr_deploy.tiling import planner
+from sr_deploy.tiling.planner import TilePlanner
 
 if TYPE_CHECKING:
     from sr_deploy.bundle.manifest import Latent, Model, PixelFormat
@@ -59,7 +59,7 @@ class Choice:
         if self.tile is not None:
             return _fitting(Shapes.exactly((batch, *self.tile)), model)
         pixels = int(_SHARE * free / (batch * model.bytes_per_pixel))
-        height, width = planner.plan(*(self.frame or _USUAL_FRAME), model, max(1, pixels)).tile
+        height, width = TilePlanner(model).plan(*(self.frame or _USUAL_FRAME), max(1, pixels)).tile
         if pixel_format in get_args(YuvFormat):  # the colour planes are below the brightness
             height = height * 3 // 2
         best = (batch, height, width)

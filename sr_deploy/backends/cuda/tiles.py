@@ -99,7 +99,7 @@ class Tiles:
         self._kernels.launch("sr_gather", step, (height, width * self._depth), stream)
 
     def _scatter(self, tile: tuple[int, int], slot: int, stream: CudaStream) -> None:
-        """Put a result into the frame, as `Stitcher.put` does."""
+        """Put a result into the frame, as `Blender.put` does."""
         this = piece(self._plan, self._scale, *tile)
         height, width = (self._scale * side for side in self._plan.tile)
         pitch, depth = self._pitch, self._depth

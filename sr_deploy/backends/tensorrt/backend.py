@@ -37,7 +37,7 @@ from sr_deploy.errors import (
 from sr_deploy.files import sha256_of
 from sr_deploy.machine import format_bytes
 from sr_deploy.tiling import native
-from sr_deploy.tiling.limits import TileLimits
+from sr_deploy.tiling.planner import TilePlanner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -143,12 +143,12 @@ class TensorRtNetwork:
         """What one lane takes of the host's memory: page-locked copies, which the caller counts."""
         return Footprint(0, 0.0)
 
-    def limits(self, height: int, width: int) -> TileLimits:
-        """Return how frames of a size may be cut: not at all, where a plan takes them whole."""
+    def tile_planner(self, height: int, width: int) -> TilePlanner:
+        """Return the planner for frames of a size, which are not tiled if a plan takes them."""
         shape = (self._model.fixed_batch or 1, int(height * self._rows), width)
         whole = self._serving(shape)
         options = [
-            _limits(self._model, plan.record, self._affordable_pixels(plan.record), self._rows)
+            _planner(self._model, plan.record, self._affordable_pixels(plan.record), self._rows)
             for plan in (self._plans if whole is None else (whole,))
         ]
         return min(options, key=lambda each: each.plan(height, width, _ANY).pixels)
@@ -277,15 +277,15 @@ def _waste(record: PlanRecord, pixels: int) -> tuple[bool, int]:
     return record.shapes.least != record.shapes.most, abs(batch * height * width - pixels)
 
 
-def _limits(model: Model, record: PlanRecord, pixels: int, rows: Fraction) -> TileLimits:
-    """Return what a plan allows; `rows` of an array are one row of the frame."""
+def _planner(model: Model, record: PlanRecord, pixels: int, rows: Fraction) -> TilePlanner:
+    """Return the planner for a plan; `rows` of an array are one row of the frame."""
     (least, *low), (most, *high) = record.shapes.least, record.shapes.most
     low[0], high[0] = (int(side / rows) for side in (low[0], high[0]))
     batch = least if least == most or least > 1 else model.fixed_batch
     if low == high:
-        return TileLimits(replace(model, fixed_size=(high[0], high[1]), fixed_batch=batch))
+        return TilePlanner(replace(model, fixed_size=(high[0], high[1]), fixed_batch=batch))
     model = replace(model, minimum=max(model.minimum, *low), fixed_batch=batch)
-    return TileLimits(model, (high[0], high[1]), pixels)
+    return TilePlanner(model, (high[0], high[1]), pixels)
 
 
 def _build(job: LoadRequest, index: int) -> None:

@@ -19,7 +19,7 @@ from sr_deploy.errors import (
     InvalidInputError,
     OutOfMemoryError,
 )
-from sr_deploy.tiling import planner
+from sr_deploy.tiling.planner import TilePlanner
 from tests.sr_deploy import networks
 from tests.sr_deploy.manifests import MODEL
 from tests.sr_deploy.oracles import Convolutions, Frame, Inference, frame
@@ -42,7 +42,7 @@ def run(lane: HostLane, image: Frame, tile: tuple[int, int] | None = None) -> Fr
     height, width = image.shape[:2]
     model = dataclasses.replace(MODEL, halo=networks.LAYERS)
     out = np.zeros((2 * height, 2 * width, image.shape[2]), np.uint8)
-    lane.run(image, planner.plan(height, width, model, None, tile), out)
+    lane.run(image, TilePlanner(model).plan(height, width, None, tile), out)
     return out
 
 
@@ -314,7 +314,7 @@ def test_a_whole_frame_is_neither_gathered_nor_copied() -> None:
             super().infer(pixels, into)
 
     image, out = frame(20, 30), np.zeros((40, 60, 3), np.uint8)
-    plan = planner.plan(20, 30, network.model)
+    plan = TilePlanner(network.model).plan(20, 30)
     HostLane(Watched(network), network.model, "rgb24").run(image, plan, out)
     ((pixels, into),) = seen
     assert np.shares_memory(pixels, image)
@@ -326,7 +326,7 @@ def test_tiles_go_through_in_batches(batch: int) -> None:
     network = Convolutions(depth=1)
     inference = Inference(network)
     image = frame(100, 100)
-    plan = planner.plan(100, 100, network.model, None, (30, 30))
+    plan = TilePlanner(network.model).plan(100, 100, None, (30, 30))
     out = np.zeros((200, 200, 3), np.uint8)
     lane = HostLane(inference, network.model, "rgb24")
     lane.run(image, dataclasses.replace(plan, batch=batch), out)
@@ -342,7 +342,7 @@ def test_a_fixed_batch_is_always_filled() -> None:
     lane = HostLane(inference, model, "rgb24")
     for size, tile in (((30, 30), None), ((100, 70), (40, 40))):
         image, out = frame(*size), np.zeros((2 * size[0], 2 * size[1], 3), np.uint8)
-        lane.run(image, planner.plan(*size, model, None, tile), out)
+        lane.run(image, TilePlanner(model).plan(*size, None, tile), out)
         assert np.array_equal(out, network(image))
     assert {shape[0] for shape in inference.shapes} == {4}
 
@@ -360,7 +360,7 @@ def test_two_bytes_are_blended_as_one_number() -> None:
     model = dataclasses.replace(MODEL, scale=1, halo=None, channels=1)
     image = np.zeros((40, 100, 2), np.uint8)
     image[:, 1:] = 1
-    plan = planner.plan(40, 100, model, None, (40, 70))
+    plan = TilePlanner(model).plan(40, 100, None, (40, 70))
     assert plan.blended
     out = np.zeros_like(image)
     HostLane(Inference(Level()), model, "gray16").run(image, plan, out)
@@ -374,10 +374,10 @@ def test_after_running_out_of_memory_a_lane_holds_nothing_and_goes_on() -> None:
     lane = HostLane(inference, network.model, "rgb24")
     image, out = frame(100, 100), np.zeros((200, 200, 3), np.uint8)
     with pytest.raises(OutOfMemoryError):
-        lane.run(image, planner.plan(100, 100, network.model, None, (60, 60)), out)
+        lane.run(image, TilePlanner(network.model).plan(100, 100, None, (60, 60)), out)
     assert inference.released == 1
     assert lane._tiles.size == lane._results.size == 0
-    lane.run(image, planner.plan(100, 100, network.model, None, (30, 30)), out)
+    lane.run(image, TilePlanner(network.model).plan(100, 100, None, (30, 30)), out)
     assert np.array_equal(out, network(image))
 
 
@@ -385,7 +385,7 @@ def test_buffers_are_used_again_for_frames_of_one_size() -> None:
     network = Convolutions(depth=1)
     lane = HostLane(Inference(network), network.model, "rgb24")
     out = np.zeros((200, 200, 3), np.uint8)
-    plan = planner.plan(100, 100, network.model, None, (60, 60))
+    plan = TilePlanner(network.model).plan(100, 100, None, (60, 60))
     lane.run(frame(100, 100), plan, out)
     first = lane._tiles
     lane.run(frame(100, 100, seed=1), plan, out)
@@ -396,6 +396,6 @@ def test_numpys_own_lack_of_memory_is_told_as_ours(monkeypatch: pytest.MonkeyPat
     network = Convolutions(depth=1)
     lane = HostLane(Inference(network), network.model, "rgb24")
     monkeypatch.setattr(lane, "_reserve", lambda *_: np.empty(1 << 60, np.uint8))
-    plan = planner.plan(100, 100, network.model, None, (60, 60))
+    plan = TilePlanner(network.model).plan(100, 100, None, (60, 60))
     with pytest.raises(OutOfMemoryError, match="60, 60"):
         lane.run(frame(100, 100), plan, np.zeros((200, 200, 3), np.uint8))

@@ -18,8 +18,7 @@ from sr_deploy.backends.cuda.lane import DeviceLane
 from sr_deploy.backends.host import HostLane
 from sr_deploy.bundle.manifest import Model
 from sr_deploy.errors import BackendError, OutOfMemoryError
-from sr_deploy.tiling import planner
-from sr_deploy.tiling.planner import TilePlan
+from sr_deploy.tiling.planner import TilePlan, TilePlanner
 from tests.fakes import cuda as fake_cuda
 from tests.fakes.cuda import FakeCuda, Status
 from tests.fakes.tensorrt_execution import FakeExecution
@@ -59,11 +58,11 @@ def run(lane: Any, image: Frame, plan: TilePlan, scale: int = 2) -> Frame:
 
 
 def whole(image: Frame, model: Model = NETWORK.model) -> TilePlan:
-    return planner.plan(*image.shape[:2], model)
+    return TilePlanner(model).plan(*image.shape[:2])
 
 
 def tiled(image: Frame, model: Model = NETWORK.model, side: int = 30) -> TilePlan:
-    return planner.plan(*image.shape[:2], model, None, (side, side + 7))
+    return TilePlanner(model).plan(image.shape[0], image.shape[1], None, (side, side + 7))
 
 
 def since(gpu: FakeCuda, work: Callable[[], object]) -> list[str]:
@@ -128,7 +127,7 @@ def test_a_steady_chain_has_no_wait_but_the_one_at_its_end(make: Made, gpu: Fake
 def test_a_chain_of_tiles_is_put_into_the_stream_in_order(make: Made, gpu: FakeCuda) -> None:
     lane, _ = make()
     image = frame(40, 70)
-    plan = planner.plan(40, 70, NETWORK.model, None, (40, 40))
+    plan = TilePlanner(NETWORK.model).plan(40, 70, None, (40, 40))
     run(lane, image, plan)
     calls = since(gpu, lambda: run(lane, image, plan))
     inner = [each for each in calls if each in ("cudaMemcpyAsync", "cuLaunchKernel")]

@@ -18,7 +18,7 @@ from sr_deploy import backends
 from sr_deploy.backends.base import LoadRequest
 from sr_deploy.backends.openvino.backend import OpenVinoNetwork
 from sr_deploy.backends.openvino.concat_pass import quantise_before_joining
-from sr_deploy.tiling import planner
+from sr_deploy.tiling.planner import TilePlanner
 from tests.sr_deploy.manifests import MODEL
 
 CHANNELS = 16
@@ -251,7 +251,7 @@ def test_the_backend_joins_bytes_for_any_shape_and_for_one(tmp_path: Path, speci
     pixels = frames()
     for _ in range(2):
         found = np.zeros((40, 56, 3), np.uint8)
-        lane.run(pixels[0], planner.plan(20, 28, MODEL, None, None), found)
+        lane.run(pixels[0], TilePlanner(MODEL).plan(20, 28, None, None), found)
     assert (requests._special is not None) is special
     # Mean differences in BF16: 0.15 levels; with the parts in another order it would be 21.
     assert np.abs(found.astype(int) - expected(path, pixels)[0]).mean() < 0.5

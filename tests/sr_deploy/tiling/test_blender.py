@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sr_deploy.tiling import planner
-from sr_deploy.tiling.blender import Stitcher, reflected
-from sr_deploy.tiling.planner import TileAxis, TilePlan
+from sr_deploy.tiling.blender import Blender, reflected
+from sr_deploy.tiling.planner import TileAxis, TilePlan, TilePlanner
 from tests.sr_deploy.oracles import Pooling, frame
 
 
@@ -32,10 +31,10 @@ def put_levels(plan: TilePlan, levels: np.ndarray, sample: str = "u1") -> np.nda
     """Give each tile one level of its own."""
     size = plan.rows.length, plan.columns.length
     out = np.zeros((*size, np.dtype(sample).itemsize), np.uint8)
-    stitcher = Stitcher(out, plan, 1, np.dtype(sample))
+    blender = Blender(out, plan, 1, np.dtype(sample))
     for row, column in plan:
         tile = np.full((*plan.tile, 1), levels[row, column], sample)
-        stitcher.put(row, column, tile.view(np.uint8))
+        blender.put(row, column, tile.view(np.uint8))
     return out.view(sample)[..., 0]
 
 
@@ -64,11 +63,11 @@ def test_without_a_ramp_each_pixel_is_its_own_tiles() -> None:
 
 def test_results_of_two_frames_do_not_mix() -> None:
     """What the output held before does not shine through a ramp."""
-    plan = planner.plan(150, 150, Pooling.model, 64 * 64)
+    plan = TilePlanner(Pooling.model).plan(150, 150, 64 * 64)
     levels = np.full((len(plan.rows.starts), len(plan.columns.starts)), 9)
     out = np.full((150, 150, 1), 200, np.uint8)
-    stitcher = Stitcher(out, plan, 1, np.dtype("u1"))
+    blender = Blender(out, plan, 1, np.dtype("u1"))
     for row, column in plan:
-        stitcher.put(row, column, np.full((*plan.tile, 1), levels[row, column], np.uint8))
+        blender.put(row, column, np.full((*plan.tile, 1), levels[row, column], np.uint8))
     assert plan.blended
     assert (out == 9).all()
