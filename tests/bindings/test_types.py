@@ -76,7 +76,7 @@ import types
 import tensorrt
 tensorrt.__version__ = "of the package around the bindings"
 from sr_deploy.backends.tensorrt_contexts import messages
-from sr_export.engine import progress
+from sr_export.trt import progress
 
 log, config, told = messages(), types.SimpleNamespace(), []
 assert isinstance(log, tensorrt.ILogger)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sr_deploy.bundle.plan_record import Shapes
     from sr_export.trt.build_request import BuildSettings, Recipe
     from sr_export.trt.plan_validation import PlanValidator
-    from sr_export.trt.process import Worker
+    from sr_export.trt.worker import TensorRtProcess
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Machine:
     """Bytes of the GPU's memory that nobody holds."""
 
     @classmethod
-    def of(cls, worker: Worker, index: int) -> Machine:
+    def of(cls, worker: TensorRtProcess, index: int) -> Machine:
         """Look at this machine.
 
         Raises:
@@ -84,7 +84,7 @@ class Building:
     """
 
     def __init__(
-        self, bundle: Bundle, settings: BuildSettings, machine: Machine, worker: Worker
+        self, bundle: Bundle, settings: BuildSettings, machine: Machine, worker: TensorRtProcess
     ) -> None:
         self._bundle = bundle
         self._settings = settings

@@ -17,7 +17,7 @@ from sr_deploy.runtime.selection import pixel_format
 from sr_export.trt.build import Building, Machine
 from sr_export.trt.build_request import BuildSettings
 from sr_export.trt.choice import Choice
-from sr_export.trt.process import Worker
+from sr_export.trt.worker import TensorRtProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         version_compatible=arguments.version_compatible,
         reach=arguments.reach,
     )
-    with console.Progress() as progress, Worker(progress.stage) as worker:
+    with console.Progress() as progress, TensorRtProcess(progress.stage) as worker:
         machine = Machine.of(worker, arguments.device)
         shapes = choice.shapes(bundle.manifest.model, frames, machine.free)
         building = Building(bundle, settings, machine, worker)

@@ -1,25 +1,24 @@
-"""The process in which TensorRT runs: `python -m sr_export.trt.worker`, started by `process`.
+"""TensorRT in a child process: `python -m sr_export.trt.worker`.
 
-TensorRT may take minutes in which nothing can interrupt it, and where a kernel is broken it takes
-the process with it. So it has one of its own. Calls come on stdin and events go to stdout, each a
-JSON object a line; large things go through files.
+A build takes minutes in which nothing can interrupt TensorRT, and a broken kernel ends the process.
+In a child, Ctrl-C works and a crash is an error. `TensorRtProcess` is the parent's side; the
+functions below it run in the child.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import sys
-import traceback
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sr_deploy._worker import Worker, WorkerCrashError, serve
 from sr_deploy.backends.cuda import driver
 from sr_deploy.bundle import schema
-from sr_deploy.errors import BackendMissingError, SrDeployError
+from sr_deploy.cli import console
+from sr_deploy.errors import BackendError, BackendMissingError
 from sr_export.trt.build_request import BuildRequest
 
 if TYPE_CHECKING:
@@ -31,32 +30,65 @@ if TYPE_CHECKING:
 
     Report = Callable[[str], None]
 
+_SPINNER = "|/-\\"
 
-def main() -> int:
-    """Answer calls until there are no more."""
-    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print
 
-    def send(**event: object) -> None:
-        events.write(json.dumps(event) + "\n")
-        events.flush()
+class TensorRtProcess:
+    """The child that TensorRT runs in; it starts with the first call. A context manager.
 
-    for line in sys.stdin:
-        call = json.loads(line)
+    Args:
+        report: Called several times a second with the stage and the time that it has taken.
+        module: The child's module; tests have one of their own.
+    """
+
+    def __init__(self, report: Report, module: str = "sr_export.trt.worker") -> None:
+        self._report = report
+        self._worker = Worker(module, BackendError)
+
+    def __enter__(self) -> TensorRtProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.close()
+
+    def call(self, function: str, stage: str, **arguments: object) -> Any:
+        """Call one of the functions below.
+
+        Args:
+            function: Its name.
+            stage: What it does, for the progress line.
+            arguments: Its arguments.
+
+        Raises:
+            SrDeployError: What the function raises.
+            BackendError: TensorRT crashed.
+        """
+        start, turn, detail = time.monotonic(), 0, ""
+
+        def progress(text: str) -> None:
+            nonlocal detail
+            detail = text
+            waiting()
+
+        def waiting() -> None:
+            nonlocal turn
+            elapsed = console.clock(time.monotonic() - start)
+            self._report(f"{_SPINNER[turn % 4]} {stage}, {elapsed}  {detail}")
+            turn += 1
+
         try:
-            result = _CALLS[call.pop("call")](call, lambda text: send(stage=text))
-            send(result=result)
-        except (SrDeployError, OSError, MemoryError) as error:
-            traceback.print_exc()
-            send(error=type(error).__name__, text=str(error))
-    return 0
+            return self._worker.call(function, progress=progress, waiting=waiting, **arguments)
+        except WorkerCrashError as crash:
+            raise BackendError(
+                f"TensorRT crashed ({crash.cause}) while {stage}: {crash.last_line}"
+            ) from RuntimeError(crash.log)
 
 
-def describe(call: dict[str, Any], _: Report) -> dict[str, Any]:
-    """Return what there is: TensorRT, its flags, and the GPU."""
-    # First, because without a driver TensorRT crashes.
-    device = driver.describe(call["device"])
-    free, _total = driver.memory(call["device"])
+def describe(progress: Report, device: int) -> dict[str, Any]:
+    """Return TensorRT's version and abilities, and the GPU."""
+    # The GPU first: without a driver, TensorRT crashes.
+    gpu = driver.describe(device)
+    free, _total = driver.memory(device)
     try:
         from sr_export.trt import builder
     except ImportError as error:
@@ -67,35 +99,40 @@ def describe(call: dict[str, Any], _: Report) -> dict[str, Any]:
     return {
         "tensorrt": builder.version(),
         "abilities": builder.abilities(),
-        "device": dataclasses.asdict(device),
+        "device": dataclasses.asdict(gpu),
         "free": free,
     }
 
 
-def build(call: dict[str, Any], report: Report) -> dict[str, Any]:
+def build(progress: Report, order: dict[str, Any], plan: str) -> None:
     """Build a plan into a file."""
     from sr_export.trt import builder
 
-    order = schema.decode(BuildRequest, call["order"], "order")
-    driver.use(order.device)
-    Path(call["plan"]).write_bytes(builder.build(order, report))
-    return {}
+    request = schema.decode(BuildRequest, order, "order")
+    driver.use(request.device)
+    Path(plan).write_bytes(builder.build(request, progress))
 
 
-def run(call: dict[str, Any], _: Report) -> dict[str, Any]:
-    """Run a plan on batches from a file, and write what comes out to another."""
+def run(
+    progress: Report,
+    device: int,
+    plan: str,
+    batches: str,
+    answers: str,
+    shapes: list[list[int]],
+    version_compatible: bool,
+) -> dict[str, Any]:
+    """Run a plan on batches from a file; write its outputs to another."""
     from sr_deploy.backends.tensorrt.contexts import LoadedPlan
 
-    driver.use(call["device"])
-    content = Path(call["plan"]).read_bytes()
-    program = LoadedPlan(content, "the plan", version_compatible=call["version_compatible"])
-    with np.load(call["batches"]) as batches:
-        asked = [batches[name] for name in batches.files]
-    answers = [
-        _answer(program, batch, tuple(shape))
-        for batch, shape in zip(asked, call["shapes"], strict=True)
+    driver.use(device)
+    program = LoadedPlan(Path(plan).read_bytes(), "the plan", version_compatible=version_compatible)
+    with np.load(batches) as stored:
+        inputs = [stored[name] for name in stored.files]
+    outputs = [
+        _answer(program, batch, tuple(shape)) for batch, shape in zip(inputs, shapes, strict=True)
     ]
-    np.savez(call["answers"], *answers)
+    np.savez(answers, *outputs)
     return {"device_memory": program.memory}
 
 
@@ -126,12 +163,5 @@ def _copy(to: int, source: int, size: int, stream: driver.CudaStream) -> None:
     driver.copy(to, source, (1, size), (size, size), stream)
 
 
-_CALLS: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
-    "describe": describe,
-    "build": build,
-    "run": run,
-}
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    serve({"describe": describe, "build": build, "run": run})

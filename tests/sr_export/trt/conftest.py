@@ -22,7 +22,7 @@ from tests.sr_export.trt.bundles import write_bundle
 
 
 class InProcess:
-    """Does what `process.Worker` does, without a process, so that fakes can be seen."""
+    """Calls the child's functions in this process, where the fakes are."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -30,7 +30,7 @@ class InProcess:
     def call(self, name: str, stage: str, **arguments: object) -> dict[str, Any]:
         self.stages.append(stage)
         sent = json.loads(json.dumps(arguments))
-        answer = worker._CALLS[name](sent, self.stages.append)
+        answer = getattr(worker, name)(progress=self.stages.append, **sent)
         result: dict[str, Any] = json.loads(json.dumps(answer))
         return result
 

@@ -29,7 +29,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 import sr_export.cli
-import sr_export.engine.building, sr_export.engine.exam, sr_export.engine.worker
+import sr_export.trt.build, sr_export.trt.plan_validation, sr_export.trt.worker
 sr_export.cli._parser()
 """
 
@@ -51,7 +51,7 @@ def open_command(workshop: Open, monkeypatch: pytest.MonkeyPatch) -> Open:
             def __exit__(self, *_: object) -> None:
                 pass
 
-        monkeypatch.setattr(command, "Worker", Worker)
+        monkeypatch.setattr(command, "TensorRtProcess", Worker)
         return shop
 
     return opened
