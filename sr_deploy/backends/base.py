@@ -1,14 +1,14 @@
-"""What the engine expects of a backend, and what backends share.
+"""The interface between the runtime and the backends.
 
-A backend loads a network; a network opens lanes; a lane is everything that one frame in flight
-needs. The engine knows no more of any of them.
+A `Backend` loads a network (`LoadedNetwork`), a network opens lanes (`Lane`), and a lane runs one
+frame at a time.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from sr_deploy.bundle.manifest import Model, PixelFormat, Precision
     from sr_deploy.tiling.planner import TilePlan, TilePlanner
 
-# Lines of OpenVINO's errors that say where in its source it was, and what follows from the rest.
-_CIRCUMSTANCES = re.compile(
+# Lines of OpenVINO's messages that name places in its source or repeat other lines.
+_SOURCE_LINES = re.compile(
     r"^(Exception from |Check '.*' failed at |FrontEnd API failed |Model wasn't fully converted"
     r"|Summary:|To facilitate ).*\n?|^-- ",
     re.MULTILINE,
 )
 _NO_MEMORY = ("bad_alloc", "bad alloc", "allocate", "out of memory", "not enough memory")
 
-# What turning the network's result into bytes takes at most, over that result in FP32: where the
-# network itself takes little, it is this that counts. Measured with one and three convolutions, x4,
+# Peak of the conversion from the network's result to bytes, relative to that result in FP32. It
+# decides where the network itself needs little. Measured with one and with three convolutions, x4,
 # with OpenVINO and ONNX Runtime: 1.8 to 3.6 for 8 bits, 6.2 to 8.2 for 16, 3.6 to 6.2 for YUV.
 _PACKING: dict[PixelFormat, float] = {
     "rgb24": 3.6,
@@ -41,9 +41,9 @@ _PACKING: dict[PixelFormat, float] = {
     "gray16": 6.0,
     **dict.fromkeys(get_args(YuvFormat), 3.6),
 }
-# Of 16 bits, the halves come on top of what the network itself takes, where that is alive beside
-# them: 1.6 of the FP32 result with 10 convolutions of 32 features x2, nothing with EDSR. So does,
-# of YUV, what is added to the result and summed: 3.4 with the former.
+# For 16 bits, the high and low bytes exist beside the network's own peak: 1.6 of the FP32 result
+# with 10 convolutions of 32 features x2, nothing with EDSR. For YUV, so do the sums of the result:
+# 3.4 with the former network.
 _ON_TOP: dict[PixelFormat, float] = {
     "rgb24": 0.0,
     "gray8": 0.0,
@@ -55,12 +55,12 @@ _ON_TOP: dict[PixelFormat, float] = {
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a loaded network takes in memory while it runs, beside what it took when it was loaded.
+    """Memory of a running network, beyond the memory of the loaded network.
 
     Attributes:
         fixed: Bytes that do not depend on the tile.
-        per_pixel: Bytes per low-resolution pixel that goes through at once.
-        per_pair: Bytes per pair of them, where every pixel looks at every other one.
+        per_pixel: Bytes per low-resolution pixel of a batch of tiles.
+        per_pair: Bytes per pair of pixels, for global attention.
     """
 
     fixed: int
@@ -71,14 +71,14 @@ class Footprint:
     def of(
         cls, model: Model, pixel_format: PixelFormat, *, factor: float, fixed: int, copies: float
     ) -> Footprint:
-        """Scale what the exporter computed by what was measured of a backend.
+        """Return the footprint from the exporter's estimate and a backend's measured factors.
 
         Args:
-            model: Of the bundle.
-            pixel_format: Of the frames.
-            factor: Peak bytes per pixel over the manifest's `bytes_per_pixel`.
-            fixed: Bytes that the backend takes with any network.
-            copies: How many copies of the FP32 weights it makes when it first runs.
+            model: The network's description in the manifest.
+            pixel_format: Format of the frames.
+            factor: Measured peak bytes per pixel, relative to the manifest's `bytes_per_pixel`.
+            fixed: Bytes that the backend takes for any network.
+            copies: Copies of the FP32 weights that the backend makes in its first run.
         """
         weights = round(4 * copies * model.parameters)
         result = 4 * model.channels * model.scale**2
@@ -87,25 +87,25 @@ class Footprint:
         return cls(fixed + weights, per_pixel, factor * model.bytes_per_pair)
 
     def times(self, lanes: int) -> Footprint:
-        """Return what several lanes take."""
+        """Return the footprint of several lanes."""
         return Footprint(lanes * self.fixed, lanes * self.per_pixel, lanes * self.per_pair)
 
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """What a backend is asked to load.
+    """A network to load.
 
     Attributes:
-        file: The ONNX file, already verified.
-        model: What the manifest says of the network.
-        pixel_format: Of the frames, in and out.
-        precision: To compute in.
-        device: As the user named it; None: the backend's own choice.
-        threads: Of computation on a CPU, for all lanes together.
-        lanes: How many frames are to be computed at once; None: as many as are worth it.
-        memory: Bytes that the user allows, also of a GPU's memory; None: the user does not say.
-        build: Whether what is missing may be built for this machine, "auto" or "never".
-        streaming: Whether frames come one right after the other, while others are read and written.
+        file: The ONNX file; its hash is already verified.
+        model: The network's description in the manifest.
+        pixel_format: Format of the frames, input and output.
+        precision: Precision to compute in.
+        device: The user's name of the device; None for the backend's default.
+        threads: CPU threads of all lanes together.
+        lanes: Frames to compute at once; None for the backend's choice.
+        memory: The user's limit in bytes, for GPU memory too; None for no limit.
+        build: Whether missing plans may be built for this machine, "auto" or "never".
+        streaming: Whether frames follow each other while others are read and written.
     """
 
     file: Path
@@ -121,48 +121,89 @@ class LoadRequest:
 
     @property
     def host_lanes(self) -> int:
-        """How many frames to compute at once where computing takes the CPU's threads."""
-        # One frame on all threads is computed as fast as several on fewer. Beside decoding and
-        # encoding, two fill each other's gaps.
+        """Frames to compute at once on the CPU."""
+        # One frame on all threads is as fast as several frames on fewer threads each. Beside
+        # decoding and encoding, two lanes fill each other's gaps.
         return self.lanes or (2 if self.streaming and self.threads > 1 else 1)
 
 
 class Lane(Protocol):
-    """Everything that one frame in flight needs. Used by one thread at a time."""
+    """The resources of one frame in flight; one thread at a time may use it."""
 
     def run(
         self,
         frame: NDArray[np.uint8],
         plan: TilePlan,
         out: NDArray[np.uint8],
-        colour: NDArray[np.float32] | None = None,
+        color: NDArray[np.float32] | None = None,
     ) -> None:
-        """Upscale one frame; on an error, `out` holds anything, and the lane can go on.
+        """Upscale one frame. After an error, `out` is undefined and the lane is still usable.
 
         Args:
-            frame: (H, W, bytes) uint8, contiguous; the caller's. Of YUV, (H*3/2, W, bytes).
-            plan: How it is cut; frames of YUV are not.
-            out: The same for (scale*H, scale*W).
-            colour: What the numbers of a YUV frame mean: (7, 3), see `yuv.coefficients`.
+            frame: (H, W, pixel bytes) uint8, contiguous; only read. YUV: (H*3/2, W, bytes).
+            plan: The frame's tiles; a YUV frame is not tiled.
+            out: The same layout for (scale*H, scale*W).
+            color: Conversion coefficients of a YUV frame, (7, 3); see `runtime.yuv`.
 
         Raises:
-            OutOfMemoryError: the tiles of the plan are too large.
-            BackendError: anything else that the backend reports.
+            OutOfMemoryError: the plan's tiles do not fit into memory.
+            BackendError: the backend failed otherwise.
         """
 
     def generate(self, noise: NDArray[np.float32], into: NDArray[np.uint8]) -> None:
-        """Make images (N, height, width, bytes) out of (N, size) numbers, both contiguous.
+        """Generate images (N, height, width, pixel bytes) from noise (N, size), both contiguous.
 
         Raises:
-            OutOfMemoryError: there are too many of them.
-            BackendError: anything else that the backend reports.
+            OutOfMemoryError: N images do not fit into memory.
+            BackendError: the backend failed otherwise.
         """
 
     def release(self) -> None:
-        """Give back what is only kept to be faster the next time."""
+        """Free buffers that only save time for the next frame."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free all resources."""
+
+
+class DeviceFrame(Protocol):
+    """An image in GPU memory that is about to be upscaled into GPU memory."""
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Height, width and bytes of a pixel."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a sample, 1 or 2."""
+
+    @property
+    def result(self) -> Any:
+        """The caller's `out`, or the new image."""
+
+    def run(self, lane: Lane, plan: TilePlan) -> None:
+        """Enqueue the upscaling on a lane of the same network; returns before it is done.
+
+        Raises:
+            OutOfMemoryError: the plan's tiles do not fit into memory.
+            BackendError: the backend failed otherwise.
+        """
+
+
+class DeviceFrames(Protocol):
+    """The capability of a network to upscale images in GPU memory without a copy to the host."""
+
+    def open(self, image: Any, out: Any, stream: object) -> DeviceFrame:
+        """Check an image and its `out`, or allocate `out`.
+
+        Args:
+            image: An object with `__cuda_array_interface__` or DLPack.
+            out: The same; None for a new image.
+            stream: CUDA stream of the caller, see `Engine.upscale`.
+
+        Raises:
+            InvalidInputError: the image, `out` or `stream` is invalid, or on another GPU.
+            OutOfMemoryError: a new image does not fit into memory.
+        """
 
 
 class LoadedNetwork(Protocol):
@@ -170,81 +211,83 @@ class LoadedNetwork(Protocol):
 
     @property
     def device(self) -> str:
-        """What it runs on, by the backend's name for it."""
+        """The backend's name of the device."""
 
     @property
     def footprint(self) -> Footprint:
-        """What one lane takes of the host's memory while it runs."""
+        """Host memory of one running lane."""
 
     @property
     def lanes(self) -> int:
-        """How many lanes to open."""
+        """Number of lanes to open."""
 
-    def tile_planner(self, height: int, width: int) -> TilePlanner | None:
-        """Return the planner for frames of a size; None if the model alone sets the limits."""
+    @property
+    def device_frames(self) -> DeviceFrames | None:
+        """The way to upscale images in GPU memory; None: images in host memory only."""
 
     @property
     def images_at_once(self) -> int | None:
-        """How many images a generator may make at once; None: what the host's memory allows."""
+        """Largest batch of a generator; None: only host memory limits it."""
+
+    def tile_planner(self, height: int, width: int) -> TilePlanner | None:
+        """Return the planner for frames of a size; None if only the model limits tiles."""
 
     def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Return an array that frames are read from, and results written to, fastest."""
+        """Return an uninitialized array that is fastest to read frames from or write results to."""
 
     def open_lane(self) -> Lane:
         """Open another lane.
 
         Raises:
-            BackendError: the backend cannot.
+            BackendError: the backend failed.
         """
 
     def close(self) -> None:
-        """Give everything back; the lanes are closed already."""
+        """Free the network; its lanes are already closed."""
 
 
 class HostNetwork:
-    """What networks that compute in the host's memory have in common."""
+    """Defaults of `LoadedNetwork` for networks that compute in host memory."""
 
+    device_frames: DeviceFrames | None = None
     images_at_once: int | None = None
 
     def tile_planner(self, height: int, width: int) -> None:
-        """Return None: the model alone sets the limits; see `LoadedNetwork.tile_planner`."""
+        """Return None: only the model limits tiles."""
 
     def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Return an array for frames; see `Network.empty`."""
+        """Return an uninitialized array."""
         return np.empty(shape, np.uint8)
 
 
 class Backend(Protocol):
-    """A way to run networks."""
+    """An inference library."""
 
     @property
     def name(self) -> str:
-        """As `Engine(backend=...)` takes it."""
+        """The name for `Engine(backend=...)`."""
 
     def precisions(self, device: str | None) -> tuple[Precision, ...]:
-        """Return the precisions that a device computes in, fastest first.
+        """Return the precisions that a device supports, fastest first.
 
         Raises:
-            BackendError: there is no such device.
+            BackendError: the device does not exist.
         """
 
-    def load(self, job: LoadRequest) -> LoadedNetwork:
+    def load(self, request: LoadRequest) -> LoadedNetwork:
         """Load a network.
 
         Raises:
-            OutOfMemoryError: it does not fit.
-            BackendError: the backend does not take the file, or lacks the device.
+            OutOfMemoryError: the network does not fit into memory.
+            BackendError: the backend rejects the file or lacks the device.
         """
 
 
 def translated(error: BaseException, what: str) -> OutOfMemoryError | BackendError:
-    """Return a backend's exception as one of ours, telling a lack of memory from the rest."""
-    said = str(error)
-    text = " ".join((_CIRCUMSTANCES.sub("", said) or said).split()) or type(error).__name__
+    """Return a backend's exception as `OutOfMemoryError` or `BackendError`."""
+    text = str(error)
+    text = " ".join((_SOURCE_LINES.sub("", text) or text).split()) or type(error).__name__
     short = text if len(text) <= 500 else text[:497] + "..."
-    lacks_memory = isinstance(error, MemoryError) or any(
-        each in text.lower() for each in _NO_MEMORY
-    )
-    if lacks_memory:
+    if isinstance(error, MemoryError) or any(each in text.lower() for each in _NO_MEMORY):
         return OutOfMemoryError(f"{what}: out of memory ({short})")
     return BackendError(f"{what}: {short}")

@@ -35,11 +35,11 @@ class Inference(Protocol):
         self,
         pixels: NDArray[Any],
         into: NDArray[np.uint8],
-        colour: NDArray[np.float32] | None = None,
+        color: NDArray[np.float32] | None = None,
     ) -> None:
         """Run on (N, h, w, bytes) into (N, scale*h, scale*w, bytes), both contiguous.
 
-        Frames of YUV come with their `colour`, see `Lane.run`. In the place of
+        Frames of YUV come with their `color`, see `Lane.run`. In the place of
         pixels, a generator gets float32 (N, size), and makes (N, height, width, bytes).
 
         Raises:
@@ -72,12 +72,12 @@ class HostLane:
         frame: NDArray[np.uint8],
         plan: TilePlan,
         out: NDArray[np.uint8],
-        colour: NDArray[np.float32] | None = None,
+        color: NDArray[np.float32] | None = None,
     ) -> None:
         """Upscale one frame; see `Lane.run`."""
         try:
             if plan.whole and self._model.fixed_batch in (None, 1):
-                self._inference.infer(frame[None], out[None], colour)
+                self._inference.infer(frame[None], out[None], color)
             else:
                 self._run_tiles(frame, plan, out)
         except MemoryError as error:

@@ -35,20 +35,20 @@ _log = logging.getLogger(__name__)
 _STEADY = 2
 """Frames of the same shape after which the chain is captured. The first settles what the network
 sets up when it first meets a shape, which cannot be captured."""
-_COLOUR_BYTES = 7 * 3 * 4
+_COLOR_BYTES = 7 * 3 * 4
 
 
 class Execution(Protocol):
     """A network that computes from and into the device's memory; what a backend has to bring."""
 
-    def bind(self, shape: tuple[int, ...], pixels: int, result: int, colour: int | None) -> int:
+    def bind(self, shape: tuple[int, ...], pixels: int, result: int, color: int | None) -> int:
         """Get ready for batches of a shape.
 
         Args:
             shape: (N, h, w, bytes).
             pixels: Address of the batch.
             result: Address of what becomes of it.
-            colour: Address of what the numbers of YUV mean, 7x3 float32.
+            color: Address of what the numbers of YUV mean, 7x3 float32.
 
         Returns:
             Bytes that it needs for intermediates.
@@ -114,7 +114,7 @@ class FramePipeline:
         self,
         pixels: NDArray[np.uint8],
         into: NDArray[np.uint8],
-        colour: NDArray[np.float32] | None = None,
+        color: NDArray[np.float32] | None = None,
         plan: TilePlan | None = None,
     ) -> None:
         """Run on a batch of the host's memory; see `Inference.infer`.
@@ -122,15 +122,15 @@ class FramePipeline:
         Args:
             pixels: (N, h, w, bytes).
             into: (N, scale*h, scale*w, bytes).
-            colour: Of frames of YUV.
+            color: Of frames of YUV.
             plan: How the one frame is cut; None: the batch goes through as it is.
         """
         driver.use(self._device)
         with self._settled():
-            self._prepare(pixels.shape, into.shape, plan, coloured=colour is not None)
+            self._prepare(pixels.shape, into.shape, plan, colored=color is not None)
             self._upload("frame", pixels)
-            if colour is not None:
-                self._upload("colour", np.ascontiguousarray(colour).view(np.uint8))
+            if color is not None:
+                self._upload("color", np.ascontiguousarray(color).view(np.uint8))
             self._compute()
             landing = (
                 into if driver.is_page_locked(into) else self._buffers.staged("out", into.shape)
@@ -148,7 +148,7 @@ class FramePipeline:
         driver.use(self._device)
         with self._settled():
             shapes = (1, *frame.size), (1, *out.size)
-            self._prepare(*shapes, plan, coloured=False)
+            self._prepare(*shapes, plan, colored=False)
             self._arrived.record(caller)
             self._stream.wait(self._arrived)
             buffer = self._buffers.address("frame")
@@ -195,10 +195,10 @@ class FramePipeline:
         result: tuple[int, ...],
         plan: TilePlan | None,
         *,
-        coloured: bool,
+        colored: bool,
     ) -> None:
         """Have memory for frames of a shape, and the network ready for them."""
-        wanted = (shape, result, plan, coloured)
+        wanted = (shape, result, plan, colored)
         if wanted == self._shape:
             return
         self._stream.synchronize()  # frames of the device may still be on their way
@@ -221,8 +221,8 @@ class FramePipeline:
             )
             self._tiles = Tiles(self._kernels, plan, frames, addresses, self._scale, self._sample)
             pixels, target = addresses.tiles, addresses.results
-        colour = self._buffers.reserve("colour", _COLOUR_BYTES) if coloured else None
-        self._needed = self._execution.bind(shape, pixels, target, colour)
+        color = self._buffers.reserve("color", _COLOR_BYTES) if colored else None
+        self._needed = self._execution.bind(shape, pixels, target, color)
         self._lent = None
         self._shape = wanted
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from sr_deploy.backends.cuda import device_array
+from sr_deploy.backends.cuda.driver import CudaStream
 from sr_deploy.backends.cuda.frame_pipeline import FramePipeline
 from sr_deploy.backends.host import SAMPLES, HostLane
 from sr_deploy.errors import BackendError
@@ -13,11 +16,12 @@ from sr_deploy.errors import BackendError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sr_deploy.backends.base import LoadRequest
+    from sr_deploy.backends.base import Lane, LoadRequest
     from sr_deploy.backends.cuda.buffers import Scratch
     from sr_deploy.backends.cuda.device_array import DeviceArray
-    from sr_deploy.backends.cuda.driver import CudaStream, Kernels
+    from sr_deploy.backends.cuda.driver import Kernels
     from sr_deploy.backends.cuda.frame_pipeline import Execution
+    from sr_deploy.bundle.manifest import Model
     from sr_deploy.tiling.planner import TilePlan
 
 
@@ -53,14 +57,14 @@ class DeviceLane:
         frame: NDArray[np.uint8],
         plan: TilePlan,
         out: NDArray[np.uint8],
-        colour: NDArray[np.float32] | None = None,
+        color: NDArray[np.float32] | None = None,
     ) -> None:
         """Upscale one frame; see `Lane.run`."""
         tiles = _tiles(plan)
         if tiles is None or self._stitches:
-            self._chain.infer(frame[None], out[None], colour, tiles)
+            self._chain.infer(frame[None], out[None], color, tiles)
         else:
-            self._host.run(frame, plan, out, colour)
+            self._host.run(frame, plan, out, color)
 
     def generate(self, noise: NDArray[np.float32], into: NDArray[np.uint8]) -> None:
         """Make images out of numbers, which go through as rows; see `Lane.generate`."""
@@ -98,6 +102,47 @@ class DeviceLane:
     def close(self) -> None:
         """Give everything back."""
         self._chain.close()
+
+
+@dataclass(frozen=True)
+class CudaFrame:
+    """An image in GPU memory and the place of its result; see `DeviceFrame`."""
+
+    image: DeviceArray
+    target: DeviceArray
+    result: Any
+    caller: CudaStream
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Height, width and bytes of a pixel."""
+        return self.image.size
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a sample."""
+        return self.image.itemsize
+
+    def run(self, lane: Lane, plan: TilePlan) -> None:
+        """Enqueue the upscaling on a lane; see `DeviceFrame.run`."""
+        # A network that opens `CudaFrame`s opens no lanes of another class.
+        cast("DeviceLane", lane).run_on_device(self.image, plan, self.target, self.caller)
+
+
+@dataclass(frozen=True)
+class CudaFrames:
+    """The images of one GPU that a network upscales; see `DeviceFrames`."""
+
+    model: Model
+    device: str
+
+    def open(self, image: Any, out: Any, stream: object) -> CudaFrame:
+        """Check an image and its `out`, or allocate `out`; see `DeviceFrames.open`."""
+        handle = device_array.handle(stream)
+        frame = device_array.view(image, handle)
+        target = device_array.result(out, frame, self.model, self.device)
+        caller = CudaStream(handle or frame.stream)
+        return CudaFrame(frame, target, target if out is None else out, caller)
 
 
 def _tiles(plan: TilePlan) -> TilePlan | None:

@@ -1,1 +1,1 @@
-"""The ONNX Runtime backend."""
+"""The ONNX Runtime backend: `backend.create` is public."""

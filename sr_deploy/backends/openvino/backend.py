@@ -54,12 +54,14 @@ class OpenVinoBackend:
         # FP16 is computed as FP32.
         return ("int8", *(("bf16",) if self._has_bf16(device) else ()), "fp32", "fp16")
 
-    def load(self, job: LoadRequest) -> OpenVinoNetwork:
+    def load(self, request: LoadRequest) -> OpenVinoNetwork:
         """Load a network; see `Backend.load`."""
         # What is not in INT8 of an INT8 network costs half of its speed in FP32.
-        halves = job.precision == "bf16" or (job.precision == "int8" and self._has_bf16(job.device))
+        halves = request.precision == "bf16" or (
+            request.precision == "int8" and self._has_bf16(request.device)
+        )
         hint = "bf16" if halves else "f32"
-        return OpenVinoNetwork(self._core, job, self._named(job.device), hint)
+        return OpenVinoNetwork(self._core, request, self._named(request.device), hint)
 
     def _has_bf16(self, device: str | None) -> bool:
         return "BF16" in self._core.get_property(self._named(device), "OPTIMIZATION_CAPABILITIES")
@@ -78,26 +80,26 @@ class OpenVinoBackend:
 class OpenVinoNetwork(HostNetwork):
     """A network as OpenVINO read it; each lane compiles it for itself."""
 
-    def __init__(self, core: openvino.Core, job: LoadRequest, device: str, hint: str) -> None:
+    def __init__(self, core: openvino.Core, request: LoadRequest, device: str, hint: str) -> None:
         self._core = core
-        self._job = job
+        self._request = request
         self._hint = hint
         self.device = device
-        self.lanes = job.host_lanes
+        self.lanes = request.host_lanes
         try:
-            self._model = core.read_model(job.file)
-            if job.precision == "int8":
+            self._model = core.read_model(request.file)
+            if request.precision == "int8":
                 quantise_before_joining(self._model)
         except RuntimeError as error:
-            raise translated(error, f"OpenVINO cannot read {job.file.name}") from error
+            raise translated(error, f"OpenVINO cannot read {request.file.name}") from error
 
     @property
     def footprint(self) -> Footprint:
         """What one lane takes of the host's memory while it runs."""
         return Footprint.of(
-            self._job.model,
-            self._job.pixel_format,
-            factor=_FACTORS[self._job.precision],
+            self._request.model,
+            self._request.pixel_format,
+            factor=_FACTORS[self._request.precision],
             fixed=_FIXED,
             copies=_WEIGHT_COPIES,
         )
@@ -113,15 +115,17 @@ class OpenVinoNetwork(HostNetwork):
         }
         if self.device == "CPU":
             configuration |= {
-                "INFERENCE_NUM_THREADS": max(1, self._job.threads // self.lanes),
+                "INFERENCE_NUM_THREADS": max(1, self._request.threads // self.lanes),
                 "NUM_STREAMS": 1,
                 "ENABLE_CPU_PINNING": False,
             }
         try:
-            inference = _Requests(self._core, self._model, self._job, self.device, configuration)
+            inference = _Requests(
+                self._core, self._model, self._request, self.device, configuration
+            )
         except RuntimeError as error:
-            raise translated(error, f"OpenVINO cannot compile {self._job.file.name}") from error
-        return HostLane(inference, self._job.model, self._job.pixel_format)
+            raise translated(error, f"OpenVINO cannot compile {self._request.file.name}") from error
+        return HostLane(inference, self._request.model, self._request.pixel_format)
 
     def close(self) -> None:
         """Give the network back."""
@@ -140,19 +144,19 @@ class _Requests:
         self,
         core: openvino.Core,
         model: Any,
-        job: LoadRequest,
+        request: LoadRequest,
         device: str,
         configuration: dict[str, Any],
     ) -> None:
         self._core = core
         self._model = model
-        self._quantised = job.precision == "int8"
+        self._quantised = request.precision == "int8"
         self._device = device
         self._configuration = configuration
         start = time.perf_counter()
         self._general = core.compile_model(model, device, configuration)
         worthwhile = _WORTHWHILE_INT8 if self._quantised else _WORTHWHILE
-        self._price = 0 if job.streaming else worthwhile * (time.perf_counter() - start)
+        self._price = 0 if request.streaming else worthwhile * (time.perf_counter() - start)
         self._special: Any = None
         self._shape: tuple[int, ...] = ()
         self._spent = 0.0
@@ -163,12 +167,12 @@ class _Requests:
         self,
         pixels: NDArray[Any],
         into: NDArray[np.uint8],
-        colour: NDArray[np.float32] | None = None,
+        color: NDArray[np.float32] | None = None,
     ) -> None:
         """Run on a batch, reading and writing where it lies; see `Inference.infer`."""
         try:
             request = self._compiled_for(pixels.shape).create_infer_request()
-            given: list[NDArray[Any]] = [pixels] if colour is None else [pixels, colour]
+            given: list[NDArray[Any]] = [pixels] if color is None else [pixels, color]
             for number, each in enumerate(given):
                 # It shares writable arrays only; what Pillow gives is read-only, for example.
                 shared = each if each.flags.writeable else each.copy()

@@ -20,7 +20,7 @@ import tensorrt
 from sr_deploy.backends.base import Footprint
 from sr_deploy.backends.cuda import driver
 from sr_deploy.backends.cuda.buffers import Scratch
-from sr_deploy.backends.cuda.lane import DeviceLane
+from sr_deploy.backends.cuda.lane import CudaFrames, DeviceLane
 from sr_deploy.backends.host import SAMPLES
 from sr_deploy.backends.tensorrt import plan_builder
 from sr_deploy.backends.tensorrt.contexts import Contexts, LoadedPlan
@@ -75,9 +75,9 @@ class TensorRtBackend:
             return ("int8", "fp16", "bf16", "fp32")
         return ("int8", "fp16", "fp32")
 
-    def load(self, job: LoadRequest) -> TensorRtNetwork:
+    def load(self, request: LoadRequest) -> TensorRtNetwork:
         """Load a network; see `Backend.load`."""
-        return TensorRtNetwork(job, _index(job.device))
+        return TensorRtNetwork(request, _index(request.device))
 
 
 def _index(name: str | None) -> int:
@@ -117,22 +117,23 @@ class _NoneError(BackendError):
 class TensorRtNetwork:
     """The plans of one variant that run here; each is loaded when a frame first needs it."""
 
-    def __init__(self, job: LoadRequest, index: int) -> None:
-        self._job = job
-        self._model = job.model
+    def __init__(self, request: LoadRequest, index: int) -> None:
+        self._request = request
+        self._model = request.model
         self._index = index
         self.device = f"cuda:{index}"
-        self._rows = Fraction(3, 2) if job.pixel_format in get_args(YuvFormat) else Fraction(1)
+        self.device_frames = CudaFrames(request.model, self.device)
+        self._rows = Fraction(3, 2) if request.pixel_format in get_args(YuvFormat) else Fraction(1)
         free, _ = driver.memory(index)
-        self._bundle = job.file.parent
+        self._bundle = request.file.parent
         self._wanted = PlanRequest(
-            onnx=sha256_of(job.file),
-            precision=job.precision,
+            onnx=sha256_of(request.file),
+            precision=request.precision,
             tensorrt=tensorrt.__version__,
             device=driver.describe(index),
         )
         free = int(_SHARE * free)
-        self._budget = free if job.memory is None else min(job.memory, free)
+        self._budget = free if request.memory is None else min(request.memory, free)
         self._loading = threading.Lock()
         self._programs: dict[str, LoadedPlan] = {}
         self._plans = self._opened()
@@ -170,7 +171,9 @@ class TensorRtNetwork:
         """Open another lane."""
         driver.use(self._index)
         contexts = Contexts(self._program_for)
-        return DeviceLane(contexts, self._scratch, self._job, self._index, _kernels(self._index))
+        return DeviceLane(
+            contexts, self._scratch, self._request, self._index, _kernels(self._index)
+        )
 
     def close(self) -> None:
         """Give everything back; the lanes are closed already."""
@@ -188,10 +191,10 @@ class TensorRtNetwork:
         try:
             return self._loaded()
         except (_NoneError, BundleError, NotFoundError) as error:
-            if self._job.build != "auto":
+            if self._request.build != "auto":
                 raise
             _log.debug("%s", error)
-        _build(self._job, self._index)
+        _build(self._request, self._index)
         return self._loaded()
 
     def _loaded(self) -> tuple[StoredPlan, ...]:
@@ -203,8 +206,8 @@ class TensorRtNetwork:
         reasons = "; ".join(found.refused or found.reasons) or "nothing was built"
         kind = BackendError if found.refused else _NoneError  # building again would not help
         raise kind(
-            f"{self._bundle}: no TensorRT plan of {self._job.precision} runs here ({reasons}); "
-            f"build one: sr-export {self._bundle} --engine {self._job.precision}"
+            f"{self._bundle}: no TensorRT plan of {self._request.precision} runs here ({reasons}); "
+            f"build one: sr-export {self._bundle} --engine {self._request.precision}"
         )
 
     def _serving(self, shape: Shape) -> StoredPlan | None:
@@ -254,7 +257,7 @@ class TensorRtNetwork:
                 "(memory= in Python), or build a smaller one: "
                 f"sr-export {self._bundle} --engine {smaller}"
             )
-        return min(self._job.lanes or _LANES, left // each)
+        return min(self._request.lanes or _LANES, left // each)
 
     def _affordable_pixels(self, record: PlanRecord) -> int:
         """Return how many pixels may go through the network at once."""
@@ -264,8 +267,8 @@ class TensorRtNetwork:
 
     def _pixel_bytes(self) -> int:
         """Return the bytes of a pixel, or of a number, and of what becomes of it."""
-        colours = 3 if self._job.pixel_format.startswith("rgb") else 1
-        depth = colours * SAMPLES[self._job.pixel_format].itemsize
+        colours = 3 if self._request.pixel_format.startswith("rgb") else 1
+        depth = colours * SAMPLES[self._request.pixel_format].itemsize
         if latent := self._model.latent:
             return _NUMBER + -(-latent.height * latent.width * depth // latent.size)
         return depth * (1 + self._model.scale**2)
@@ -288,18 +291,18 @@ def _planner(model: Model, record: PlanRecord, pixels: int, rows: Fraction) -> T
     return TilePlanner(model, (high[0], high[1]), pixels)
 
 
-def _build(job: LoadRequest, index: int) -> None:
+def _build(request: LoadRequest, index: int) -> None:
     """Build a plan for this machine; takes minutes, and is kept in the bundle.
 
     Raises:
         BackendError: that is not possible.
     """
-    folder = job.file.parent
-    if job.pixel_format in get_args(YuvFormat):
-        raise BackendError(f"{folder}: no plans are built for frames of {job.pixel_format}")
+    folder = request.file.parent
+    if request.pixel_format in get_args(YuvFormat):
+        raise BackendError(f"{folder}: no plans are built for frames of {request.pixel_format}")
     _log.warning(
         "%s: building a TensorRT plan of %s for this GPU, which takes minutes, once",
         folder,
-        job.precision,
+        request.precision,
     )
-    plan_builder.build(folder, job.precision, job.pixel_format, index)
+    plan_builder.build(folder, request.precision, request.pixel_format, index)

@@ -116,7 +116,7 @@ class Contexts:
         self._contexts: dict[LoadedPlan, trt.IExecutionContext] = {}
         self._current: trt.IExecutionContext | None = None
 
-    def bind(self, shape: tuple[int, ...], pixels: int, result: int, colour: int | None) -> int:
+    def bind(self, shape: tuple[int, ...], pixels: int, result: int, color: int | None) -> int:
         """Get ready for batches of a shape; see `Execution.bind`."""
         batch, height, width, _ = shape
         program = self._program_for((batch, height, width))
@@ -127,8 +127,8 @@ class Contexts:
         if not context.set_input_shape(program.pixels, taken):
             raise messages().error(f"TensorRT does not take frames of {shape}")
         addresses = {program.pixels: pixels, program.result: result}
-        if colour is not None:
-            addresses |= dict.fromkeys(program.others, colour)
+        if color is not None:
+            addresses |= dict.fromkeys(program.others, color)
         for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
                 raise messages().error(f"TensorRT does not take memory for {name}")

@@ -15,7 +15,7 @@ import pytest
 
 from sr_deploy import Engine, backends
 from sr_deploy.backends.base import LoadRequest
-from sr_deploy.backends.onnxruntime.providers import DeviceInputs, HostInputs, Place
+from sr_deploy.backends.onnxruntime.backend import DeviceInputs, HostInputs, OrtDevice
 from sr_deploy.bundle.manifest import Latent, Precision
 from sr_deploy.errors import BackendError, OutOfMemoryError
 from tests.sr_deploy import networks
@@ -27,7 +27,7 @@ PROVIDERS = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecution
 
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have inputs copied to a device's memory first, where that device is the CPU."""
-    monkeypatch.setattr(Place, "inputs", lambda _: DeviceInputs("cpu", 0))
+    monkeypatch.setattr(OrtDevice, "inputs", lambda _: DeviceInputs("cpu", 0))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_devices_memory_is_taken_once_for_a_shape_and_given_back(bundle: Path)
 
 @pytest.mark.parametrize("inputs", [HostInputs(), DeviceInputs("cpu", 0)], ids=["host", "device"])
 def test_frames_are_not_kept(bundle: Path, monkeypatch: pytest.MonkeyPatch, inputs: Any) -> None:
-    monkeypatch.setattr(Place, "inputs", lambda _: inputs)
+    monkeypatch.setattr(OrtDevice, "inputs", lambda _: inputs)
     with opened(bundle) as engine:
         image, out = frame(40, 30)[None], np.empty((1, 80, 60, 3), np.uint8)
         held = [weakref.ref(image), weakref.ref(out)]

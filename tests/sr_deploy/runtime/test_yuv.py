@@ -12,7 +12,7 @@ import pytest
 
 from sr_deploy import Engine
 from sr_deploy.backends.host import HostLane
-from sr_deploy.backends.onnxruntime.providers import DeviceInputs, Place
+from sr_deploy.backends.onnxruntime.backend import DeviceInputs, OrtDevice
 from sr_deploy.bundle.manifest import Model, PixelFormat, YuvFormat
 from sr_deploy.errors import BundleError, InvalidInputError, OutOfMemoryError, TilingNeededError
 from sr_deploy.runtime.yuv import YuvFrame, coefficients
@@ -66,7 +66,7 @@ def test_colours_stay_as_they_are(backend: str, pixel_format: YuvFormat, bundle:
 def test_colours_go_to_a_device_as_the_pixels_do(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Place, "inputs", lambda _: DeviceInputs("cpu", 0))
+    monkeypatch.setattr(OrtDevice, "inputs", lambda _: DeviceInputs("cpu", 0))
     test_colours_stay_as_they_are("onnxruntime", "nv12", bundle)
 
 
