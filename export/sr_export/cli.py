@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
 from pathlib import Path
@@ -194,6 +195,7 @@ def _command(arguments: argparse.Namespace) -> int:
     checkpoint: Path = arguments.checkpoint
     if arguments.engine is not None:
         return command.run(arguments)
+    console.require("export", "sr-export")
     if not checkpoint.exists():
         raise NotFoundError(f"{checkpoint}: no such file")
     if checkpoint.is_dir():
@@ -214,7 +216,7 @@ def _command(arguments: argparse.Namespace) -> int:
         subprocess_export.export(options, target, progress.stage)
     written = bundle.Bundle.open(target).manifest
     if arguments.json:
-        console.say(written.to_json().rstrip())
+        console.say_json(json.loads(written.to_json()), indent=2)
     else:
         console.say(summary(written, target, time.monotonic() - started))
     return 0

@@ -1,21 +1,36 @@
-"""What the commands share: one-line errors, exit codes, and progress that knows its place."""
+"""What every command shares: options, exit codes, one-line errors, and a progress line."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
+import re
+import signal
 import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from sr_deploy.errors import SrDeployError
+import sr_deploy
+from sr_deploy.errors import BackendMissingError, SrDeployError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
 _REDRAW_SECONDS = 0.1
 _WIPE = "\r\x1b[K"
+# The packages of an extra of pyproject.toml without which a command cannot start.
+_EXTRAS = {
+    "export": ("torch", "onnx", "onnxscript", "onnxruntime", "spandrel", "safetensors", "einops"),
+    "bench": ("torch", "onnx", "onnxruntime", "spandrel"),
+}
+# Control characters, and the marks that reorder text: a file name could otherwise move the cursor,
+# change the window title, or show itself under another name. Newlines and tabs are the commands'.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST_WORD = 300
 
 
 def run(
@@ -23,18 +38,25 @@ def run(
     command: Callable[[argparse.Namespace], int],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse the arguments and run a command; turn its errors into one line and an exit code.
+    """Parse the arguments and run a command.
 
-    Exit codes: what the command returns; 1 for an error that it raises; 2 for wrong usage, which
-    argparse sees to; 130 for Ctrl-C.
+    Returns:
+        The exit code: the command's; 1 after an error, which is printed as one line; 130 after
+        Ctrl-C; 128 and the signal's number after SIGTERM or SIGHUP. Wrong usage exits with 2.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    version = f"%(prog)s {sr_deploy.__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print the version")
     arguments = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # not a terminal, a file or a pipe
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return command(arguments)
-    except KeyboardInterrupt:
-        complain(parser.prog, "interrupted; nothing half-written was left behind")
-        return 130
+        with _signals_as_interrupts():
+            return command(arguments)
+    except KeyboardInterrupt as interrupt:
+        complain(parser.prog, "interrupted; no incomplete file was left behind")
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except (SrDeployError, OSError, MemoryError) as error:
         if arguments.debug:
             traceback.print_exc()
@@ -42,31 +64,77 @@ def run(
         return 1
 
 
+@contextlib.contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, so that they clean up as Ctrl-C does."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        # Ignored signals stay ignored: that is how nohup works.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            with contextlib.suppress(ValueError):  # not the main thread
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def require(extra: str, program: str) -> None:
+    """Check that the packages of an extra are installed.
+
+    Raises:
+        BackendMissingError: One is not; the text names the command that installs it.
+    """
+    missing = [name for name in _EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BackendMissingError(
+            f"{program} needs {', '.join(missing)}, which the [{extra}] extra installs: "
+            f'pip install "sr-deploy[{extra}]"'
+        )
+
+
 def describe(error: BaseException) -> str:
     """Return an error as one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """Return text that is safe on a terminal: control characters escaped, long words shortened."""
+    text = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda found: _shortened(found[0]), text)
+
+
+def _shortened(word: str) -> str:
+    half = _LONGEST_WORD // 2
+    return f"{word[:half]}...{word[-half:]}"
+
+
 def complain(program: str, message: str) -> None:
-    """Print an error or a warning to stderr, in the place of a progress line if there is one."""
+    """Print an error or a warning to stderr; it replaces the progress line, if there is one."""
     wiped = _WIPE if sys.stderr.isatty() else ""
-    print(f"{wiped}{program}: {message}", file=sys.stderr)  # noqa: T201
+    print(f"{wiped}{program}: {printable(message)}", file=sys.stderr)  # noqa: T201
 
 
 def say(text: str = "") -> None:
-    """Print a result to stdout, at once: what is long at work may be read through a pipe."""
-    print(text, flush=True)  # noqa: T201
+    """Print a result to stdout and flush: a reader of the pipe sees it at once."""
+    print(printable(text), flush=True)  # noqa: T201
 
 
-def say_json(value: dict[str, Any]) -> None:
-    """Print a line of JSON to stdout at once, for the program that reads it."""
-    print(json.dumps(value), flush=True)  # noqa: T201
+def say_json(value: dict[str, Any], *, indent: int | None = None) -> None:
+    """Print JSON, which escapes control characters by itself, to stdout and flush."""
+    print(json.dumps(value, indent=indent), flush=True)  # noqa: T201
 
 
 class Progress:
     """One line on stderr that is redrawn in place; silent without a terminal.
 
-    Use as a context manager; the line is wiped at the end, so only results stay.
+    A context manager, which erases the line at its end.
     """
 
     def __init__(self, total: int = 0, unit: str = "") -> None:
@@ -86,11 +154,11 @@ class Progress:
             sys.stderr.flush()
 
     def stage(self, text: str) -> None:
-        """Show what is being done now, where there is nothing to count."""
+        """Show the current stage, where there is nothing to count."""
         self._draw(text)
 
     def step(self, text: str = "") -> None:
-        """Count one piece of work as done."""
+        """Count one item as done."""
         self._done += 1
         now = time.monotonic()
         if now - self._drawn < _REDRAW_SECONDS and self._done < self._total:
@@ -105,12 +173,12 @@ class Progress:
 
     def _draw(self, text: str) -> None:
         if self._visible:
-            sys.stderr.write(f"{_WIPE}{text[:100]}")
+            sys.stderr.write(f"{_WIPE}{printable(text)[:100]}")
             sys.stderr.flush()
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as people read it: 7 s, 3:05, 1:02:03."""
+    """Format a duration: 7 s, 3:05, 1:02:03."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

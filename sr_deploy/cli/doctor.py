@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import importlib
 import importlib.metadata
-import json
 import platform
 import shutil
 import subprocess
@@ -220,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> int:
     found = diagnose()
     if arguments.json:
-        console.say(json.dumps(dataclasses.asdict(found), indent=2))
+        console.say_json(dataclasses.asdict(found), indent=2)
     else:
         for line in _lines(found):
             console.say(line)

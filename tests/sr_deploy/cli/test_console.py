@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import sr_deploy
 from sr_deploy.cli import console
-from sr_deploy.errors import BundleError
+from sr_deploy.errors import BackendMissingError, BundleError
 
 
 def _run(error: BaseException | None, argv: list[str]) -> int:
@@ -27,7 +34,7 @@ def test_the_commands_own_exit_code_is_kept() -> None:
 @pytest.mark.parametrize("error", [BundleError("a\n  b"), OSError("a b"), MemoryError("a b")])
 def test_an_error_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(error, []) == 1
-    assert capsys.readouterr().err == "sr-test: a b\n"
+    assert capsys.readouterr().err == "sr-test: a b\n"  # the program, and no line break
 
 
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,6 +45,86 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(KeyboardInterrupt(), []) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither signal")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_clean_up_as_ctrl_c_does(name: str, tmp_path: Path) -> None:
+    number = getattr(signal, name)
+    code = (
+        "import argparse, os, pathlib, sys, time\n"
+        "from sr_deploy.cli import console\n"
+        "def command(arguments):\n"
+        "    try:\n"
+        "        print('started', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        pathlib.Path(sys.argv[1]).touch()\n"
+        "sys.exit(console.run(argparse.ArgumentParser('sr-test'), command, []))\n"
+    )
+    cleaned = tmp_path / "cleaned"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(cleaned)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert len(errors.splitlines()) == 1
+    assert cleaned.exists()
+
+
+def test_every_command_has_a_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        _run(None, ["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"sr-test {sr_deploy.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b]0;title\x07b", "a\\x1b]0;title\\x07b"),
+        ("tab\tand\nline", "tab\tand\nline"),
+        ("carriage\rreturn", "carriage\\rreturn"),
+        ("\x9b31m", "\\x9b31m"),
+        ("gnp\u202e.exe", "gnp\\u202e.exe"),
+        ("half\udcff", "half\\udcff"),
+        ("grün 猫.png", "grün 猫.png"),
+    ],
+)
+def test_control_characters_do_not_reach_the_terminal(
+    text: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.say(text)
+    console.complain("sr-test", text)
+    told = capsys.readouterr()
+    assert told.out == f"{shown}\n"
+    assert told.err == f"sr-test: {shown}\n"
+
+
+def test_a_long_name_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    console.complain("sr-test", f"cannot read {'n' * 4000}.png today")
+    told = capsys.readouterr().err
+    assert len(told) < 400
+    assert told.endswith("nnn.png today\n")
+
+
+def test_json_is_never_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say_json({"name": "n" * 4000 + "\x1b"})
+    told = capsys.readouterr().out
+    assert json.loads(told)["name"] == "n" * 4000 + "\x1b"
+    assert "\x1b" not in told
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnx" else whole(name)
+    )
+    with pytest.raises(BackendMissingError, match=r"sr-test.*onnx.*sr-deploy\[export\]"):
+        console.require("export", "sr-test")
 
 
 def test_wrong_usage_is_2() -> None:
