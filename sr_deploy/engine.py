@@ -1,7 +1,9 @@
-"""The engine: opens a bundle on the best backend and upscales images of any size and kind."""
+"""The engine: opens a bundle and upscales images of any size and kind."""
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -13,7 +15,6 @@ from sr_deploy.errors import InvalidInputError
 from sr_deploy.machine import parse_bytes
 from sr_deploy.runtime.frame import FrameRunner, checked_tile
 from sr_deploy.runtime.generator import ImageGenerator
-from sr_deploy.runtime.lanes import closed
 from sr_deploy.runtime.memory import Budget
 from sr_deploy.runtime.selection import pixel_format
 from sr_deploy.runtime.session import EngineOptions, Session
@@ -35,19 +36,21 @@ Tag = TypeVar("Tag")
 
 @dataclass(frozen=True)
 class Spec:
-    """What an engine runs.
+    """The configuration of an open engine.
 
     Attributes:
-        architecture: Of the network.
-        scale: How many times as high and as wide the result is.
-        channels: Of the network, 1 or 3; images of others go through in several passes.
-        backend: Its name.
-        precision: In which the network computes 8-bit frames.
-        device: The backend's name for it.
-        threads: Of computation, on a CPU.
-        lanes: Frames that it computes at once.
-        memory: Bytes that the process may hold while a frame is upscaled.
-        latent: What a generator takes and gives, see `Engine.generate`; None: it upscales.
+        architecture: The network's architecture.
+        scale: Ratio of the result's height and width to the image's.
+        channels: Channels of the network, 1 or 3; images with others are upscaled in several
+            passes.
+        backend: Name of the backend.
+        precision: Precision of 8-bit frames.
+        device: The backend's name for the device.
+        threads: CPU threads of computation.
+        lanes: Number of frames computed at once.
+        memory: Limit of the process's resident memory while a frame is upscaled, in bytes.
+        latent: Input and output of a generator, see `Engine.generate`; None for networks that
+            upscale.
     """
 
     architecture: str
@@ -63,38 +66,41 @@ class Spec:
 
 
 class Engine:
-    """Upscales images with a bundle, or makes them. Threads may share an engine.
+    """Upscales images with a bundle, or generates them. Threads may share an engine.
+
+    Use it as a context manager, plain or asynchronous. An engine that is not closed is closed by
+    the garbage collector.
 
     Args:
         path: The bundle's folder, `NAME.srd`.
-        backend: "auto" for the best that is installed and takes the network, or "openvino" or
-            "onnxruntime"; or "tensorrt", which is for NVIDIA GPUs.
-        precision: "auto" for the fastest that the backend takes on the device; every precision of a
-            bundle was measured and holds its budget. Or "fp32", "bf16", "fp16" or "int8", which is
-            for 8-bit frames: those of 16 bits are computed in it where the bundle has it for them,
-            else in FP32.
+        backend: "auto" for the best installed one that can run the network, or "openvino",
+            "onnxruntime", or "tensorrt" (NVIDIA GPUs).
+        precision: "auto" for the fastest on this device, or "fp32", "bf16", "fp16" or "int8". All
+            precisions of a bundle passed a quality check. A named precision applies to 8-bit
+            frames; 16-bit frames use it if the bundle has it for them, else FP32.
         device: The backend's name for a device; None for its default.
-        threads: Of computation on a CPU; None for as many as this process has real cores.
-        lanes: How many frames to compute at once, sharing the threads, where several threads call
-            `upscale`, and in `stream`; more take more memory, and seldom pay on a CPU. None for 1
-            on a CPU (see `streaming`), and for what keeps a GPU busy while others are copied.
-        streaming: The engine is opened mainly for `stream`: where neither `lanes` nor a tuning says
-            how many, two frames are computed at once on a CPU, unless on one thread. OpenVINO
-            compiles the network for the size of the frames at once, and again for another.
-        memory: The most that this process may hold while a frame is upscaled, in bytes or as text
-            ("2GiB"); None for what it holds when the engine opens and a quarter of what is free.
-            Of a GPU's memory, it may take as much; None for nearly all that is free.
-        build: "auto" to build what is missing for this machine (TensorRT's plans, in minutes, kept
-            in the bundle), "never" for an error instead.
+        threads: CPU threads of computation; None for the physical cores available to this process.
+        lanes: Number of frames computed at once, which share the threads, when several threads
+            call `upscale`, and in `stream`. More lanes take more memory and rarely pay on a CPU.
+            None for 1 on a CPU (see `streaming`), and on a GPU for what keeps it busy during
+            copies.
+        streaming: The engine is mainly for `stream`: if neither `lanes` nor the tuning sets the
+            number, a CPU with several threads computes two frames at once. OpenVINO compiles the
+            network for the size of the frames in advance, and again when the size changes.
+        memory: Limit of the process's resident memory while a frame is upscaled, in bytes or as
+            text ("2GiB"); None for the memory in use plus a quarter of the free memory. It also
+            limits GPU memory; None for nearly all free GPU memory.
+        build: "auto" to build what is missing for this machine (TensorRT plans: takes minutes, and
+            they are stored in the bundle), "never" for an error instead.
         tile: Side, or height and width, of the tiles; None for the largest that memory allows.
-        tuning: How to run the network where the arguments above say nothing; None for what
-            `sr-bench --tune` found on such a machine and wrote into the bundle.
+        tuning: Settings used where the arguments above are None; None for the result of
+            `sr-bench --tune` in the bundle, if it was measured on such a machine.
 
     Raises:
-        NotFoundError, BundleError: the bundle is not there, or damaged.
-        InvalidInputError: an argument does not fit.
-        BackendMissingError, BackendError: the backend is not installed, or cannot run the network.
-        OutOfMemoryError: there is not even memory to load the network.
+        NotFoundError, BundleError: the bundle does not exist or is damaged.
+        InvalidInputError: an argument is invalid.
+        BackendMissingError, BackendError: the backend is not installed or cannot run the network.
+        OutOfMemoryError: the network does not fit into memory.
     """
 
     def __init__(
@@ -116,34 +122,38 @@ class Engine:
         threads = threads if threads is None else _at_least_1("threads", threads)
         lanes = lanes if lanes is None else _at_least_1("lanes", lanes)
         if build not in ("auto", "never"):
-            raise InvalidInputError(f"build must be auto or never, found {build!r}")
+            raise InvalidInputError(f"build must be 'auto' or 'never', found {build!r}")
         limit = None if memory is None else parse_bytes(memory)
-        wish = EngineOptions(
+        options = EngineOptions(
             backend, precision, device, threads, lanes, limit, build, tuning, streaming
         )
         self._budget = Budget.given(memory)
         bundle = Bundle.open(path)
         self._model = bundle.manifest.model
         first = pixel_format(self._model.channels, itemsize=1)
-        self._networks = Session(bundle, first, wish)
-        self._latents = ImageGenerator(self._networks, self._model, self._budget)
-        self._frames = FrameRunner(self._networks, self._model, self._budget, tile)
+        self._session = Session(bundle, first, options)
+        self._closer = weakref.finalize(self, self._session.close)
+        # At exit the process's memory goes anyway, and waiting for frames could block the exit.
+        self._closer.atexit = False
+        self._generator = ImageGenerator(self._session, self._model, self._budget)
+        self._frames = FrameRunner(self._session, self._model, self._budget, tile)
+        network = self._session.pool(first).network
         self._spec = Spec(
             architecture=self._model.architecture,
             scale=self._model.scale,
             channels=self._model.channels,
-            backend=self._networks.backend.name,
-            precision=self._networks.precision,
-            device=self._networks.pool(first).network.device,
-            threads=self._networks.threads,
-            lanes=self._networks.pool(first).network.lanes,
+            backend=self._session.backend.name,
+            precision=self._session.precision,
+            device=network.device,
+            threads=self._session.threads,
+            lanes=network.lanes,
             memory=self._budget.total,
             latent=self._model.latent,
         )
 
     @property
     def spec(self) -> Spec:
-        """What this engine runs."""
+        """The configuration of this engine."""
         return self._spec
 
     @overload
@@ -155,106 +165,104 @@ class Engine:
     def upscale(
         self, image: Any, out: Any = None, *, reserve: int = 0, stream: object = None
     ) -> Any:
-        """Return an image `scale` times as high and as wide, of the same kind.
+        """Return the upscaled image, `scale` times as high and as wide, of the same kind.
 
         Args:
             image: uint8 or uint16, (H, W) or (H, W, C) with C = 1 (gray), 2 (gray, alpha), 3 (RGB)
-                or 4 (RGB, alpha), of any size from 1x1; contiguous or not. It is only read. Or a
-                frame of video as it was decoded, where `takes` says so.
-            out: Where to put the result, (scale*H, scale*W[, C]) of the image's dtype; None for a
-                new array. The fastest is one that is contiguous, used again and again. Of a YUV
-                frame, one of the same kind.
-            reserve: Bytes that the caller takes of the memory budget, beside image and result,
-                while or right after this runs (for encoding the result, for example).
-            stream: For an image on the GPU (of torch, CuPy, PyCUDA or whatever has
-                `__cuda_array_interface__` or DLPack), the CUDA stream in which it was made and the
-                result will be read; a handle, or the library's own object. None for the one that
-                the image names, else the default stream. It has the network's channels.
+                or 4 (RGB, alpha), of any size from 1x1, contiguous or not; it is not modified. Or
+                a decoded `YuvFrame`, if `takes` allows it. Or an image in GPU memory with the
+                network's channels (of torch, CuPy, PyCUDA or any library with
+                `__cuda_array_interface__` or DLPack).
+            out: Array for the result, (scale*H, scale*W[, C]) of the image's dtype, or a YUV frame
+                of the image's kind; None for a new one. Reusing a contiguous array is fastest.
+                After an error its contents are undefined.
+            reserve: Bytes of the memory budget that the caller takes beside image and result while
+                this runs or right after it, for example for encoding the result.
+            stream: For an image in GPU memory, the CUDA stream in which it was made and the result
+                will be read: a handle, or the library's own object. None for the stream that the
+                image names, else the default stream.
 
         Returns:
-            `out`, or the new array; for an image on the GPU a `DeviceArray`, which the same
-            libraries take. On an error, `out` holds anything.
+            `out`, or the new array; for an image in GPU memory a `DeviceArray`, which the same
+            libraries accept.
 
         Raises:
-            InvalidInputError: the image or `out` does not fit, the engine is closed, or its network
+            InvalidInputError: the image or `out` is invalid, the engine is closed, or its network
                 is a generator.
-            BundleError: the bundle has no network for such frames of YUV.
-            TilingNeededError: a frame of YUV does not fit into memory in one piece.
+            BundleError: the bundle has no network for such YUV frames.
+            TilingNeededError: a YUV frame would have to be tiled to fit into memory.
             OutOfMemoryError: the frame does not fit into the memory budget.
             BackendError: the backend failed.
         """
-        if self._networks.closed:
-            raise closed()
         self._model.require_images()
         if isinstance(image, YuvFrame):
             return self._frames.yuv(image, out, reserve)
-        if device_array.on_device(image):
-            return self._frames.on_device(image, out, stream)
+        if not isinstance(image, np.ndarray) and device_array.on_device(image):
+            return self._frames.device_image(image, out, stream)
         return self._frames.image(image, out, reserve)
 
     def generate(
         self, noise: NDArray[Any] | None = None, *, count: int = 1, seed: int | None = None
     ) -> NDArray[np.uint8]:
-        """Return images that a generator makes out of random numbers.
+        """Return images that a generator makes from noise.
 
         Args:
-            noise: (N, size), N images' worth of numbers, as they were drawn in training; see
-                `spec.latent`. None: they are drawn here, from the standard normal distribution.
-            count: How many images to make of numbers that are drawn here.
-            seed: The same one draws the same numbers; more images begin with those of fewer. None:
-                others each time.
+            noise: (N, size), the noise of N images as in training, see `spec.latent`; None to draw
+                it from the standard normal distribution.
+            count: Number of images, if the noise is drawn.
+            seed: Seed of the drawn noise: equal seeds give equal images, and more images begin
+                with those of a smaller count. None for different images each time.
 
         Returns:
             (N, height, width, channels).
 
         Raises:
-            InvalidInputError: the network takes images, an argument does not fit, or the engine is
-                closed.
+            InvalidInputError: the network is not a generator, an argument is invalid, or the engine
+                is closed.
             OutOfMemoryError: not even one image fits into the memory budget.
             BackendError: the backend failed.
         """
-        return self._latents.images(noise, count, seed)
+        return self._generator.images(noise, count, seed)
 
     def pinned_frame(
         self, height: int, width: int, *, deep: bool = False, scaled: bool = False
     ) -> NDArray[Any]:
-        """Return an array that frames are read from, or results written to, fastest.
+        """Return an uninitialized array for frames or results that transfers fastest.
 
-        On a GPU it is page-locked: what is decoded into it is uploaded without another copy. It is
-        the caller's for as long as he likes. Page-locked memory is scarce: use few of them, again
-        and again.
+        On a GPU it is page-locked: what is decoded into it is uploaded without another copy. The
+        caller owns it. Page-locked memory is scarce: use few arrays, and reuse them.
 
         Args:
-            height: Of the frame.
-            width: Of the frame.
+            height: Height of the frame.
+            width: Width of the frame.
             deep: uint16 instead of uint8.
             scaled: For a result: `scale` times as high and as wide.
 
         Returns:
-            (H, W, C) with the network's channels, of any content.
+            (H, W, C) with the network's channels.
 
         Raises:
             InvalidInputError: the engine is closed, or a side is below 1.
-            OutOfMemoryError: there is no memory for it.
+            OutOfMemoryError: the allocation fails.
         """
         _at_least_1("height", height), _at_least_1("width", width)
         scale = self._model.scale if scaled else 1
         dtype = np.dtype(np.uint16 if deep else np.uint8)
-        network = self._networks.pool(pixel_format(self._model.channels, 1)).network
+        network = self._session.pool(pixel_format(self._model.channels, 1)).network
         depth = self._model.channels * dtype.itemsize
         return network.empty((scale * height, scale * width, depth)).view(dtype)
 
     def takes(self, pixel_format: YuvFormat, height: int, width: int) -> bool:
-        """Return whether frames of YUV can be upscaled as they are, without RGB in between.
+        """Return whether YUV frames can be upscaled without conversion to RGB.
 
-        That takes a network for them in the bundle (`sr-export --yuv`), which is loaded here, even
-        sides, a backend that runs it (no TensorRT plans are built for YUV yet), and memory for a
-        frame in one piece.
+        This requires a network for them in the bundle (`sr-export --yuv`), which is loaded here,
+        even sides, a backend that can run it (TensorRT plans for YUV are not supported yet), and
+        memory for a frame that is not tiled.
 
         Raises:
             InvalidInputError: the engine is closed.
         """
-        return self._frames.takes(pixel_format, height, width)
+        return self._frames.takes_yuv(pixel_format, height, width)
 
     @overload
     def stream(
@@ -382,8 +390,8 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Wait for the frames in flight, then give everything back; again does nothing."""
-        self._networks.close()
+        """Close the engine after the frames in flight; repeated calls do nothing."""
+        self._closer()
 
     def __enter__(self) -> Engine:
         return self
@@ -391,12 +399,18 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Engine:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
     def __repr__(self) -> str:
-        return f"<{'closed ' if self._networks.closed else ''}Engine {self._spec}>"
+        return f"<{'closed ' if self._session.closed else ''}Engine {self._spec}>"
 
 
 def _at_least_1(name: str, value: int) -> int:
-    """Return a number that the user gives.
+    """Return the value of an argument.
 
     Raises:
         InvalidInputError: it is below 1.

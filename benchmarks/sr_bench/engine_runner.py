@@ -109,7 +109,7 @@ def settle(engine: Engine) -> None:
 def _lanes(engine: Engine) -> list[Any]:
     """Return the lanes for 8-bit frames, all of them idle. Only measuring looks in here."""
     frames = pixel_format(engine.spec.channels, itemsize=1)
-    return list(engine._networks.pool(frames)._idle.queue)
+    return list(engine._session.pool(frames)._idle.queue)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import torch
 from sr_deploy.bundle import manifest
 from sr_deploy.bundle.manifest import Check, Latent, Manifest, Model, Variant
 from sr_deploy.errors import CheckpointError, ExportError, InvalidInputError
-from sr_deploy.runtime.generator import drawn
+from sr_deploy.runtime.generator import draw_noise
 from sr_export import bundle_writer
 from sr_export.graph import cost, pixels, to_onnx, verify
 from sr_export.graph.onnx_runner import OnnxRunner
@@ -119,7 +119,7 @@ def _verified(model: onnx.ModelProto, found: Generator) -> tuple[Check, ...]:
     run, run_bytes = OnnxRunner(model), OnnxRunner(pixels.wrap(model, _format(found)))
     checks = []
     for seed, batch in enumerate(_BATCHES):
-        noise = drawn(found.size, batch, seed)
+        noise = draw_noise(found.size, batch, seed)
         with torch.inference_mode():
             expected = found.module(torch.from_numpy(noise)).numpy()
         where = f"for a batch of {batch}"
@@ -157,7 +157,7 @@ def _format(found: Generator) -> PixelFormat:
 
 def _material(size: int, seed: int) -> Material:
     """Return numbers to calibrate on, and others to judge by."""
-    noise = drawn(size, _CALIBRATED_ON + _JUDGED_BY, seed)
+    noise = draw_noise(size, _CALIBRATED_ON + _JUDGED_BY, seed)
     exam = (Example(f"noise {i}", each, None) for i, each in enumerate(noise[_CALIBRATED_ON:], 1))
     text = f"{_CALIBRATED_ON} draws of random numbers, seed {seed}"
     return Material(tuple(noise[:_CALIBRATED_ON]), tuple(exam), text)

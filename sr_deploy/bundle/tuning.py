@@ -124,6 +124,6 @@ def find(folder: Path, name: str) -> Tuning:
     try:
         entry = read(folder).entries.get(name)
     except (BundleError, OSError) as error:
-        _log.warning("%s; going on without it", error)
+        _log.warning("%s; ignoring the tuning record", error)
         return Tuning()
     return Tuning() if entry is None else entry.tuning

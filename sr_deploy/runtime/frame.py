@@ -1,7 +1,4 @@
-"""One frame through a network: cut as memory allows, run, and put together, of any kind.
-
-The methods of `Engine` of the same names say what comes in, what comes out and what is raised.
-"""
+"""The upscaling of one frame: an image in host memory, an image on a GPU, or a YUV frame."""
 
 from __future__ import annotations
 
@@ -12,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy.backends.cuda import device_array, driver
-from sr_deploy.backends.cuda.lane import DeviceLane
 from sr_deploy.errors import BackendError, InvalidInputError, OutOfMemoryError, TilingNeededError
 from sr_deploy.runtime import channels
 from sr_deploy.runtime.selection import pixel_format
-from sr_deploy.runtime.yuv import YuvFrame, checked_out
+from sr_deploy.runtime.yuv import YuvFrame, checked_result
 from sr_deploy.tiling.planner import TilePlanner
 
 if TYPE_CHECKING:
@@ -37,91 +32,44 @@ _log = logging.getLogger(__name__)
 
 
 class FrameRunner:
-    """Takes frames through the networks of an engine; threads may share it.
+    """Upscales frames with the networks of a session; threads may share it.
+
+    The methods implement those of `Engine`, which document arguments and errors.
 
     Args:
-        networks: What runs them.
-        model: What the manifest says of it.
-        budget: The memory that may be taken.
-        tile: Height and width of the tiles that the user wants; None: as large as memory allows.
+        session: The loaded networks.
+        model: The network's description in the manifest.
+        budget: Memory that a frame may take.
+        tile: Height and width of the user's tile; None for the largest that memory allows.
     """
 
     def __init__(
-        self, networks: Session, model: Model, budget: Budget, tile: tuple[int, int] | None
+        self, session: Session, model: Model, budget: Budget, tile: tuple[int, int] | None
     ) -> None:
-        self._networks = networks
+        self._session = session
         self._model = model
         self._budget = budget
         self._tile = tile
+        self._formats = {size: pixel_format(model.channels, size) for size in (1, 2)}
         self._most_pixels: int | None = None
+        """Largest number of pixels at once that did not exhaust memory, once one did."""
 
     def image(self, image: Any, out: Any, reserve: int) -> NDArray[Any]:
-        """Upscale an image in the host's memory."""
-        frame = channels.checked(image)
-        result = channels.checked_out(out, image, self._model.scale)
+        """Upscale an image in host memory."""
+        frame = channels.checked_image(image)
+        result = channels.checked_result(out, image, self._model.scale)
         if np.may_share_memory(frame, result):
             frame = frame.copy()
         whole = result if result.ndim == 3 else result[..., None]
         for each in channels.passes(frame.shape[2], self._model.channels):
-            value = each.constant(frame)
-            if value is None:
-                self._run_pass(each, frame, whole, reserve)
-            else:
+            if each.alpha and (value := each.constant(frame)) is not None:
                 whole[..., each.first : each.last] = value
+            else:
+                self._run_pass(each, frame, whole, reserve)
         return result
 
-    def on_device(self, image: Any, out: Any, stream: object) -> Any:
-        """Put a frame of the GPU into its stream; returns before it is done."""
-        handle = device_array.handle(stream)
-        frame = device_array.view(image, handle)
-        pool = self._networks.pool(pixel_format(self._model.channels, frame.itemsize))
-        self._networks.activate(pool, 0)
-        result = device_array.result(out, frame, self._model, pool.network.device)
-        height, width, pixel_bytes = frame.size
-        plan = self._plan(pool, height, width, 0, pixel_bytes)
-        caller = driver.CudaStream(handle or frame.stream)
-
-        def run(lane: Lane, plan: TilePlan) -> None:
-            assert isinstance(lane, DeviceLane)  # since the frame is on the network's device
-            lane.run_on_device(frame, plan, result, caller)
-
-        self._run_plan(pool, plan, run)
-        return result if out is None else out
-
-    def yuv(self, frame: YuvFrame, out: YuvFrame | None, reserve: int) -> YuvFrame:
-        """Run a frame of YUV in one piece."""
-        result = checked_out(out, frame, self._model.scale)
-        if np.may_share_memory(frame.samples, result.samples):
-            frame = replace(frame, samples=frame.samples.copy())
-        plan = self._whole(frame, reserve + frame.nbytes + result.nbytes)
-        if plan is not None:
-            pool = self._networks.pool(frame.pixel_format)
-            try:
-                with pool.lane() as lane:
-                    lane.run(frame.pixels, plan, result.pixels, frame.colour)
-            except MemoryError:
-                self._most_pixels = plan.tile_pixels // 2
-            else:
-                return result
-        raise TilingNeededError(
-            f"a frame of {frame.width}x{frame.height} pixels in {frame.pixel_format} goes through "
-            "in one piece only, which memory or the tile that was asked for does not allow "
-            "(`takes` tells before); as RGB it is cut into tiles"
-        )
-
-    def takes(self, pixel_format: YuvFormat, height: int, width: int) -> bool:
-        """Return whether frames of YUV of this size can go through."""
-        if height % 2 or width % 2 or not self._networks.offers(pixel_format):
-            return False
-        frame = YuvFrame.empty(pixel_format, height, width)
-        try:
-            return self._whole(frame, (1 + self._model.scale**2) * frame.nbytes) is not None
-        except BackendError as error:
-            _log.debug("frames of %s go through RGB: %s", pixel_format, error)
-            return False
-
     def _run_pass(self, each: Pass, frame: NDArray[Any], out: NDArray[Any], reserve: int) -> None:
-        """Run some channels of a frame (H, W, C) into the same channels of `out`."""
+        """Upscale some channels of a frame (H, W, C) into the same channels of `out`."""
         taken = each.take(frame)
         height, width, depth = taken.shape
         scale = self._model.scale
@@ -130,8 +78,7 @@ class FrameRunner:
         held = reserve + frame.nbytes + out.nbytes
         held += 0 if np.may_share_memory(taken, frame) else taken.nbytes
         held += 0 if direct else scale**2 * taken.nbytes
-        pool = self._networks.pool(pixel_format(self._model.channels, taken.itemsize))
-        self._networks.activate(pool, frame.nbytes)
+        pool = self._session.activate(self._formats[taken.itemsize], frame.nbytes)
         plan = self._plan(pool, height, width, held, taken.itemsize * depth)
         result = out if direct else np.empty(shape, taken.dtype)
         source, target = taken.view(np.uint8), result.view(np.uint8)
@@ -139,10 +86,57 @@ class FrameRunner:
         if not direct:
             each.give(result, out)
 
-    def _whole(self, frame: YuvFrame, held: int) -> TilePlan | None:
-        """Return the plan of a frame of YUV in one piece; None where that is too large."""
-        pool = self._networks.pool(frame.pixel_format)
-        self._networks.activate(pool, frame.samples.nbytes)
+    def device_image(self, image: Any, out: Any, stream: object) -> Any:
+        """Enqueue the upscaling of an image on the GPU; returns before it is done."""
+        network = self._session.pool(self._formats[1]).network
+        if network.device_frames is None:
+            raise InvalidInputError(
+                f"the image is in GPU memory, but this engine runs on {network.device}; copy the "
+                "image to the host, or open the engine with backend='tensorrt'"
+            )
+        frame = network.device_frames.open(image, out, stream)
+        height, width, pixel_bytes = frame.size
+        pool = self._session.activate(self._formats[frame.itemsize], 0)
+        plan = self._plan(pool, height, width, 0, pixel_bytes)
+        self._run_plan(pool, plan, frame.run)
+        return frame.result
+
+    def yuv(self, frame: YuvFrame, out: YuvFrame | None, reserve: int) -> YuvFrame:
+        """Upscale a YUV frame, which cannot be tiled."""
+        result = checked_result(out, frame, self._model.scale)
+        if np.may_share_memory(frame.samples, result.samples):
+            frame = replace(frame, samples=frame.samples.copy())
+        pool = self._session.activate(frame.pixel_format, frame.nbytes)
+        plan = self._whole(pool, frame, reserve + frame.nbytes + result.nbytes)
+        if plan is not None:
+            try:
+                with pool.lane() as lane:
+                    lane.run(frame.pixels, plan, result.pixels, frame.coefficients)
+            except MemoryError:
+                self._most_pixels = plan.tile_pixels // 2
+            else:
+                return result
+        raise TilingNeededError(
+            f"a {frame.pixel_format} frame of {frame.width}x{frame.height} pixels exceeds the "
+            "memory budget or the tile, and YUV frames cannot be tiled; check with `takes`, and "
+            "upscale it as RGB"
+        )
+
+    def takes_yuv(self, pixel_format: YuvFormat, height: int, width: int) -> bool:
+        """Return whether YUV frames of this size can be upscaled without conversion to RGB."""
+        if height % 2 or width % 2 or not self._session.offers(pixel_format):
+            return False
+        frame = YuvFrame.empty(pixel_format, height, width)
+        try:
+            pool = self._session.activate(pixel_format, frame.nbytes)
+            plan = self._whole(pool, frame, (1 + self._model.scale**2) * frame.nbytes)
+        except BackendError as error:
+            _log.debug("frames of %s are converted to RGB: %s", pixel_format, error)
+            return False
+        return plan is not None
+
+    def _whole(self, pool: LanePool, frame: YuvFrame, held: int) -> TilePlan | None:
+        """Return the plan of a YUV frame; None if it would have to be tiled."""
         try:
             plan = self._plan(pool, frame.height, frame.width, held, 2 * frame.samples.itemsize)
         except OutOfMemoryError:
@@ -152,22 +146,29 @@ class FrameRunner:
     def _plan(
         self, pool: LanePool, height: int, width: int, held: int, pixel_bytes: int
     ) -> TilePlan:
-        """Return the largest tiles that the memory budget allows, or the user's.
+        """Return the plan with the largest tiles within the memory budget, or the user's tile.
+
+        Args:
+            pool: The network.
+            height: Height of the frame.
+            width: Width of the frame.
+            held: Bytes taken by the frame, its result and copies of them.
+            pixel_bytes: Bytes of one pixel of a tile.
 
         Raises:
-            OutOfMemoryError: not even the smallest fit.
+            OutOfMemoryError: not even the smallest tile fits.
         """
-        footprint = pool.network.footprint.times(pool.network.lanes)
-        budget = replace(self._budget, held=self._networks.held)
+        budget = replace(self._budget, held=self._session.held)
         tile_bytes = pool.network.lanes * pixel_bytes * (1 + self._model.scale**2)
-        allowed = max(budget.pixels(footprint, held, tile_bytes), 1)
+        fitting = budget.pixels(pool.footprint, held, tile_bytes)
+        allowed = max(fitting, 1)
         if self._most_pixels is not None:
             allowed = min(allowed, self._most_pixels)
         planner = self._planner(pool, height, width)
         plan = planner.plan(height, width, allowed, self._tile, pool.tuning)
-        if self._tile is None:
+        if self._tile is None and plan.tile_pixels > fitting:
             frame = f"a frame of {width}x{height} pixels"
-            budget.require(plan.tile_pixels, footprint, held, tile_bytes, frame)
+            budget.require(plan.tile_pixels, pool.footprint, held, tile_bytes, frame)
         return plan
 
     def _planner(self, pool: LanePool, height: int, width: int) -> TilePlanner:
@@ -176,7 +177,7 @@ class FrameRunner:
     def _run_plan(
         self, pool: LanePool, plan: TilePlan, run: Callable[[Lane, TilePlan], None]
     ) -> None:
-        """Run a plan, with smaller and smaller tiles where the backend lacks memory."""
+        """Run a plan; after each out-of-memory error of the backend, retry with smaller tiles."""
         size = plan.rows.length, plan.columns.length
         with pool.lane() as lane:
             while True:
@@ -188,11 +189,11 @@ class FrameRunner:
                         raise
                     if self._most_pixels is None:
                         _log.warning(
-                            "out of memory with tiles of %dx%d pixels; going on with smaller ones",
+                            "out of memory with tiles of %dx%d pixels; retrying with smaller ones",
                             *reversed(plan.tile),
                         )
                     plan = smaller
-                    # For the frames to come, and even if the user had asked for larger tiles.
+                    # Also for later frames, and even if the user requested larger tiles.
                     self._most_pixels = plan.tile_pixels
                     self._tile = None
 
@@ -201,7 +202,7 @@ def checked_tile(tile: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """Return the user's tile as height and width.
 
     Raises:
-        InvalidInputError: it is no side or pair of sides of at least 1.
+        InvalidInputError: a side is not an integer of at least 1.
     """
     if tile is None:
         return None

@@ -1,4 +1,4 @@
-"""Images out of random numbers: what `Engine.generate` does."""
+"""Image generation from noise."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from sr_deploy.runtime.session import Session
 
 MOST_AT_ONCE = 16
-"""Images that go through together; more of them gain nothing, and take more memory."""
+"""Largest batch of images; larger ones gain nothing and take more memory."""
 
 
 class ImageGenerator:
-    """Takes random numbers through the network of an engine; threads may share it.
+    """Generates images with the network of a session; threads may share it.
 
     Args:
-        networks: What runs it.
-        model: What the manifest says of it.
-        budget: The memory that may be taken.
+        session: The loaded network.
+        model: The network's description in the manifest.
+        budget: Memory that may be taken.
     """
 
-    def __init__(self, networks: Session, model: Model, budget: Budget) -> None:
-        self._networks = networks
+    def __init__(self, session: Session, model: Model, budget: Budget) -> None:
+        self._session = session
         self._model = model
         self._budget = budget
 
@@ -42,33 +42,33 @@ class ImageGenerator:
         latent = self._model.latent
         if latent is None:
             raise InvalidInputError(
-                f"{self._model.architecture} takes images and makes none of its own; sr-upscale "
-                "runs it, or Engine.upscale"
+                f"{self._model.architecture} upscales images and is not a generator; run it with "
+                "sr-upscale or Engine.upscale"
             )
-        pool = self._networks.pool(pixel_format(self._model.channels, 1))
+        pool = self._session.pool(pixel_format(self._model.channels, 1))
         if noise is None:
-            noise = drawn(latent.size, count, seed)
+            noise = draw_noise(latent.size, count, seed)
         elif seed is not None or count != 1:
-            raise InvalidInputError("count and seed are for noise that is drawn; noise was given")
+            raise InvalidInputError("count and seed apply to drawn noise, but noise was passed")
         given = _checked(noise, latent)
         shape = (len(given), latent.height, latent.width, self._model.channels)
         try:
             result = np.empty(shape, np.uint8)
         except MemoryError as error:
-            raise OutOfMemoryError(f"no memory for images of {shape}: {error}") from error
-        step = self._at_once(pool, latent, given.nbytes + result.nbytes)
+            raise OutOfMemoryError(f"cannot allocate images of shape {shape}: {error}") from error
+        step = self._batch(pool, latent, given.nbytes + result.nbytes)
         with pool.lane() as lane:
             _fill(result, given, lane, step)
         return result
 
-    def _at_once(self, pool: LanePool, latent: Latent, held: int) -> int:
-        """Return how many images the memory budget allows to go through together.
+    def _batch(self, pool: LanePool, latent: Latent, held: int) -> int:
+        """Return the batch that the memory budget allows.
 
         Raises:
-            OutOfMemoryError: not even one.
+            OutOfMemoryError: not even one image fits.
         """
-        footprint = pool.network.footprint.times(pool.network.lanes)
-        budget = replace(self._budget, held=self._networks.held)
+        footprint = pool.footprint
+        budget = replace(self._budget, held=self._session.held)
         one = latent.height * latent.width
         budget.require(one, footprint, held, 0, f"an image of {latent.width}x{latent.height}")
         affordable = MOST_AT_ONCE
@@ -78,10 +78,10 @@ class ImageGenerator:
 
 
 def _fill(images: NDArray[np.uint8], noise: NDArray[np.float32], lane: Lane, at_once: int) -> None:
-    """Make images; where memory is short after all, fewer at once.
+    """Generate images, with a smaller batch after each out-of-memory error.
 
     Raises:
-        OutOfMemoryError: there is none for a single one.
+        OutOfMemoryError: not even one image fits.
     """
     done = 0
     while done < len(images):
@@ -97,11 +97,11 @@ def _fill(images: NDArray[np.uint8], noise: NDArray[np.float32], lane: Lane, at_
             done += at_once
 
 
-def drawn(size: int, count: int, seed: int | None) -> NDArray[np.float32]:
-    """Return random numbers (count, size) of the standard normal distribution.
+def draw_noise(size: int, count: int, seed: int | None) -> NDArray[np.float32]:
+    """Return noise (count, size) from the standard normal distribution.
 
     Raises:
-        InvalidInputError: the count is below 1, or the seed below 0.
+        InvalidInputError: `count` is below 1, or `seed` below 0.
     """
     if count < 1:
         raise InvalidInputError(f"count must be at least 1, found {count}")
@@ -111,10 +111,10 @@ def drawn(size: int, count: int, seed: int | None) -> NDArray[np.float32]:
 
 
 def _checked(noise: object, latent: Latent) -> NDArray[np.float32]:
-    """Return noise as the network takes it.
+    """Return noise as contiguous float32 (N, size).
 
     Raises:
-        InvalidInputError: it is no array of (N, size) finite numbers.
+        InvalidInputError: it is not an array (N, size) of finite numbers.
     """
     if not isinstance(noise, np.ndarray) or noise.dtype.kind not in "fiu":
         found = getattr(noise, "dtype", type(noise).__name__)
@@ -125,5 +125,5 @@ def _checked(noise: object, latent: Latent) -> NDArray[np.float32]:
         )
     given = np.ascontiguousarray(noise.reshape(len(noise), -1), np.float32)
     if not np.isfinite(given).all():
-        raise InvalidInputError("noise holds NaN or infinity")
+        raise InvalidInputError("noise contains NaN or infinity")
     return given

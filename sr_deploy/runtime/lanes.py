@@ -1,4 +1,4 @@
-"""Lanes that threads borrow."""
+"""The pool of lanes of a loaded network."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 
 
 class LanePool:
-    """A loaded network and its lanes; as many threads run at once as there are lanes.
+    """A loaded network with its lanes, which threads borrow to compute one frame each.
 
     Attributes:
         network: The network.
-        tuning: How frames are cut for it, where the user does not say.
+        tuning: Its tuned tile and batch.
+        footprint: Host memory of all lanes together.
     """
 
     def __init__(self, network: LoadedNetwork, tuning: Tuning | None = None) -> None:
         self.network = network
         self.tuning = tuning or Tuning()
+        self.footprint = network.footprint.times(network.lanes)
         self._idle: queue.LifoQueue[Lane | None] = queue.LifoQueue()
         self._count = 0
         self._releasing = threading.Lock()
@@ -40,14 +42,14 @@ class LanePool:
 
     @contextlib.contextmanager
     def lane(self) -> Iterator[Lane]:
-        """Lend a lane, waiting for one if all are out.
+        """Lend a lane, waiting until one is idle.
 
         Raises:
             InvalidInputError: the pool is closed.
         """
         lane = self._idle.get()
         if lane is None:
-            self._idle.put(None)  # for the next that waits
+            self._idle.put(None)  # for the next waiting thread
             raise closed()
         try:
             yield lane
@@ -55,7 +57,7 @@ class LanePool:
             self._idle.put(lane)
 
     def release(self) -> None:
-        """Have every lane give back what it keeps, waiting for those that are out.
+        """Free the caches of all lanes, waiting for those in use.
 
         Raises:
             InvalidInputError: the pool is closed.
@@ -66,7 +68,7 @@ class LanePool:
                 borrowed.enter_context(self.lane()).release()
 
     def close(self) -> None:
-        """Close all lanes, waiting for those that are out; then the network."""
+        """Close all lanes, waiting for those in use, then the network."""
         for _ in range(self._count):
             lane = self._idle.get()
             assert lane is not None
@@ -77,5 +79,5 @@ class LanePool:
 
 
 def closed() -> InvalidInputError:
-    """Return the error for using what is closed."""
+    """Return the error for using a closed engine."""
     return InvalidInputError("this engine is closed; open another with Engine(bundle)")

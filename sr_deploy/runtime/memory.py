@@ -19,11 +19,11 @@ _DEFAULT_SHARE = 4
 
 @dataclass(frozen=True)
 class Budget:
-    """How much this process may hold in memory while a frame is upscaled.
+    """The memory that this process may take while a frame is upscaled, in bytes.
 
     Attributes:
-        total: Bytes in all.
-        held: Bytes that were held when the networks were loaded, before any frame.
+        total: Limit of the process's resident memory.
+        held: Memory in use with the networks loaded, before any frame.
     """
 
     total: int
@@ -31,10 +31,10 @@ class Budget:
 
     @classmethod
     def given(cls, size: str | int | None) -> Budget:
-        """Return the budget that the user gives, or by default a quarter of what is free.
+        """Return the user's budget; for None, the memory in use plus a quarter of the free memory.
 
         Raises:
-            InvalidInputError: the text is no size.
+            InvalidInputError: the text is not a size.
         """
         held = machine.resident_memory()
         if size is not None:
@@ -42,12 +42,12 @@ class Budget:
         return cls(held + machine.free_memory() // _DEFAULT_SHARE, held)
 
     def pixels(self, footprint: Footprint, frames: int, tile_bytes: int) -> int:
-        """Return how many pixels may go through the network at once; not positive if none.
+        """Return how many pixels can be computed at once; not positive if none can.
 
         Args:
-            footprint: Of the network.
-            frames: Bytes of the frame, its result, and what else is held meanwhile.
-            tile_bytes: Bytes per pixel of a tile's own input and output.
+            footprint: Memory of the network.
+            frames: Bytes of the frame, its result, and copies of them.
+            tile_bytes: Bytes per pixel of a tile's input and output.
         """
         left = self.total - self.held - footprint.fixed - frames
         linear = footprint.per_pixel + tile_bytes
@@ -58,10 +58,10 @@ class Budget:
     def require(
         self, pixels: int, footprint: Footprint, frames: int, tile_bytes: int, frame: str
     ) -> None:
-        """Check that tiles of so many pixels fit.
+        """Check that a number of pixels can be computed at once; see `pixels`.
 
         Raises:
-            OutOfMemoryError: they do not; the text says what would be needed.
+            OutOfMemoryError: they exceed the budget; the message has the memory needed.
         """
         needed = self.held + footprint.fixed + frames
         needed += round(pixels * (footprint.per_pixel + footprint.per_pair * pixels + tile_bytes))

@@ -1,4 +1,4 @@
-"""Which of a bundle's variants runs."""
+"""Choice of the bundle's variant to run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXACT_FIRST: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
 def pixel_format(channels: int, itemsize: int) -> PixelFormat:
-    """Return the format of a network's frames: 1 or 3 channels of 1 or 2 bytes."""
+    """Return the pixel format of 1 or 3 channels with 1 or 2 bytes."""
     if channels == 1:
         return "gray8" if itemsize == 1 else "gray16"
     return "rgb24" if itemsize == 1 else "rgb48"
@@ -31,38 +31,36 @@ def choices(
     computed: Sequence[Precision],
     backend: str = "",
 ) -> list[Variant]:
-    """Return the variants that may run for frames of a pixel format, the one to try first first.
+    """Return the variants that can run for a pixel format, in the order in which to try them.
 
-    Every variant of a bundle was measured and holds its budget, so "auto" takes any, the fastest
-    first, but for those that the exporter found this backend to compute worse. A precision that the
-    user names is the only one, and for 8-bit frames: it trades exactness that 8 bits do not show.
-    Frames of 16 bits are computed in it where the bundle has it for them, else in the most exact
-    precision, so that a folder of both can be upscaled with one setting.
+    Every variant of a bundle passed its quality check, so "auto" allows all of them, the fastest
+    first, except those that the exporter found to be off on this backend. A named precision applies
+    strictly to 8-bit frames only: it trades accuracy that 8 bits do not show. 16-bit frames use it
+    if the bundle has such a variant, else the most accurate precision, so one setting works for a
+    folder with both.
 
     Args:
-        bundle: Where to choose from.
+        bundle: The bundle.
         frames: The pixel format.
         wanted: A precision, or "auto".
-        computed: The precisions that the device computes in, fastest first.
-        backend: What is going to run it.
+        computed: The precisions that the device supports, fastest first.
+        backend: Name of the backend.
 
     Raises:
-        InvalidInputError: the precision that was asked for cannot be had; the text says which can.
-        BundleError: the bundle has nothing for such frames.
+        InvalidInputError: the precision is not available; the message lists those that are.
+        BundleError: the bundle has no variant for this pixel format.
     """
     if wanted not in ("auto", *get_args(Precision)):
         allowed = ", ".join(get_args(Precision))
-        raise InvalidInputError(
-            f"there is no precision {wanted!r}; choose auto or one of {allowed}"
-        )
+        raise InvalidInputError(f"unknown precision {wanted!r}; choose auto or one of {allowed}")
     found = (bundle.variant(precision, frames) for precision in computed)
     there = {variant.precision: variant for variant in found if variant is not None}
     if not there:
         held = ", ".join(sorted({each.pixel_format for each in bundle.manifest.variants}))
         option = " with --yuv" if frames in get_args(YuvFormat) else ""
         raise BundleError(
-            f"{bundle.folder}: has nothing that runs here for frames of format {frames} "
-            f"(it has {held or 'no variants'}); export the checkpoint again{option}"
+            f"{bundle.folder}: no variant for {frames} frames can run here (the bundle has "
+            f"{held or 'no variants'}); export the checkpoint again{option}"
         )
     if wanted == "auto":
         fit = [each for each in there.values() if backend not in each.unfit]
@@ -71,12 +69,12 @@ def choices(
         if precision in there:
             return [there[precision]]
     raise InvalidInputError(
-        f"{bundle.folder}: {wanted} cannot be had for frames of format {frames} on this device; "
-        f"there is {', '.join(there)}{_reason(bundle, wanted)}"
+        f"{bundle.folder}: {wanted} is not available for {frames} frames on this device; "
+        f"available: {', '.join(there)}{_reason(bundle, wanted)}"
     )
 
 
 def _reason(bundle: Bundle, wanted: str) -> str:
-    """Return why the exporter does not offer a precision, if it says so."""
+    """Return the exporter's reason for rejecting a precision, if it recorded one."""
     refused = bundle.manifest.refused.get(wanted)
-    return f"; when it was exported: {refused}" if refused else ""
+    return f"; rejected at export: {refused}" if refused else ""

@@ -1,4 +1,8 @@
-"""The networks of a bundle, each loaded on a backend when frames of its format first come."""
+"""The session: a bundle's networks on one backend, each loaded when its pixel format first occurs.
+
+`Session` chooses the backend, the variant and the tuning, and falls back to the next best choice
+where loading fails.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What the user asks for; see `Engine`."""
+    """The user's choices; see `Engine`."""
 
     backend: str
     precision: str
@@ -43,119 +47,121 @@ class EngineOptions:
 
 
 class Session:
-    """The networks that one engine runs, all on one backend. Threads may share them.
+    """The networks of one engine; threads may share them.
 
     Args:
-        bundle: Where they are.
-        first: The format of the frames whose network is loaded at once; the backend is the best
-            that takes it.
-        wish: What the user asks for.
+        bundle: The bundle.
+        first: Pixel format of the network that is loaded immediately, on the best backend that can
+            run it.
+        options: The user's choices.
 
     Raises:
-        InvalidInputError: there is no such backend or precision here.
+        InvalidInputError: the backend or the precision is not available.
         BundleError, NotFoundError: the bundle is damaged.
-        BackendMissingError, BackendError: no backend can be had, or none takes the network.
-        OutOfMemoryError: there is not even memory to load the network.
+        BackendMissingError, BackendError: no backend works, or none can run the network.
+        OutOfMemoryError: the network does not fit into memory.
 
     Attributes:
-        backend: What they run on.
-        closed: Whether they were given back.
-        held: Bytes that this process holds beside frames and what the running network takes.
-        precision: Of the first.
-        threads: Of computation on a CPU, of the first.
+        backend: The backend of all networks.
+        closed: Whether `close` was called.
+        held: Resident memory of this process without frames and the running network, in bytes.
+        precision: Precision of the first network.
+        threads: CPU threads of the first network.
     """
 
     backend: Backend
     precision: Precision
 
-    def __init__(self, bundle: Bundle, first: PixelFormat, wish: EngineOptions) -> None:
+    def __init__(self, bundle: Bundle, first: PixelFormat, options: EngineOptions) -> None:
         self.closed = False
         self._bundle = bundle
-        self._wish = wish
+        self._options = options
         self._pools: dict[PixelFormat, LanePool] = {}
         self._loading = threading.Lock()
         self._current: LanePool | None = None
         self.held = self._least = self.threads = 0
-        self._start(first)
+        self._open_first(first)
         self.held = self._least = machine.resident_memory()  # with the backend's own libraries
 
     def pool(self, frames: PixelFormat) -> LanePool:
-        """Return the network for a pixel format, loading it when it is first needed.
+        """Return the network for a pixel format, loading it on first use.
 
         Raises:
-            InvalidInputError: this is closed.
+            InvalidInputError: the session is closed.
         """
         with self._loading:
             if self.closed:
                 raise closed()
             if frames not in self._pools:
                 before = machine.resident_memory()
-                self._pools[frames] = self._loaded(frames)
+                self._pools[frames] = self._load(frames)
                 self._least += max(0, machine.resident_memory() - before)
                 self.held = max(self.held, self._least)
             return self._pools[frames]
 
+    def activate(self, frames: PixelFormat, frame_bytes: int) -> LanePool:
+        """Return the network for a pixel format after freeing the caches of the others.
+
+        The memory budget is for one network at a time. What the others still take afterwards (code
+        generated for them, heap fragments) counts as held. Waits for frames in the others.
+
+        Args:
+            frames: The pixel format.
+            frame_bytes: Bytes of the frame to be upscaled, which do not count as held. Other
+                frames in flight do count: they need not all be in memory yet.
+        """
+        pool = self._pools.get(frames) or self.pool(frames)
+        if pool is self._current:
+            return pool
+        others = [each for each in list(self._pools.values()) if each is not pool]
+        for other in others:
+            other.release()
+        if others:
+            machine.trim_heap()
+            self.held = max(self._least, machine.resident_memory() - frame_bytes)
+        self._current = pool
+        return pool
+
     def offers(self, frames: PixelFormat) -> bool:
-        """Return whether there is a network for a pixel format, loaded or not."""
+        """Return whether the bundle has a network for a pixel format, loaded or not."""
         try:
             self._choices(frames)
         except (BundleError, InvalidInputError):
             return False
         return True
 
-    def activate(self, pool: LanePool, frame: int) -> None:
-        """Have the other networks give back what they keep, and see what that leaves.
-
-        The memory budget is for one network at a time. What others keep nevertheless (code that was
-        generated for them, pieces that the C library cannot give back) counts as held.
-
-        Args:
-            pool: The network that is to run; this waits for others that do.
-            frame: Bytes of the frame that is to run, which do not count. What else is in flight
-                does: not all of it need be in memory yet.
-        """
-        if self._current is pool:
-            return
-        others = [each for each in list(self._pools.values()) if each is not pool]
-        for other in others:
-            other.release()
-        if others:
-            machine.trim_heap()
-            self.held = max(self._least, machine.resident_memory() - frame)
-        self._current = pool
-
     def close(self) -> None:
-        """Wait for the frames in flight, then give everything back; again does nothing."""
+        """Close all networks after the frames in flight; repeated calls do nothing."""
         with self._loading:
             self.closed = True
             pools, self._pools = self._pools, {}
         for pool in pools.values():
             pool.close()
 
-    def _start(self, frames: PixelFormat) -> None:
-        """Find the best backend that takes the network; else say why the best does not."""
+    def _open_first(self, frames: PixelFormat) -> None:
+        """Choose the best backend that can run the network, and load it."""
 
         def pool(backend: Backend) -> LanePool:
             self.backend = backend
             return self.pool(frames)
 
-        found = backends.candidates(self._wish.backend, self._wish.device)
-        ways = ((each.name, partial(pool, each)) for each in found)
-        _first(ways, (BackendError, InvalidInputError, OutOfMemoryError))
+        found = backends.candidates(self._options.backend, self._options.device)
+        attempts = ((each.name, partial(pool, each)) for each in found)
+        _first_working(attempts, (BackendError, InvalidInputError, OutOfMemoryError))
 
     def _choices(self, frames: PixelFormat) -> list[Variant]:
-        computed = self.backend.precisions(self._wish.device)
-        wanted = self._wish.precision
+        computed = self.backend.precisions(self._options.device)
+        wanted = self._options.precision
         return selection.choices(self._bundle, frames, wanted, computed, self.backend.name)
 
-    def _loaded(self, frames: PixelFormat) -> LanePool:
-        """Load the best variant that the backend takes here; else say why not the best of all."""
+    def _load(self, frames: PixelFormat) -> LanePool:
+        """Load the best variant that the backend can run."""
         choices = self._choices(frames)
-        ways = ((each.precision, partial(self._taken, frames, each)) for each in choices)
-        # Where memory is too small for one precision, it is for those after it.
-        return _first(ways, BackendError)
+        attempts = ((each.precision, partial(self._load_variant, frames, each)) for each in choices)
+        # OutOfMemoryError is final: the other precisions need no less memory.
+        return _first_working(attempts, BackendError)
 
-    def _taken(self, frames: PixelFormat, variant: Variant) -> LanePool:
+    def _load_variant(self, frames: PixelFormat, variant: Variant) -> LanePool:
         if self.backend.name in variant.unfit:
             _log.warning(
                 "%s: %s is off on %s: %s",
@@ -164,59 +170,59 @@ class Session:
                 self.backend.name,
                 variant.unfit[self.backend.name],
             )
-        if self._wish.precision not in ("auto", variant.precision):
+        if self._options.precision not in ("auto", variant.precision):
             _log.debug("frames of format %s are computed in %s", frames, variant.precision)
-        tuned = self._tuned(frames, variant)
-        threads = self._wish.threads or tuned.threads or machine.cores()
+        tuned = self._tuning(frames, variant)
+        threads = self._options.threads or tuned.threads or machine.cores()
         if not self._pools:
             self.threads, self.precision = threads, variant.precision
-        job = LoadRequest(
+        request = LoadRequest(
             self._bundle.verified(variant),
             self._bundle.manifest.model,
             frames,
             variant.precision,
-            self._wish.device,
+            self._options.device,
             threads,
-            self._wish.lanes or tuned.lanes,
-            self._wish.memory,
-            self._wish.build,
-            self._wish.streaming,
+            self._options.lanes or tuned.lanes,
+            self._options.memory,
+            self._options.build,
+            self._options.streaming,
         )
-        return LanePool(self.backend.load(job), tuned)
+        return LanePool(self.backend.load(request), tuned)
 
-    def _tuned(self, frames: PixelFormat, variant: Variant) -> Tuning:
-        """Return how to run a network: as the user says, else by the bundle's tuning record."""
-        if self._wish.tuning is not None:
-            return self._wish.tuning
-        folder, device = self._bundle.folder, self._wish.device
+    def _tuning(self, frames: PixelFormat, variant: Variant) -> Tuning:
+        """Return the user's tuning, else that of the bundle's tuning record."""
+        if self._options.tuning is not None:
+            return self._options.tuning
         backend = backends.name_and_version(self.backend.name)
-        found = tuning.find(folder, tuning.key(backend, variant.precision, device))
-        # Frames of YUV go through whole, and the tile was found with others.
+        key = tuning.key(backend, variant.precision, self._options.device)
+        found = tuning.find(self._bundle.folder, key)
+        # YUV frames cannot be tiled, and the tile was tuned with other frames.
         return replace(found, tile=None) if frames in get_args(YuvFormat) else found
 
 
-def _first(
-    ways: Iterable[tuple[str, Callable[[], LanePool]]],
-    passed_over: type[Exception] | tuple[type[Exception], ...],
+def _first_working(
+    attempts: Iterable[tuple[str, Callable[[], LanePool]]],
+    failures: type[Exception] | tuple[type[Exception], ...],
 ) -> LanePool:
-    """Return what the first way gives that can be gone, warning why it is not the very first.
+    """Return the pool of the first attempt that succeeds, with a warning if others failed before.
 
     Args:
-        ways: By name, the best first.
-        passed_over: What a way raises that cannot be gone.
+        attempts: Functions by name, the best first.
+        failures: Errors after which the next attempt follows.
 
     Raises:
-        Exception: what the very first raised, where none can be gone.
+        Exception: the error of the first attempt, if all fail.
     """
     failure: Exception | None = None
-    for name, way in ways:
+    for name, attempt in attempts:
         try:
-            pool = way()
-        except passed_over as error:
+            pool = attempt()
+        except failures as error:
             failure = failure or error
         else:
             if failure is not None:
-                _log.warning("%s; going on with %s", failure, name)
+                _log.warning("%s; falling back to %s", failure, name)
             return pool
     assert failure is not None
     raise failure

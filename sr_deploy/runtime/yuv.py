@@ -1,7 +1,6 @@
-"""Frames of video as decoders give them: YUV, with chroma of half the height and width.
+"""YUV 4:2:0 frames as decoders deliver them, with their color matrix and range.
 
-The networks that take them convert inside, so that no one has to before or after. What the numbers
-of a frame mean comes with it.
+Networks exported with `--yuv` convert to RGB and back inside the graph.
 """
 
 from __future__ import annotations
@@ -41,18 +40,19 @@ _BITS: dict[YuvFormat, int] = {"yuv420p": 8, "nv12": 8, "p010": 10}
 
 @dataclass(frozen=True, eq=False)
 class YuvFrame:
-    """One frame of video.
+    """One YUV 4:2:0 video frame.
 
     Attributes:
-        samples: (H*3/2, W), C-contiguous, as FFmpeg's format lies in memory without padding: H rows
-            of luma, then the chroma. uint8; of p010 little-endian uint16, of which the 10 high
-            bits count.
-        pixel_format: How they lie: yuv420p, nv12 or p010.
-        matrix: Between RGB and YUV.
-        full_range: Whether black is 0 and white the largest value; else 16 and 235, of 8 bits.
+        samples: (H*3/2, W), C-contiguous, in FFmpeg's memory layout without padding: H rows of
+            luma, then the chroma. uint8; for p010 little-endian uint16, with the value in the 10
+            high bits.
+        pixel_format: yuv420p, nv12 or p010.
+        matrix: Matrix between RGB and YUV.
+        full_range: Full range: black is 0 and white the largest value. Else limited range: 16 and
+            235 (in 8 bits).
 
     Raises:
-        InvalidInputError: something does not fit; height and width must be even.
+        InvalidInputError: an attribute is invalid; height and width must be even.
     """
 
     samples: NDArray[Any]
@@ -78,15 +78,17 @@ class YuvFrame:
         rows, width = samples.shape
         if rows == 0 or rows % 3 or width == 0 or width % 2:
             raise InvalidInputError(
-                f"{self.pixel_format} samples of shape {samples.shape} do not fit: there must be "
-                "H*3/2 rows of W, H and W even; frames of odd sizes go as RGB"
+                f"{self.pixel_format} samples must have shape (H*3/2, W) with H and W even, found "
+                f"{samples.shape}; upscale frames of odd sizes as RGB"
             )
         if not samples.flags.c_contiguous:
-            raise InvalidInputError("the samples of a frame must be contiguous, row by row")
+            raise InvalidInputError(
+                "the samples must be C-contiguous; numpy.ascontiguousarray copies them"
+            )
 
     @classmethod
     def empty(cls, pixel_format: YuvFormat, height: int, width: int) -> YuvFrame:
-        """Return a frame of any content.
+        """Return an uninitialized frame.
 
         Raises:
             InvalidInputError: a side is odd or not positive.
@@ -96,52 +98,52 @@ class YuvFrame:
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels."""
         return int(self.samples.shape[0]) // 3 * 2
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return int(self.samples.shape[1])
 
     @property
     def nbytes(self) -> int:
-        """Of the samples."""
+        """Bytes of the samples."""
         return self.samples.nbytes
 
     @property
     def kind(self) -> tuple[YuvFormat, Matrix, bool]:
-        """What frames must have in common for their samples to mean the same."""
+        """Pixel format, matrix and range: with equal kinds, equal samples are equal colors."""
         return self.pixel_format, self.matrix, self.full_range
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """The samples as networks take them: (H*3/2, W, bytes), a view."""
+        """The samples as a network's input, a view (H*3/2, W, bytes)."""
         return self.samples[..., None].view(np.uint8)
 
     @property
-    def colour(self) -> NDArray[np.float32]:
-        """What the samples mean, as networks take it: (7, 3), see `coefficients`."""
-        return coefficients(self.matrix, _BITS[self.pixel_format], full_range=self.full_range)
+    def coefficients(self) -> NDArray[np.float32]:
+        """The color conversion as a network's input (7, 3), see `color_coefficients`."""
+        return color_coefficients(self.matrix, _BITS[self.pixel_format], full_range=self.full_range)
 
     def enlarged(self, scale: int) -> YuvFrame:
-        """Return a frame of the same kind, so many times as high and as wide, of any content."""
+        """Return an uninitialized frame of the same kind, `scale` times as high and wide."""
         rows, width = self.samples.shape
         return replace(self, samples=np.empty((scale * rows, scale * width), self.samples.dtype))
 
 
-def checked_out(out: object, frame: YuvFrame, scale: int) -> YuvFrame:
-    """Return where the result of a frame goes: `out`, or a new one.
+def checked_result(out: object, frame: YuvFrame, scale: int) -> YuvFrame:
+    """Return `out` or a new frame for the result of a frame.
 
     Raises:
-        InvalidInputError: `out` is no frame of the kind of the result, or read-only.
-        OutOfMemoryError: the system refuses a new one of that size.
+        InvalidInputError: `out` is read-only, or not of the result's kind and size.
+        OutOfMemoryError: allocating the new frame fails.
     """
     if out is None:
         try:
             return frame.enlarged(scale)
         except MemoryError as error:
-            raise OutOfMemoryError(f"no memory for the result: {error}") from error
+            raise OutOfMemoryError(f"cannot allocate the result: {error}") from error
     rows, width = (scale * side for side in frame.samples.shape)
     if (
         not isinstance(out, YuvFrame)
@@ -150,15 +152,15 @@ def checked_out(out: object, frame: YuvFrame, scale: int) -> YuvFrame:
         or not out.samples.flags.writeable
     ):
         raise InvalidInputError(
-            f"out must be a writable YuvFrame like the one that comes in, with samples of shape "
-            f"{(rows, width)}; YuvFrame.enlarged makes one"
+            f"out must be a writable YuvFrame of the input's kind with samples of shape "
+            f"{(rows, width)}; create it with YuvFrame.enlarged"
         )
     return out
 
 
 @functools.cache
-def coefficients(matrix: Matrix, bits: int, *, full_range: bool) -> NDArray[np.float32]:
-    """Return what the numbers of a video mean, for numbers of so many bits.
+def color_coefficients(matrix: Matrix, bits: int, *, full_range: bool) -> NDArray[np.float32]:
+    """Return the conversion between YUV samples of a bit depth and RGB.
 
     Returns:
         (7, 3), read-only: with the matrices A = [0:3] and B = [3:6] and black = [6],
@@ -188,6 +190,4 @@ def _sample(pixel_format: YuvFormat) -> np.dtype[Any]:
 
 def _check_one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise InvalidInputError(
-            f"there is no {what} {value!r} here; choose one of {', '.join(allowed)}"
-        )
+        raise InvalidInputError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}")

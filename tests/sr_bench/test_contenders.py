@@ -138,7 +138,7 @@ def test_measuring_stages_leaves_the_engine_as_it_was(frames: np.ndarray, tiny: 
     opened = EngineRunner(_job(ONNXRUNTIME, tiny))
     before = opened.upscale(frames)
     opened.staged(frames)
-    (lane,) = opened._engine._networks.pool("rgb24")._idle.queue
+    (lane,) = opened._engine._session.pool("rgb24")._idle.queue
     assert "run" not in vars(lane)
     np.testing.assert_array_equal(opened.upscale(frames), before)
 
@@ -146,7 +146,7 @@ def test_measuring_stages_leaves_the_engine_as_it_was(frames: np.ndarray, tiny: 
 def test_settling_compiles_for_the_size_at_once(frames: np.ndarray, tiny: Tiny) -> None:
     opened = EngineRunner(_job(Configuration("sr-deploy", "openvino", "fp32"), tiny))
     opened.upscale(frames[:1])
-    (lane,) = opened._engine._networks.pool("rgb24")._idle.queue
+    (lane,) = opened._engine._session.pool("rgb24")._idle.queue
     assert lane._inference._special is None
     opened.settle(frames[:1])
     assert lane._inference._special is not None

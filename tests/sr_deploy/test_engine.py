@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import gc
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -135,7 +138,7 @@ def test_a_constant_alpha_is_filled_and_not_run(repeating: Path) -> None:
 
 def count_runs(engine: Engine) -> list[Any]:
     """Replace the lane of an engine's first network by one that counts."""
-    pool = engine._networks.pool("rgb24")
+    pool = engine._session.pool("rgb24")
     lane: Any = pool._idle.get()
     runs: list[Any] = []
 
@@ -201,7 +204,7 @@ def test_threads_share_an_engine(random: Path) -> None:
 def test_the_same_frame_gives_the_same_result_again_and_again(random: Path) -> None:
     picture = image(40, 50, 3)
     with Engine(random) as engine:
-        pool = engine._networks.pool("rgb24")
+        pool = engine._session.pool("rgb24")
         with pool.lane() as lane:
             # So that it is compiled for the shape from now on.
             cast("Any", lane)._inference._price = 0.0
@@ -225,13 +228,69 @@ def test_after_close_upscale_says_so(repeating: Path) -> None:
     engine = Engine(repeating)
     engine.close()
     engine.close()
-    with pytest.raises(InvalidInputError, match="engine is closed; open another"):
+    with pytest.raises(InvalidInputError, match="closed"):
         engine.upscale(image(4, 4, 3))
+
+
+def test_an_engine_that_is_not_closed_is_closed_by_the_garbage_collector(repeating: Path) -> None:
+    engine = Engine(repeating)
+    session = engine._session
+    frames = engine.stream([image(4, 4, 3)])
+    del engine
+    gc.collect()
+    assert not session.closed, "the stream still needs the engine"
+    assert len(list(frames)) == 1
+    del frames
+    gc.collect()
+    assert session.closed
+
+
+def test_an_engine_that_is_open_at_exit_does_not_disturb_it(repeating: Path) -> None:
+    code = (
+        "import sys, numpy, sr_deploy\n"
+        "engine = sr_deploy.Engine(sys.argv[1])\n"
+        "print(engine.upscale(numpy.zeros((3, 4), numpy.uint8)).shape)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(repeating)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("(6, 8)", "")
+
+
+def test_an_asynchronous_context_closes_the_engine(repeating: Path) -> None:
+    async def program() -> Engine:
+        async with Engine(repeating) as engine:
+            async for result in engine.astream([image(4, 4, 3)]):
+                assert result.shape == (8, 8, 3)
+        return engine
+
+    assert asyncio.run(program())._session.closed
+
+
+def test_constant_colors_are_computed_by_the_network(random: Path) -> None:
+    """Only a constant alpha is filled in."""
+    with Engine(random, precision="fp32") as engine:
+        assert (engine.upscale(np.full((8, 9, 4), 77, np.uint8))[..., 3] == 77).all()
+        assert (engine.upscale(np.full((8, 9, 3), 77, np.uint8)) != 77).any()
+
+
+class OnGpu:
+    """An image in GPU memory, as far as an engine looks before it needs a GPU."""
+
+    __cuda_array_interface__: ClassVar[dict[str, Any]] = {"shape": (4, 4, 3)}
+
+
+def test_a_cpu_engine_rejects_images_in_gpu_memory(repeating: Path) -> None:
+    with Engine(repeating) as engine, pytest.raises(InvalidInputError, match="tensorrt"):
+        engine.upscale(OnGpu())
 
 
 def test_close_waits_for_the_frame_in_flight_and_turns_away_who_waits(repeating: Path) -> None:
     engine = Engine(repeating)
-    pool = engine._networks.pool("rgb24")
+    pool = engine._session.pool("rgb24")
     errors: list[Exception] = []
 
     def late() -> None:
@@ -283,7 +342,7 @@ def test_memory_decides_the_tile_and_the_frame_still_comes_out(
 def test_a_frame_that_cannot_fit_says_how_much_it_needs(repeating: Path) -> None:
     with (
         Engine(repeating, memory="300MiB") as engine,
-        pytest.raises(OutOfMemoryError, match=r"30000x3000 pixels needs at least .* GiB.*--memory"),
+        pytest.raises(OutOfMemoryError, match=r"30000x3000.* GiB.*--memory"),
     ):
         engine.upscale(np.broadcast_to(np.uint8(3), (3000, 30000, 3)))
 
@@ -373,11 +432,11 @@ def test_out_of_memory_with_the_smallest_tile_is_an_error(
 
 
 def test_precisions_that_cannot_be_had_are_refused_with_those_that_can(random: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"int8 cannot be had.*there is fp32"):
+    with pytest.raises(InvalidInputError, match=r"int8.*fp32"):
         Engine(random, precision="int8")
-    with pytest.raises(InvalidInputError, match="bf16 cannot be had"):
+    with pytest.raises(InvalidInputError, match="bf16"):
         Engine(random, backend="onnxruntime", precision="bf16")
-    with pytest.raises(InvalidInputError, match="no precision 'fp8'; choose auto or one of fp32"):
+    with pytest.raises(InvalidInputError, match=r"'fp8'.*auto.*fp32"):
         Engine(random, precision="fp8")
 
 
@@ -413,7 +472,7 @@ def test_16_bits_are_computed_in_fp32_where_there_is_nothing_else(
     picture = image(9, 7, 3, dtype=np.uint16)
     with caplog.at_level(logging.DEBUG), Engine(path, precision=precision) as engine:
         assert np.array_equal(engine.upscale(picture), repeated(picture))
-    assert ("rgb48 are computed in fp32" in caplog.text) is (precision == "fp16")
+    assert (re.search(r"rgb48.*fp32", caplog.text) is not None) is (precision == "fp16")
 
 
 def test_what_openvino_does_not_take_goes_on_with_onnxruntime_and_a_warning(
@@ -426,10 +485,7 @@ def test_what_openvino_does_not_take_goes_on_with_onnxruntime_and_a_warning(
             picture = image(9, 7, 3, dtype=dtype)
             assert np.array_equal(engine.upscale(picture), repeated(picture))
     (warning,) = caplog.records
-    assert warning.getMessage() == (
-        "OpenVINO cannot read fp32-rgb24.onnx: No conversion rule found for operations: Det-20; "
-        "going on with onnxruntime"
-    )
+    assert re.search(r"OpenVINO.*fp32-rgb24\.onnx.*Det-20.*onnxruntime", warning.getMessage())
     with pytest.raises(BackendError, match="Det"):
         Engine(path, backend="openvino")
 
@@ -454,9 +510,8 @@ def test_where_no_backend_takes_the_network_the_best_says_why(
     monkeypatch.setattr(backends, "candidates", lambda *_: [first, second, ShortOfMemory(1000)])
     with caplog.at_level(logging.WARNING), Engine(random) as engine:
         assert engine.spec.backend == "short"
-    assert [each.getMessage() for each in caplog.records] == [
-        "best: not this network; going on with short"
-    ]
+    (warning,) = caplog.messages
+    assert re.search("best: not this network.*short", warning)
 
 
 class Picky(ShortOfMemory):
@@ -489,8 +544,8 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("refused", "tried", "warnings"),
     [
         ("", ["int8"], []),
-        ("int8", ["int8", "fp16"], ["best: no int8 here; going on with fp16"]),
-        ("int8 fp16", ["int8", "fp16", "fp32"], ["best: no int8 here; going on with fp32"]),
+        ("int8", ["int8", "fp16"], ["best: no int8 here.*fp16"]),
+        ("int8 fp16", ["int8", "fp16", "fp32"], ["best: no int8 here.*fp32"]),
     ],
 )
 def test_a_precision_that_the_device_refuses_gives_way_to_the_next_of_the_same_backend(
@@ -506,7 +561,8 @@ def test_a_precision_that_the_device_refuses_gives_way_to_the_next_of_the_same_b
     with caplog.at_level(logging.WARNING), Engine(several) as engine:
         assert (engine.spec.backend, engine.spec.precision) == ("best", tried[-1])
         assert best.asked == [f"{each} rgb24" for each in tried]
-        assert caplog.messages == warnings
+        assert len(caplog.messages) == len(warnings)
+        assert all(map(re.search, warnings, caplog.messages))
         # Frames of other formats are looked at on their own.
         best.asked.clear()
         engine.upscale(image(9, 7, 3, dtype=np.uint16))
@@ -523,10 +579,9 @@ def test_only_when_a_backend_takes_no_precision_the_next_one_is_asked(
     with caplog.at_level(logging.WARNING), Engine(several) as engine:
         assert (engine.spec.backend, engine.spec.precision) == ("other", "fp16")
     assert len(best.asked) == 3
-    assert caplog.messages == [
-        "other: no int8 here; going on with fp16",
-        "best: no int8 here; going on with other",
-    ]
+    first, second = caplog.messages
+    assert re.search("other: no int8 here.*fp16", first)
+    assert re.search("best: no int8 here.*other", second)
 
 
 def test_a_precision_that_was_asked_for_is_the_only_one(
@@ -552,7 +607,7 @@ def test_where_memory_is_too_small_for_a_precision_larger_ones_are_not_tried(
 def test_the_network_of_other_frames_gives_back_what_it_keeps(random: Path) -> None:
     with Engine(random) as engine:
         engine.upscale(image(40, 40, 3))
-        shallow = engine._networks.pool("rgb24")._idle.queue[0]
+        shallow = engine._session.pool("rgb24")._idle.queue[0]
         released = []
         shallow._inference.release = lambda: released.append(True)
         engine.upscale(image(40, 40, 3))
@@ -563,7 +618,7 @@ def test_the_network_of_other_frames_gives_back_what_it_keeps(random: Path) -> N
 
 def test_a_bundle_without_16_bits_says_so_for_a_16_bit_frame(tmp_path: Path) -> None:
     path = networks.bundle(tmp_path / "shallow.srd", formats=("rgb24",))
-    with Engine(path) as engine, pytest.raises(BundleError, match=r"rgb48 \(it has rgb24\)"):
+    with Engine(path) as engine, pytest.raises(BundleError, match=r"rgb48.*rgb24"):
         engine.upscale(image(4, 4, 3, dtype=np.uint16))
 
 
@@ -571,7 +626,7 @@ def test_files_that_were_changed_are_not_run(tmp_path: Path) -> None:
     path = networks.bundle(tmp_path / "changed.srd")
     with (path / "fp32-rgb24.onnx").open("ab") as file:
         file.write(b"more")
-    with pytest.raises(BundleError, match="changed since the export"):
+    with pytest.raises(BundleError, match="SHA-256"):
         Engine(path)
 
 
@@ -587,13 +642,13 @@ def test_the_16_bit_file_is_not_looked_at_before_it_is_needed(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"backend": "magic"}, InvalidInputError, "no backend 'magic'"),
-        ({"threads": 0}, InvalidInputError, "threads must be at least 1, found 0"),
-        ({"tile": 0}, InvalidInputError, "tile must be a side of at least 1 pixel"),
-        ({"tile": 2.5}, InvalidInputError, r"found 2\.5"),
-        ({"tile": (4, 5, 6)}, InvalidInputError, r"found \(4, 5, 6\)"),
-        ({"memory": "lots"}, InvalidInputError, "'lots' is not a memory size"),
-        ({"device": "tpu"}, BackendError, "no device 'tpu'"),
+        ({"backend": "magic"}, InvalidInputError, "'magic'"),
+        ({"threads": 0}, InvalidInputError, r"threads.*\b1\b.*\b0"),
+        ({"tile": 0}, InvalidInputError, r"tile.*\b1\b.*\b0"),
+        ({"tile": 2.5}, InvalidInputError, r"2\.5"),
+        ({"tile": (4, 5, 6)}, InvalidInputError, r"\(4, 5, 6\)"),
+        ({"memory": "lots"}, InvalidInputError, "'lots'"),
+        ({"device": "tpu"}, BackendError, "'tpu'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(

@@ -123,7 +123,7 @@ def compare_yuv(
     scale = upscaled.shape[1] // height
     beyond = (rgb - inside).repeat(scale, axis=1).repeat(scale, axis=2)
     expected = yuv_reference.from_rgb(upscaled + beyond, frame)
-    found = np.ascontiguousarray(run(frame.pixels[None], frame.colour)[0])
+    found = np.ascontiguousarray(run(frame.pixels[None], frame.coefficients)[0])
     result = replace(frame, samples=found.view(frame.samples.dtype)[..., 0])
     off = np.abs(yuv_reference.values(result) - expected).max()
     if not off <= 0.5 + yuv.LAYOUTS[pixel_format].largest * TOLERANCE:

@@ -36,7 +36,7 @@ def to_rgb(frame: YuvFrame) -> Floats:
     else:
         pair = chroma.reshape(2, -1, width // 2)
     all_three = np.stack([luma, *pair.repeat(2, axis=1).repeat(2, axis=2)])
-    colour = frame.colour.astype(np.float64)
+    colour = frame.coefficients.astype(np.float64)
     return np.asarray(np.einsum("kc,chw->khw", colour[:3], all_three - colour[6, :, None, None]))
 
 
@@ -48,7 +48,7 @@ def from_rgb(image: NDArray[np.floating], like: YuvFrame) -> Floats:
         like: A frame of the kind that is wanted.
     """
     layout = yuv.LAYOUTS[like.pixel_format]
-    colour = like.colour.astype(np.float64)
+    colour = like.coefficients.astype(np.float64)
     _, height, width = image.shape
     luma = np.einsum("c,chw->hw", colour[3], image) + colour[6, 0]
     means = image.reshape(3, height // 2, 2, width // 2, 2).mean(axis=(2, 4))

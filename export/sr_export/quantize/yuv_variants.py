@@ -126,7 +126,7 @@ def _run(model: onnx.ModelProto, like: YuvFrame) -> acceptance.Run:
 
     def run(image: NDArray[np.uint8]) -> NDArray[np.float64]:
         frame = _frame(image[0], like)
-        found = np.ascontiguousarray(runner(frame.pixels[None], frame.colour)[0])
+        found = np.ascontiguousarray(runner(frame.pixels[None], frame.coefficients)[0])
         result = replace(frame, samples=found.view(frame.samples.dtype)[..., 0])
         return yuv_reference.levels(result)[None]
 

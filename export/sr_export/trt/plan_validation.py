@@ -63,7 +63,7 @@ def frames(model: Model, shapes: Shapes, *, deep: bool) -> list[Frames]:
     distinct = dict.fromkeys((shapes.best, shapes.least))
     if model.latent is not None:
         return [
-            generator.drawn(size, count, _SEED).reshape(count, 1, size, 1)
+            generator.draw_noise(size, count, _SEED).reshape(count, 1, size, 1)
             for count, _, size in distinct
         ]
     return [_photos(model, shape, deep=deep) for shape in distinct]

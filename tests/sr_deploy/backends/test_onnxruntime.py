@@ -45,7 +45,7 @@ def opened(bundle: Path, **more: Any) -> Engine:
 
 
 def inference(engine: Engine) -> Any:
-    return engine._networks.pool("rgb24")._idle.queue[0]._inference
+    return engine._session.pool("rgb24")._idle.queue[0]._inference
 
 
 def test_inputs_on_a_device_give_the_same_bits_for_shapes_that_change(
@@ -103,7 +103,7 @@ def test_lanes_have_inputs_of_their_own(bundle: Path) -> None:
         expected = [engine.upscale(image) for image in images]
         for found, wanted in zip(threads.map(engine.upscale, images), expected, strict=True):
             assert np.array_equal(found, wanted)
-        first, second = engine._networks.pool("rgb24")._idle.queue
+        first, second = engine._session.pool("rgb24")._idle.queue
         assert first._inference._inputs is not second._inference._inputs
 
 

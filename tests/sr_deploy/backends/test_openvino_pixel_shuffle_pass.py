@@ -198,5 +198,5 @@ def test_a_stream_is_computed_in_one_way_from_its_first_frame_on(tmp_path: Path)
     image = frames(1, 3)[0]
     with Engine(folder, backend="openvino", precision="fp32", streaming=True) as engine:
         engine.upscale(image)
-        with engine._networks.pool("rgb24").lane() as lane:
+        with engine._session.pool("rgb24").lane() as lane:
             assert lane._inference._special is not None  # type: ignore[attr-defined]

@@ -75,14 +75,13 @@ def test_averages_of_tall_results_reach_the_last_row() -> None:
     assert np.array_equal(out, result[..., :1])
 
 
-def test_only_a_constant_alpha_is_filled_in() -> None:
+def test_a_constant_alpha_is_detected() -> None:
     picture = image(3, 3, 4)
-    colour, alpha = channels.passes(4, 3)
+    color, alpha = channels.passes(4, 3)
+    assert (color.alpha, alpha.alpha) == (False, True)
     assert alpha.constant(picture) is None
     picture[..., 3] = 77
     assert alpha.constant(picture) == 77
-    picture[..., :3] = 5
-    assert colour.constant(picture) is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,7 @@ def test_images_are_seen_with_channels_without_a_copy(
     shape: tuple[int, ...], seen: tuple[int, ...]
 ) -> None:
     picture = image(*shape)
-    found = channels.checked(picture)
+    found = channels.checked_image(picture)
     assert found.shape == seen
     assert np.shares_memory(found, picture)
 
@@ -100,35 +99,35 @@ def test_images_are_seen_with_channels_without_a_copy(
 @pytest.mark.parametrize("shape", [(), (5,), (4, 5, 5), (4, 5, 0), (0, 5), (5, 0, 3), (1, 4, 5, 3)])
 def test_a_wrong_shape_is_named_with_what_is_allowed(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInputError, match=r"\(H, W\) and \(H, W, C\)") as caught:
-        channels.checked(np.zeros(shape, np.uint8))
+        channels.checked_image(np.zeros(shape, np.uint8))
     assert str(shape) in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8, bool, np.uint32, object])
 def test_a_wrong_dtype_is_named_with_what_is_allowed(dtype: Any) -> None:
-    with pytest.raises(InvalidInputError, match="uint8 and uint16") as caught:
-        channels.checked(np.zeros((4, 5), dtype))
+    with pytest.raises(InvalidInputError, match=r"uint8.*uint16") as caught:
+        channels.checked_image(np.zeros((4, 5), dtype))
     assert str(np.dtype(dtype)) in str(caught.value)
 
 
 @pytest.mark.parametrize("thing", [[[1, 2]], None, "photo.png"])
 def test_what_is_no_array_is_named(thing: object) -> None:
-    with pytest.raises(InvalidInputError, match=f"found {type(thing).__name__}"):
-        channels.checked(thing)
+    with pytest.raises(InvalidInputError, match=type(thing).__name__):
+        channels.checked_image(thing)
 
 
 def test_the_other_byte_order_is_understood() -> None:
     picture = image(4, 5, 3, dtype=np.uint16)
     swapped = picture.astype(picture.dtype.newbyteorder())
     (only,) = channels.passes(3, 3)
-    assert np.array_equal(only.take(channels.checked(swapped)), picture)
-    assert channels.checked_out(None, swapped, 2).dtype == np.uint16
+    assert np.array_equal(only.take(channels.checked_image(swapped)), picture)
+    assert channels.checked_result(None, swapped, 2).dtype == np.uint16
 
 
 def test_a_new_result_has_the_images_kind() -> None:
-    assert channels.checked_out(None, image(3, 4), 2).shape == (6, 8)
-    assert channels.checked_out(None, image(3, 4, 1), 2).shape == (6, 8, 1)
-    assert channels.checked_out(None, image(3, 4, 4, dtype=np.uint16), 3).shape == (9, 12, 4)
+    assert channels.checked_result(None, image(3, 4), 2).shape == (6, 8)
+    assert channels.checked_result(None, image(3, 4, 1), 2).shape == (6, 8, 1)
+    assert channels.checked_result(None, image(3, 4, 4, dtype=np.uint16), 3).shape == (9, 12, 4)
 
 
 @pytest.mark.parametrize(
@@ -141,20 +140,18 @@ def test_a_new_result_has_the_images_kind() -> None:
     ],
 )
 def test_an_out_that_does_not_fit_is_refused(out: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"shape \(6, 8, 3\) and dtype uint8, found"):
-        channels.checked_out(out, image(3, 4, 3), 2)
+    with pytest.raises(InvalidInputError, match=r"\(6, 8, 3\).*uint8"):
+        channels.checked_result(out, image(3, 4, 3), 2)
 
 
 def test_a_result_that_no_machine_can_hold_is_our_lack_of_memory() -> None:
     wide = np.broadcast_to(np.uint8(0), (1 << 28, 1 << 28))
-    with pytest.raises(
-        OutOfMemoryError, match=r"no memory for a result of \(536870912, 536870912\)"
-    ):
-        channels.checked_out(None, wide, 2)
+    with pytest.raises(OutOfMemoryError, match=r"\(536870912, 536870912\)"):
+        channels.checked_result(None, wide, 2)
 
 
 def test_an_out_that_cannot_be_written_is_refused() -> None:
     out = np.zeros((6, 8, 3), np.uint8)
     out.flags.writeable = False
     with pytest.raises(InvalidInputError, match="read-only"):
-        channels.checked_out(out, image(3, 4, 3), 2)
+        channels.checked_result(out, image(3, 4, 3), 2)

@@ -82,7 +82,7 @@ def test_memory_bounds_what_goes_through_at_once(
         assert np.array_equal(engine.generate(noise), whole)
     with (
         Engine(bundle, backend="onnxruntime", memory=1) as engine,
-        pytest.raises(OutOfMemoryError, match="an image of 9x6 needs at least"),
+        pytest.raises(OutOfMemoryError, match="9x6"),
     ):
         engine.generate()
 
@@ -133,15 +133,15 @@ def test_threads_share_an_engine(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 0}, "count must be at least 1, found 0"),
-        ({"seed": -1}, "seed must be at least 0, found -1"),
-        ({"noise": np.zeros((2, 4))}, r"shape \(N, 5\) with N of at least 1, found \(2, 4\)"),
-        ({"noise": np.zeros((0, 5))}, r"found \(0, 5\)"),
-        ({"noise": np.zeros(5)}, r"found \(5,\)"),
-        ({"noise": np.full((1, 5), np.nan)}, "NaN or infinity"),
-        ({"noise": [[0.0] * 5]}, "numpy array of real numbers, found list"),
-        ({"noise": np.zeros((1, 5), np.complex64)}, "found complex64"),
-        ({"noise": np.zeros((1, 5)), "seed": 1}, "count and seed are for noise that is drawn"),
+        ({"count": 0}, r"count.*\b1\b.*\b0"),
+        ({"seed": -1}, r"seed.*\b0\b.*-1"),
+        ({"noise": np.zeros((2, 4))}, r"\(N, 5\).*\(2, 4\)"),
+        ({"noise": np.zeros((0, 5))}, r"\(0, 5\)"),
+        ({"noise": np.zeros(5)}, r"\(5,\)"),
+        ({"noise": np.full((1, 5), np.nan)}, "NaN"),
+        ({"noise": [[0.0] * 5]}, "list"),
+        ({"noise": np.zeros((1, 5), np.complex64)}, "complex64"),
+        ({"noise": np.zeros((1, 5)), "seed": 1}, r"count.*seed"),
     ],
 )
 def test_what_does_not_fit_is_said(bundle: Path, arguments: dict[str, Any], message: str) -> None:
@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_said(bundle: Path, arguments: dict[str, Any], mess
 def test_each_kind_of_network_names_the_other_call(bundle: Path, tmp_path: Path) -> None:
     with Engine(bundle) as engine:
         image = np.zeros((8, 8, 3), np.uint8)
-        with pytest.raises(InvalidInputError, match=r"takes none; sr-generate .* Engine.generate"):
+        with pytest.raises(InvalidInputError, match=r"sr-generate.*Engine.generate"):
             engine.upscale(image)
         with pytest.raises(InvalidInputError, match=r"Engine.generate"):
             next(engine.stream([image]))
@@ -160,7 +160,7 @@ def test_each_kind_of_network_names_the_other_call(bundle: Path, tmp_path: Path)
     upscaler = networks.bundle(tmp_path / "net.srd")
     with Engine(upscaler) as engine:
         assert engine.spec.latent is None
-        with pytest.raises(InvalidInputError, match=r"sr-upscale runs it, or Engine.upscale"):
+        with pytest.raises(InvalidInputError, match=r"sr-upscale.*Engine.upscale"):
             engine.generate()
     with pytest.raises(InvalidInputError, match="closed"):
         engine.upscale(image)
@@ -174,5 +174,5 @@ def test_a_closed_engine_makes_nothing(bundle: Path) -> None:
 
 
 def test_a_manifest_of_nonsense_is_refused() -> None:
-    with pytest.raises(BundleError, match="height must be from 1 to 65536, found 0"):
+    with pytest.raises(BundleError, match=r"height.*65536.*\b0"):
         Latent(100, 0, 64)

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from sr_deploy.backends.base import Footprint
 from sr_deploy.errors import BackendError, InvalidInputError
 from sr_deploy.runtime.lanes import LanePool
 
@@ -23,6 +24,7 @@ class FakeLane:
 class FakeNetwork:
     def __init__(self, lanes: int, opens: int = 100) -> None:
         self.lanes = lanes
+        self.footprint = Footprint(0, 1.0)
         self.opens = opens
         self.opened: list[FakeLane] = []
         self.closed = False

@@ -98,23 +98,23 @@ def test_a_precision_named_for_8_bits_leaves_16_bits_the_most_exact(
 def test_what_cannot_be_had_is_refused_with_what_can(
     held: tuple[str, ...], computed: Any, wanted: str, there: str
 ) -> None:
-    with pytest.raises(InvalidInputError, match=f"{wanted} cannot be had.*there is {there}$"):
+    with pytest.raises(InvalidInputError, match=f"{wanted}.*: {there}$"):
         selection.choices(bundle(*held), "rgb24", wanted, computed)
 
 
 def test_a_precision_that_the_exporter_refused_comes_with_its_reason() -> None:
     whole = bundle("fp32", refused={"int8": "41 dB, where 45 are wanted"})
-    with pytest.raises(InvalidInputError, match="there is fp32; when it was exported: 41 dB"):
+    with pytest.raises(InvalidInputError, match=r"fp32.*41 dB"):
         selection.choices(whole, "rgb24", "int8", EVERYTHING)
 
 
 def test_an_unknown_precision_is_refused_with_those_known() -> None:
-    with pytest.raises(InvalidInputError, match="no precision 'fp8'; choose auto or one of fp32"):
+    with pytest.raises(InvalidInputError, match=r"'fp8'.*auto.*fp32"):
         selection.choices(bundle("fp32"), "rgb24", "fp8", EVERYTHING)
 
 
 def test_a_bundle_with_nothing_for_the_frames_says_what_it_has() -> None:
-    with pytest.raises(BundleError, match=r"rgb48 \(it has rgb24\)"):
+    with pytest.raises(BundleError, match=r"rgb48.*rgb24"):
         selection.choices(bundle("fp32"), "rgb48", "auto", EVERYTHING)
     with pytest.raises(BundleError, match="no variants"):
         selection.choices(bundle(), "rgb24", "auto", EVERYTHING)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sr_deploy import Engine
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.runtime.stream import FrameStream
-from sr_deploy.runtime.yuv import YuvFrame, checked_out
+from sr_deploy.runtime.yuv import YuvFrame, checked_result
 from tests.sr_deploy import networks
 
 
@@ -65,7 +65,7 @@ def test_memory_of_yuv_frames_is_used_again_by_those_of_the_same_colours() -> No
     def network(frame: YuvFrame, out: YuvFrame | None, *, reserve: int) -> YuvFrame:
         if out is None:
             new.append(int(frame.samples[0, 0]))
-        result = checked_out(out, frame, 2)
+        result = checked_result(out, frame, 2)
         result.samples[...] = frame.samples[0, 0]
         return result
 
@@ -132,9 +132,9 @@ def test_few_frames_are_in_flight_where_memory_is_small() -> None:
 @pytest.mark.parametrize("wrong", [0, -1])
 def test_a_wrong_number_in_flight_is_said_at_once(repeating: Path, wrong: int) -> None:
     with Engine(repeating) as engine:
-        with pytest.raises(InvalidInputError, match="in_flight must be at least 1"):
+        with pytest.raises(InvalidInputError, match=r"in_flight.*\b1\b"):
             engine.stream([], in_flight=wrong)
-        with pytest.raises(InvalidInputError, match="in_flight must be at least 1"):
+        with pytest.raises(InvalidInputError, match=r"in_flight.*\b1\b"):
             engine.astream([], in_flight=wrong)
 
 
@@ -143,7 +143,7 @@ def test_what_is_no_image_is_said_at_its_turn(repeating: Path, wrong: Any) -> No
     with Engine(repeating) as engine:
         stream = engine.stream([picture(1), wrong], reuse=True)
         assert next(stream)[0, 0, 0] == 1
-        with pytest.raises(InvalidInputError, match="an image"):
+        with pytest.raises(InvalidInputError, match="image"):
             next(stream)
 
 

@@ -38,7 +38,7 @@ def _mixing(scale: int) -> onnx.ModelProto:
 
 
 def _run(model: onnx.ModelProto, frame: YuvFrame, batch: int = 1) -> YuvFrame:
-    found = OnnxRunner(model)(np.repeat(frame.pixels[None], batch, axis=0), frame.colour)
+    found = OnnxRunner(model)(np.repeat(frame.pixels[None], batch, axis=0), frame.coefficients)
     assert found.dtype == np.uint8
     for each in found:
         np.testing.assert_array_equal(each, found[0])

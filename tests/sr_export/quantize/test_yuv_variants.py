@@ -125,7 +125,7 @@ def test_a_film_has_the_images_and_what_fp32_makes_of_them() -> None:
     assert (frame.height, frame.width) == (32, 46)  # odd sides lose a line
     exact = film.variants[0].model
     assert exact is not None
-    found = OnnxRunner(exact)(frame.pixels[None], frame.colour)[0]
+    found = OnnxRunner(exact)(frame.pixels[None], frame.coefficients)[0]
     np.testing.assert_array_equal(found, expected)
 
 
