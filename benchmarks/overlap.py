@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 from sr_deploy import Engine, machine
 from sr_deploy.files import atomic_file
 from sr_deploy.video import encode
-from sr_deploy.video.convert import ToFrames, ToPixels
+from sr_deploy.video.convert import ArrayToFrame, FrameToArray
 from sr_deploy.video.source import VideoSource
-from sr_deploy.video.upscale import ColorSpec, StageMeter, upscaled
+from sr_deploy.video.transcode import ColorSpec, StageMeter, upscaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ class _Work:
 
     def reading(self) -> None:
         """Decode all frames and make pixels of them."""
-        take = ToPixels(self._info.colour)
+        take = FrameToArray(self._info.color)
         with self._opened() as source:
             self._pixels = [
                 (take(frame), frame.pts, frame.duration)
@@ -108,27 +108,27 @@ class _Work:
 
     def writing(self) -> None:
         """Make frames of the results, and encode them."""
-        finish = ToFrames(self._settings.pixel_format, self._settings.colour)
+        finish = ArrayToFrame(self._settings.pixel_format, self._settings.color)
         encoder = encode.Encoder(self._settings)
         for result, pts, duration in self._results:
             frame = finish(result)
             frame.pts, frame.duration, frame.time_base = pts, duration, self._info.time_base
             for _ in encoder.encode(frame):
                 pass
-        for _ in encoder.finish():
+        for _ in encoder.encode(None):
             pass
         self._results.clear()
 
     def whole(self) -> None:
         """Do all of it as `sr-upscale` does."""
-        look = ColorSpec(self._info.colour, self._settings.colour, self._settings.pixel_format)
+        look = ColorSpec(self._info.color, self._settings.color, self._settings.pixel_format)
         encoder = encode.Encoder(self._settings)
         with self._opened() as source:
             frames = (frame for _, frame in zip(range(self._count), source.frames(), strict=False))
             for frame in upscaled(self._engine, frames, look, StageMeter()):
                 for _ in encoder.encode(frame):
                     pass
-        for _ in encoder.finish():
+        for _ in encoder.encode(None):
             pass
 
     def _opened(self) -> VideoSource:

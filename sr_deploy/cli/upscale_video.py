@@ -1,4 +1,4 @@
-"""What `sr-upscale` does with videos and with frames from a pipe."""
+"""`sr-upscale` for videos and for frames from a pipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from sr_deploy.cli.worklist import WorkItem
     from sr_deploy.engine import Engine
-    from sr_deploy.video.transcode import Coding, Cut, State, TranscodeResult
+    from sr_deploy.video.encode import EncoderOptions
+    from sr_deploy.video.source import FrameSelection
+    from sr_deploy.video.transcode import TranscodeProgress, TranscodeResult
 
     OpenEngine = Callable[[], Engine]
 
@@ -34,24 +36,24 @@ _JSON_SECONDS = 1.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what can be said of videos."""
-    cut = parser.add_argument_group("which part of a video")
-    cut.add_argument(
-        "--start", type=seconds, metavar="TIME", help="from here (90, 1:30, 0:01:30.5)"
+    """Add the options for videos."""
+    selection = parser.add_argument_group("part of a video")
+    selection.add_argument(
+        "--start", type=seconds, metavar="TIME", help="start time (90, 1:30, 0:01:30.5)"
     )
-    cut.add_argument("--end", type=seconds, metavar="TIME", help="up to here")
-    cut.add_argument("--every", type=int, default=1, metavar="N", help="one frame of N")
-    cut.add_argument("--crop", type=crop, metavar="WxH+X+Y", help="this part of every frame")
-    cut.add_argument(
-        "--deinterlace", action="store_true", help="make frames of interlaced video's fields"
+    selection.add_argument("--end", type=seconds, metavar="TIME", help="end time")
+    selection.add_argument("--every", type=int, default=1, metavar="N", help="one frame of N")
+    selection.add_argument("--crop", type=crop, metavar="WxH+X+Y", help="part of every frame")
+    selection.add_argument(
+        "--deinterlace", action="store_true", help="deinterlace an interlaced video"
     )
-    coding = parser.add_argument_group("how a video is written (default: as the source is)")
+    coding = parser.add_argument_group("encoding of a video (default: like the source)")
     coding.add_argument(
         "--encoder",
         metavar="NAME",
-        help="h264, hevc, av1, prores or ffv1, or FFmpeg's name of any (hevc_nvenc)",
+        help="h264, hevc, av1, prores or ffv1, or FFmpeg's name of any encoder (hevc_nvenc)",
     )
-    coding.add_argument("--preset", metavar="NAME", help="of the encoder: its speed")
+    coding.add_argument("--preset", metavar="NAME", help="the encoder's preset for its speed")
     coding.add_argument(
         "--pixel-format", metavar="NAME", help="yuv420p, yuv444p10le, ... (default: the source's)"
     )
@@ -60,31 +62,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="any other option of the encoder; again for more",
+        help="another option of the encoder; can be repeated",
     )
     coding.add_argument(
         "--drop",
         metavar="KIND",
         action="append",
         default=[],
-        help="leave out what the container of the output cannot hold: audio, video, subtitle, "
-        "data, attachment or all; again for more",
+        help="drop streams that the output's container cannot hold: audio, video, subtitle, data, "
+        "attachment or all; can be repeated",
     )
     coding.add_argument(
-        "--hardware", metavar="NAME", help="decode on a device: cuda, vaapi, qsv, videotoolbox"
+        "--hardware", metavar="NAME", help="device for decoding: cuda, vaapi, qsv, videotoolbox"
     )
     coding.add_argument(
         "--raw",
         metavar="WxH:FORMAT",
-        help="what raw frames from a pipe are, such as 480x270:rgb24 (default: Y4M says it)",
+        help="format of raw frames from a pipe, such as 480x270:rgb24 (default: Y4M)",
     )
 
 
 def seconds(text: str) -> float:
-    """Return a time as a user writes it, in seconds.
+    """Return a time in seconds from the user's text.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: The text is no time.
     """
     match = _CLOCK.fullmatch(text.strip())
     if match is None:
@@ -94,10 +96,10 @@ def seconds(text: str) -> float:
 
 
 def crop(text: str) -> tuple[int, int, int, int]:
-    """Return a part of a frame: left, top, width and height.
+    """Return left, top, width and height of a part of a frame from the user's text.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: The text is no such part.
     """
     match = _CROP.fullmatch(text.strip())
     if match is None:
@@ -109,23 +111,23 @@ def crop(text: str) -> tuple[int, int, int, int]:
 
 
 def run(arguments: argparse.Namespace, open_engine: OpenEngine) -> int:
-    """Upscale the videos that the arguments name; return the exit code."""
+    """Upscale the videos of the arguments; return the exit code."""
     if importlib.util.find_spec("av") is None:
         raise BackendMissingError("videos need the package av: pip install sr-deploy[video]")
     if arguments.output == PIPE:
         return _into_pipe(arguments, open_engine)
     if PIPE in arguments.inputs:
         raise InvalidInputError(
-            "frames from a pipe go into a pipe; name - as the output, and let the program after it "
+            "frames from a pipe go into a pipe; use - as the output, and let the program after it "
             "write the file (ffmpeg -i - OUTPUT)"
         )
     suffix = f".{arguments.format}" if arguments.format else None
     jobs = worklist.plan_videos(arguments.inputs, arguments.output, suffix)
     todo = worklist.remaining(jobs, overwrite=arguments.overwrite, resume=arguments.resume)
     if len(jobs) == 1 and not todo:
-        console.say(f"{jobs[0].target}: is done already")
+        console.say(f"{jobs[0].target}: already complete")
     code = 0
-    with _quick_end(arguments), contextlib.ExitStack() as stack:
+    with _exit_at_once(arguments), contextlib.ExitStack() as stack:
         engine = stack.enter_context(open_engine()) if todo else None
         for job in todo:
             assert engine is not None
@@ -140,46 +142,51 @@ def _transcode(engine: Engine, job: WorkItem, arguments: argparse.Namespace) -> 
         job.source,
         job.target,
         Path(arguments.bundle),
-        _cut(arguments),
-        _coding(arguments),
+        _selection(arguments),
+        _encoder_options(arguments),
         tuple(arguments.drop),
         resume=arguments.resume,
         overwrite=arguments.overwrite,
     )
     start = time.monotonic()
-    with _Line(job.source.name, as_json=arguments.json) as line:
-        outcome = transcode(engine, task, line.show)
-    _say(job, outcome, time.monotonic() - start, as_json=arguments.json)
-    for each in outcome.damage:
-        console.complain("sr-upscale", f"{job.source}: {each}")
-    return 1 if outcome.damage else 0
+    with _ProgressLine(job.source.name, as_json=arguments.json) as line:
+        result = transcode(engine, task, line.show)
+    _print_result(job, result, time.monotonic() - start, as_json=arguments.json)
+    for problem in result.damage:
+        console.complain("sr-upscale", f"{job.source}: {problem}")
+    return 1 if result.damage else 0
 
 
 def _into_pipe(arguments: argparse.Namespace, open_engine: OpenEngine) -> int:
     """Write upscaled frames to stdout, from stdin or from a file."""
-    from sr_deploy.video import relay
+    from sr_deploy.video import pipes
 
     if len(arguments.inputs) > 1:
-        raise InvalidInputError("only the frames of one input can be written into a pipe")
+        raise InvalidInputError("a pipe takes the frames of one input only")
     if arguments.json:
         raise InvalidInputError("--json and frames cannot both go to stdout; leave out one")
     source = arguments.inputs[0]
     with open_engine() as engine:
         if source == PIPE:
-            damage = relay.from_pipe(engine, sys.stdin.buffer, sys.stdout.buffer, arguments.raw)
+            stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+            damage = pipes.upscale_pipe(engine, stdin, stdout, arguments.raw)
         else:
-            damage = relay.from_file(
-                engine, Path(source), sys.stdout.buffer, _cut(arguments), arguments.pixel_format
+            damage = pipes.upscale_to_pipe(
+                engine,
+                Path(source),
+                sys.stdout.buffer,
+                _selection(arguments),
+                arguments.pixel_format,
             )
-    for each in damage:
-        console.complain("sr-upscale", f"{source}: {each}")
+    for problem in damage:
+        console.complain("sr-upscale", f"{source}: {problem}")
     return 1 if damage else 0
 
 
-def _cut(arguments: argparse.Namespace) -> Cut:
-    from sr_deploy.video.transcode import Cut
+def _selection(arguments: argparse.Namespace) -> FrameSelection:
+    from sr_deploy.video.source import FrameSelection
 
-    return Cut(
+    return FrameSelection(
         arguments.start,
         arguments.end,
         arguments.every,
@@ -189,14 +196,14 @@ def _cut(arguments: argparse.Namespace) -> Cut:
     )
 
 
-def _coding(arguments: argparse.Namespace) -> Coding:
-    from sr_deploy.video.transcode import Coding
+def _encoder_options(arguments: argparse.Namespace) -> EncoderOptions:
+    from sr_deploy.video.encode import EncoderOptions
 
     pairs = [each.partition("=") for each in arguments.encoder_option]
     for key, equals, _ in pairs:
         if not (key and equals):
             raise InvalidInputError(f"--encoder-option must be KEY=VALUE, found {key!r}")
-    return Coding(
+    return EncoderOptions(
         arguments.encoder,
         arguments.quality,
         arguments.preset,
@@ -205,70 +212,68 @@ def _coding(arguments: argparse.Namespace) -> Coding:
     )
 
 
-def _say(job: WorkItem, outcome: TranscodeResult, taken: float, *, as_json: bool) -> None:
-    width, height = outcome.size
+def _print_result(job: WorkItem, result: TranscodeResult, taken: float, *, as_json: bool) -> None:
+    width, height = result.size
     if as_json:
         line: dict[str, Any] = {"input": str(job.source), "output": str(job.target)}
-        line |= {"width": width, "height": height, "frames": outcome.frames}
-        line |= {"seconds": round(taken, 3), "damage": outcome.damage, "notes": outcome.notes}
+        line |= {"width": width, "height": height, "frames": result.frames}
+        line |= {"seconds": round(taken, 3), "damage": result.damage, "notes": result.notes}
         console.say_json(line)
         return
-    console.say(
-        f"{job.target}: {outcome.frames} frames of {width}x{height}, {console.clock(taken)}"
-    )
-    for note in outcome.notes:
+    console.say(f"{job.target}: {result.frames} frames of {width}x{height}, {console.clock(taken)}")
+    for note in result.notes:
         console.say(f"  {note}")
 
 
-class _Line:
-    """The one line that says how far a video is."""
+class _ProgressLine:
+    """Progress of one video: a line that is redrawn on a terminal, or lines of JSON; never both."""
 
     def __init__(self, name: str, *, as_json: bool) -> None:
         self._name = name
-        self._as_json = as_json
-        self._progress = console.Progress()
         self._start = time.monotonic()
         self._shown = 0.0
+        self._line = None if as_json else console.Progress()
 
-    def __enter__(self) -> _Line:
-        self._progress.__enter__()
+    def __enter__(self) -> _ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.__exit__()
+        if self._line is not None:
+            self._line.__exit__()
 
-    def show(self, state: State) -> None:
-        """Show a state, now and then."""
+    def show(self, progress: TranscodeProgress) -> None:
+        """Show the progress, unless it was shown just before."""
         now = time.monotonic()
-        if now - self._shown < (_JSON_SECONDS if self._as_json else _REDRAW_SECONDS):
+        if now - self._shown < (_JSON_SECONDS if self._line is None else _REDRAW_SECONDS):
             return
         self._shown = now
-        rate = (state.frames - state.before) / max(now - self._start, 1e-9)
-        left = None if state.total is None else max(0, state.total - state.frames) / rate
-        if self._as_json:
+        frames, total = progress.frames, progress.total
+        rate = (frames - progress.before) / max(now - self._start, 1e-9)
+        left = None if total is None else max(0, total - frames) / rate
+        if self._line is None:
             console.say_json(
                 {
-                    "frames": state.frames,
-                    "total": state.total,
+                    "frames": frames,
+                    "total": total,
                     "rate": round(rate, 3),
                     "seconds_left": None if left is None else round(left, 1),
-                    "slowest": state.slowest,
+                    "slowest": progress.slowest,
                 }
             )
             return
-        total = "" if state.total is None else f"/{state.total}"
+        of = "" if total is None else f"/{total}"
         until = "" if left is None else f"  {console.clock(left)} left"
-        self._progress.stage(
-            f"{self._name}  {state.frames}{total} frames  {rate:.2f}/s{until}  "
-            f"{state.slowest} is slowest"
+        self._line.stage(
+            f"{self._name}  {frames}{of} frames  {rate:.2f}/s{until}  "
+            f"bottleneck: {progress.slowest}"
         )
 
 
 @contextlib.contextmanager
-def _quick_end(arguments: argparse.Namespace) -> Iterator[None]:
-    """End at once on Ctrl-C: what is finished of a video is safe at any instant.
+def _exit_at_once(arguments: argparse.Namespace) -> Iterator[None]:
+    """Exit at once on Ctrl-C: finished segments of a video are safe at any instant.
 
-    Waiting for the frame that is being computed could take many seconds.
+    Waiting for the current frame could take many seconds.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -277,8 +282,8 @@ def _quick_end(arguments: argparse.Namespace) -> Iterator[None]:
     def end(number: int, _: object) -> None:
         console.complain(
             "sr-upscale",
-            "interrupted; what is done is kept. The same command with --resume goes on "
-            f"from there, with --overwrite begins again ({arguments.output})",
+            "interrupted; finished segments are kept. Repeat the command with --resume to "
+            f"continue, or with --overwrite to begin again ({arguments.output})",
         )
         os._exit(128 + number)
 

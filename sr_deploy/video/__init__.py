@@ -1,4 +1,5 @@
-"""Videos in and out: every frame in order, on time, with its sound and its colours.
+"""Video: decoding, conversion, upscaling in resumable jobs, encoding and muxing.
 
-Needs PyAV (the extra `video`), which is imported when a video comes.
+Needs PyAV (the extra `video`). Entry points are `transcode.transcode` for files and `pipes` for
+pipes; `sr-upscale` uses both.
 """

@@ -1,4 +1,4 @@
-"""Packets of the source's other streams, on their way into the new file: cut, shifted, in order."""
+"""Packets of the source's other streams for the output: cut, shifted, in order."""
 
 from __future__ import annotations
 
@@ -9,94 +9,94 @@ from typing import TYPE_CHECKING, Any
 
 import av
 
-from sr_deploy.video import compatibility, stream_templates
+from sr_deploy.video.source_streams import is_cover, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from av.container import InputContainer
+
+    from sr_deploy.video.source_streams import StreamReader
+    from sr_deploy.video.streams import StreamCopy
 
 _log = logging.getLogger(__name__)
 
 _MILLISECOND = Fraction(1, 1000)
-_SOON = Fraction(1, 10)
-"""Seconds that nobody misses: two videos never have their pictures at the same times."""
+_NEGLIGIBLE = Fraction(1, 10)
+"""Seconds that may be missing without a note: two videos never have equal picture times."""
 
 
 @dataclass(frozen=True)
 class TimeWindow:
-    """Which part of the source is copied, in seconds as its timestamps count."""
+    """The copied part of the source, in seconds of its timestamps.
+
+    Attributes:
+        origin: Becomes 0.
+        begin: Packets that start before are dropped; None for the beginning.
+        end: Packets that start here or later are dropped; None for the end.
+    """
 
     origin: Fraction = Fraction(0)
-    """What becomes 0."""
     begin: Fraction | None = None
-    """Nothing that starts before is copied; None: from the beginning."""
     end: Fraction | None = None
-    """Nothing that starts here or later is copied; None: to the end."""
 
 
 @dataclass
-class Copying:
-    """Reads the streams that are copied, once.
+class StreamCopier:
+    """Copies packets.
 
     Attributes:
-        source: The source, at its beginning.
-        copies: The streams, and what they become.
-        window: What part of them.
-        with_delay: Indices of the target's streams of which Matroska is to be told how much their
-            decoder gives before the sound begins, where their times begin below 0.
+        reader: Of the source.
+        copies: The copied streams.
+        window: The copied part.
+        needs_delay: Target streams of Matroska whose decoder delay must be added to the header
+            where their times begin below 0.
+        damage: Why reading ended early; None if it did not.
+        delays: Seconds by index of the target stream.
+        notes: Videos that begin later than the window, at a keyframe.
     """
 
-    source: InputContainer
-    copies: list[stream_templates.Copied]
+    reader: StreamReader
+    copies: list[StreamCopy]
     window: TimeWindow
-    with_delay: frozenset[int] = frozenset()
+    needs_delay: frozenset[int] = frozenset()
     damage: str | None = None
-    """Where reading broke off, in words; None: nowhere so far."""
     delays: dict[int, Fraction] = field(default_factory=dict)
-    """Seconds, by the index of the target's stream."""
-    late: list[str] = field(default_factory=list)
-    """Videos that begin later than the window, since only a keyframe can be the first: in words."""
+    notes: list[str] = field(default_factory=list)
 
     def packets(self) -> Iterator[tuple[Fraction, av.Packet[Any]]]:
-        """Yield each packet for the target, and before which picture's decoding it belongs."""
+        """Yield each packet for the target, and the decoding time before which it belongs."""
         if not self.copies:
             return
         tracks = {each.source.index: _Track(each, self.window) for each in self.copies}
         last = Fraction(0)
-        for packet in self._read():
-            track = tracks[packet.stream.index]
-            if not track.takes(packet):
-                continue
-            if track.copy.convert is not None:
-                packet = _converted(packet, track.copy.convert)
-            if packet is None:
-                continue
-            track.place(packet)
-            index = track.copy.target.index
-            if index in self.with_delay:
-                self._delay(index, packet)
-            time = packet.dts if packet.dts is not None else packet.pts
-            if time is not None and not stream_templates.is_cover(track.copy.source):
-                last = time * packet.time_base
-            yield last, packet
-        self.late += [each.late for each in tracks.values() if each.late]
-
-    def _read(self) -> Iterator[Any]:
         try:
-            yield from self.source.demux([each.source for each in self.copies])
+            for packet in self.reader.packets([each.source for each in self.copies]):
+                track = tracks[packet.stream_index]
+                if not track.takes(packet):
+                    continue
+                copied = track.placed(packet)
+                if copied is None:
+                    continue
+                index = track.copy.target.index
+                if index in self.needs_delay:
+                    self._delay(index, copied)
+                time = copied.dts if copied.dts is not None else copied.pts
+                if time is not None and not track.is_cover:
+                    last = time * copied.time_base
+                yield last, copied
         except av.FFmpegError as error:
-            self.damage = f"sound and other streams end early: {error.strerror or error}"
+            self.damage = f"audio and other streams end early: {error.strerror or error}"
             _log.warning("%s", self.damage)
+        self.notes += [note for each in tracks.values() if (note := each.late_note())]
 
     def _delay(self, index: int, packet: Any) -> None:
-        """Shift the packets of a stream whose times begin below 0, by as much."""
+        """Shift the packets of a stream whose times begin below 0 by the delay."""
         if index not in self.delays:
-            start = (packet.pts or 0) * packet.time_base
-            self.delays[index] = max(Fraction(0), -start)
+            self.delays[index] = max(Fraction(0), -(packet.pts or 0) * packet.time_base)
         if not self.delays[index]:
             return
-        # A reader takes the delay off again in whole milliseconds; so it is added in these.
+        # A demuxer subtracts the delay in whole milliseconds; so they are added here.
         milliseconds = round(self.delays[index] / _MILLISECOND)
         ratio = packet.time_base / _MILLISECOND
         packet.pts = round((packet.pts or 0) * ratio) + milliseconds
@@ -106,87 +106,86 @@ class Copying:
 
 
 class _Track:
-    """One copied stream: what of it was taken so far."""
+    """One copied stream and its state."""
 
-    def __init__(self, copy: stream_templates.Copied, window: TimeWindow) -> None:
+    def __init__(self, copy: StreamCopy, window: TimeWindow) -> None:
         self.copy = copy
+        self.is_cover = is_cover(copy.source)
         self._window = window
         self._first: Fraction | None = None
         self._last_dts: int | None = None
 
     def takes(self, packet: Any) -> bool:
-        """Return whether a packet is in the window, and can be decoded without those before."""
-        if stream_templates.is_cover(self.copy.source):
+        """Return whether a packet is in the window and decodable without those before."""
+        if self.is_cover:
             return packet.size > 0 and self.copy.target.type == "video"
         if packet.pts is None and packet.dts is None:
             return False  # PyAV's signs of the end
         begin, end = self._window.begin, self._window.end
-        start = _seconds(packet.pts if packet.pts is not None else packet.dts, packet)
+        start = (packet.pts if packet.pts is not None else packet.dts) * packet.time_base
         if end is not None and start >= end:
             return False
         if begin is None:
             return True
         if self.copy.source.type == "subtitle":
-            return start + _seconds(packet.duration or 0, packet) > begin
+            return start + (packet.duration or 0) * packet.time_base > begin
         if self._first is None and packet.is_keyframe and start >= begin:
             self._first = start
         return self._first is not None and start >= self._first
 
-    @property
-    def late(self) -> str | None:
-        """What is missing of a video that could not begin with the window, in words."""
+    def late_note(self) -> str | None:
+        """Return a note on a video that could not begin with the window."""
         begin = self._window.begin
-        if (
-            begin is None
-            or self.copy.source.type != "video"
-            or stream_templates.is_cover(self.copy.source)
-        ):
+        if begin is None or self.copy.source.type != "video" or self.is_cover:
             return None
+        name = name_of(self.copy.source)
         if self._first is None:
-            return (
-                f"{compatibility.name_of(self.copy.source)}: has no keyframe in this part; left out"
-            )
-        if self._first - begin < _SOON:
+            return f"{name}: has no keyframe in this part; dropped"
+        if self._first - begin < _NEGLIGIBLE:
             return None
-        seconds = float(self._first - begin)
-        name = compatibility.name_of(self.copy.source)
-        return f"{name}: begins {seconds:.3f} s later, at a keyframe"
+        return f"{name}: begins {float(self._first - begin):.3f} s later, at a keyframe"
 
-    def place(self, packet: Any) -> None:
-        """Rebase a packet's times, and give it to the target's stream."""
+    def placed(self, packet: Any) -> Any | None:
+        """Return a packet for the target's stream, on its time scale; None to skip it."""
+        if self.copy.convert is not None:
+            text = self.copy.convert(bytes(packet))
+            if not text:
+                return None  # MP4 shows nothing by an empty text
+            converted: Any = av.Packet(text.encode())
+            converted.pts, converted.dts = packet.pts, packet.dts
+            converted.duration, converted.time_base = packet.duration, packet.time_base
+            converted.is_keyframe = packet.is_keyframe
+            packet = converted
         packet.stream = self.copy.target
-        if stream_templates.is_cover(self.copy.source):
+        if self.is_cover:
             packet.pts = packet.dts = 0
-            return
+            return packet
         shift = round(self._window.origin / packet.time_base)
         if packet.pts is not None:
             packet.pts -= shift
         if packet.dts is not None:
             packet.dts -= shift
-            self._keep_order(packet)
+            # Damaged sources have decoding times that do not increase.
+            if self._last_dts is not None and packet.dts <= self._last_dts:
+                packet.dts = self._last_dts + 1
+                if packet.pts is not None:
+                    packet.pts = max(packet.pts, packet.dts)
+            self._last_dts = packet.dts
         if self.copy.source.type == "subtitle":
             self._trim(packet)
-
-    def _keep_order(self, packet: Any) -> None:
-        """Correct a decoding time that does not increase, as damaged sources have them."""
-        if self._last_dts is not None and packet.dts <= self._last_dts:
-            packet.dts = self._last_dts + 1
-            if packet.pts is not None:
-                packet.pts = max(packet.pts, packet.dts)
-        self._last_dts = packet.dts
+        return packet
 
     def _trim(self, packet: Any) -> None:
         """Cut a subtitle that reaches over an edge of the window."""
-        if self._window.begin is None and self._window.end is None:
-            return
+        begin, end = self._window.begin, self._window.end
         start, stop = packet.pts, packet.pts + (packet.duration or 0)
-        if self._window.begin is not None:
+        if begin is not None:
             start = max(0, start)
-        if self._window.end is not None:
-            limit = (self._window.end - self._window.origin) / packet.time_base
-            stop = min(stop, round(limit))
-        packet.pts = packet.dts = start
-        packet.duration = max(0, stop - start)
+        if end is not None:
+            stop = min(stop, round((end - self._window.origin) / packet.time_base))
+        if begin is not None or end is not None:
+            packet.pts = packet.dts = start
+            packet.duration = max(0, stop - start)
 
 
 def chapters(source: InputContainer, window: TimeWindow) -> list[Any]:
@@ -206,34 +205,3 @@ def chapters(source: InputContainer, window: TimeWindow) -> list[Any]:
         entry["end"] = max(0, round((end - window.origin) / base))
         found.append(entry)
     return found
-
-
-def _converted(packet: Any, convert: Callable[[bytes], str | None]) -> Any | None:
-    """Return a packet with another content; None: nothing is shown, which MP4 says with a text."""
-    text = convert(bytes(packet))
-    if not text:
-        return None
-    made: Any = av.Packet(text.encode())
-    made.pts, made.dts, made.duration = packet.pts, packet.dts, packet.duration
-    made.time_base, made.is_keyframe = packet.time_base, packet.is_keyframe
-    return made
-
-
-def _seconds(time: int, packet: Any) -> Fraction:
-    return Fraction(time) * Fraction(packet.time_base)
-
-
-def interleaved(
-    pictures: Iterator[tuple[Fraction, av.Packet[Any]]],
-    others: Iterator[tuple[Fraction, av.Packet[Any]]],
-) -> Iterator[av.Packet[Any]]:
-    """Yield packets of both in the order in which they are needed, holding one of them."""
-    picture = next(pictures, None)
-    for time, other in others:
-        while picture is not None and picture[0] <= time:
-            yield picture[1]
-            picture = next(pictures, None)
-        yield other
-    while picture is not None:
-        yield picture[1]
-        picture = next(pictures, None)

@@ -1,8 +1,8 @@
-"""A long job that a kill cannot undo: its finished segments and its journal, in a folder.
+"""Jobs that survive a kill: finished segments and a journal, in a folder beside the output.
 
-The folder `.NAME.sr-job` lies beside the output. A segment is written to a temporary name, synced
-and renamed, and then listed in `journal.json`, which is replaced the same way. So at any instant
-the journal lists segments that are whole, and what it does not list is rubbish.
+The folder is `.NAME.sr-job`. A segment is written under a temporary name, synced, renamed and then
+listed in `journal.json`, which is replaced in the same way. So the journal lists complete segments
+only, at any instant; other files are leftovers of an interrupted process.
 """
 
 from __future__ import annotations
@@ -10,43 +10,109 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import logging
-import shutil
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sr_deploy.bundle import schema
 from sr_deploy.bundle.locking import Lock
-from sr_deploy.errors import InvalidInputError, SrDeployError, VideoError
+from sr_deploy.errors import BundleError, InvalidInputError, SrDeployError, VideoError
 from sr_deploy.files import atomic_file
-from sr_deploy.video import journal_schema
 from sr_deploy.video import segments as files
-from sr_deploy.video.decode_times import decoding_times, reordering_depth
-from sr_deploy.video.journal_schema import Journal, Segment
+from sr_deploy.video.job_folder import JOURNAL, LOCK, JobFolder, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from sr_deploy.video.packets import Packet
+    from sr_deploy.video.segments import EncodedPacket
 
-_log = logging.getLogger(__name__)
+SCHEMA = 1
+LARGEST_JOURNAL = 64 << 20
+_HASHED = 1 << 20
+"""Bytes at either end of the source whose hash identifies it."""
 
-_LOCK = "lock"
-_PROBED = 1 << 20
-"""So many bytes at either end of the source tell it from another."""
+
+@dataclass(frozen=True)
+class Segment:
+    """A finished segment in the journal.
+
+    Attributes:
+        depth: Reordering depth, see `segments.reordering_depth`.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    frames: int
+    first_pts: int
+    last_pts: int
+    depth: int
 
 
-def facts_of_source(source: Path) -> dict[str, str]:
-    """Return what tells this source from another: its size, time, and hash of head and tail.
+@dataclass(frozen=True)
+class Journal:
+    """Content of `journal.json`.
+
+    Attributes:
+        facts: Everything that changes the output, by names for the user.
+        remarks: Messages for the user when the file is written.
+        finished: No more segments will come.
+    """
+
+    schema: int
+    facts: dict[str, str]
+    segments: tuple[Segment, ...] = ()
+    remarks: tuple[str, ...] = ()
+    finished: bool = False
+
+    def to_json(self) -> str:
+        """Return the text of `journal.json`."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def read(cls, folder: Path, facts: Mapping[str, str]) -> Journal:
+        """Return the journal of an interrupted job with the same facts.
+
+        Raises:
+            InvalidInputError: Its facts differ; the message names the first difference.
+            VideoError: The journal is damaged, or a segment is missing.
+        """
+        path = folder / JOURNAL
+        advice = "begin the job again with --overwrite"
+        try:
+            journal = schema.read(cls, path, SCHEMA, largest=LARGEST_JOURNAL, advice=advice)
+        except BundleError as error:
+            raise VideoError(str(error)) from None
+        old = journal.facts
+        for name in [*facts, *old]:
+            if facts.get(name) != old.get(name):
+                raise InvalidInputError(
+                    f"{folder}: the interrupted job differs in {name}: it was "
+                    f"{old.get(name, 'missing')}, now it is {facts.get(name, 'missing')}; "
+                    "repeat it with the same options, or begin again with --overwrite"
+                )
+        for number, segment in enumerate(journal.segments):
+            if segment.file != f"{number:06}.packets":
+                raise VideoError(f"{path}: wrong segment name {segment.file!r}; {advice}")
+            file = folder / segment.file
+            if not file.is_file() or file.stat().st_size != segment.bytes:
+                raise VideoError(f"{file}: missing or of the wrong size; {advice}")
+        return journal
+
+
+def source_facts(source: Path) -> dict[str, str]:
+    """Return what identifies a source: its size, time, and hash of head and tail.
 
     Raises:
-        VideoError: it cannot be read.
+        VideoError: It cannot be read.
     """
     try:
         status = source.stat()
         with source.open("rb") as file:
-            digest = hashlib.sha256(file.read(_PROBED))
-            file.seek(max(0, status.st_size - _PROBED))
-            digest.update(file.read(_PROBED))
+            digest = hashlib.sha256(file.read(_HASHED))
+            file.seek(max(0, status.st_size - _HASHED))
+            digest.update(file.read(_HASHED))
     except OSError as error:
         raise VideoError(f"{source}: cannot be read: {error}") from None
     return {
@@ -56,103 +122,88 @@ def facts_of_source(source: Path) -> dict[str, str]:
     }
 
 
-def folder_of(target: Path) -> Path:
-    """Return the folder in which the job of an output works."""
-    return target.with_name(f".{target.name}.sr-job")
-
-
 class TranscodeJob:
-    """One video being written, in segments that stand alone; a context manager.
+    """An output video in segments that stand alone; a context manager.
+
+    Args:
+        target: The output.
+        facts: Everything that changes the output, by names for the user (`source_facts`, options,
+            versions, threads).
+        resume: Continue an interrupted job; begin one if there is none.
+        overwrite: Discard an interrupted job.
 
     Attributes:
-        folder: where it works, beside the target.
+        folder: The job folder.
+
+    Raises:
+        InvalidInputError: An interrupted job exists and neither option is given, another process
+            holds it, its facts differ, or something else has the name of its folder.
+        VideoError: The folder cannot be written, or its content is damaged.
     """
 
-    def __init__(self, folder: Path, lock: Lock, journal: Journal) -> None:
-        self.folder = folder
-        self._lock = lock
-        self._journal = journal
-
-    @classmethod
-    def open(
-        cls,
+    def __init__(
+        self,
         target: Path,
         facts: Mapping[str, str],
         *,
         resume: bool = False,
         overwrite: bool = False,
-    ) -> TranscodeJob:
-        """Begin the job whose output is `target`, or go on with one that was interrupted.
-
-        Args:
-            target: the file that the job is to end in.
-            facts: all that changes the output, each under a name that tells a user what it is
-                (`facts_of_source`, options, versions, threads).
-            resume: go on with a job that is there; begin one if there is none.
-            overwrite: throw away a job that is there.
-
-        Raises:
-            InvalidInputError: there is a job already and neither option was given, it is held by
-                another process, or it differs in its facts; the text says in which.
-            VideoError: the folder cannot be written, or what is in it is damaged.
-        """
-        folder = folder_of(target)
-        with _saying(folder):
-            folder.mkdir(exist_ok=True)
+    ) -> None:
+        self.folder = folder_of(target)
+        self._journal = Journal(SCHEMA, dict(facts))
+        with _disk_errors(self.folder):
+            self._files = JobFolder(target)
             try:
-                lock = Lock(folder / _LOCK)
-            except BlockingIOError:
+                self._lock = Lock(self.folder / LOCK)
+            except BaseException as error:
+                self._files.close()
+                if not isinstance(error, BlockingIOError):
+                    raise
                 raise InvalidInputError(
-                    f"{target}: another process is writing it; wait for it, or name another output"
+                    f"{target}: another process is writing it; wait for it, or choose another "
+                    "output"
                 ) from None
             try:
-                return cls._begin(folder, lock, dict(facts), resume=resume, overwrite=overwrite)
+                self._begin(resume=resume, overwrite=overwrite)
             except BaseException:
-                lock.release()
+                self._release(delete=not self._files.has_journal)
                 raise
 
-    @classmethod
-    def _begin(
-        cls, folder: Path, lock: Lock, facts: dict[str, str], *, resume: bool, overwrite: bool
-    ) -> TranscodeJob:
-        there = (folder / journal_schema.NAME).exists()
-        if there and not (resume or overwrite):
-            raise InvalidInputError(
-                f"{folder}: holds a job that was interrupted; "
-                "--resume goes on with it, --overwrite begins again"
-            )
-        job = cls(folder, lock, Journal(journal_schema.SCHEMA, facts))
-        if there and not overwrite:
-            job._journal = journal_schema.read(folder / journal_schema.NAME)
-            journal_schema.check(job._journal, facts, folder)
+    def _begin(self, *, resume: bool, overwrite: bool) -> None:
+        if not self._files.has_journal or overwrite:
+            self._save(self._journal)
+        elif resume:
+            self._journal = Journal.read(self.folder, self._journal.facts)
         else:
-            job._save(job._journal)
-        job._tidy()
-        return job
+            raise InvalidInputError(
+                f"{self.folder}: an interrupted job exists; "
+                "--resume continues it, --overwrite begins again"
+            )
+        self._files.delete_all_but({JOURNAL, LOCK, *(each.file for each in self.segments)})
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Those that are complete, in order."""
+        """Finished segments, in order."""
         return self._journal.segments
 
     @property
     def frames(self) -> int:
-        """How many frames the complete segments hold."""
+        """Number of frames in the finished segments."""
         return sum(segment.frames for segment in self.segments)
 
     @property
     def last_pts(self) -> int | None:
-        """The latest time among the complete segments; go on with the frames after it."""
+        """Latest time in the finished segments; the job continues with the frames after it."""
         return self.segments[-1].last_pts if self.segments else None
 
     @property
     def complete(self) -> bool:
-        """Whether all frames are there."""
+        """Whether all frames are encoded."""
         return self._journal.finished
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is to be told when the file is written, of all runs."""
+        """Messages for the user from all runs."""
         return self._journal.remarks
 
     @property
@@ -160,75 +211,84 @@ class TranscodeJob:
         """The encoder's global header; empty before the first segment."""
         if not self.segments:
             return b""
-        with _saying(self.folder):
+        with _disk_errors(self.folder):
             return files.read_extradata(self.folder / self.segments[0].file)
 
-    def add(self, extradata: bytes, packets: Iterable[Packet]) -> Segment:
-        """Write one segment, whole or not at all: packets in the order of decoding.
+    def add(self, extradata: bytes, packets: Iterable[EncodedPacket]) -> Segment:
+        """Write one segment, completely or not at all.
 
         Args:
-            extradata: the encoder's global header, the same for all segments.
-            packets: the first is a keyframe, and all are shown after those of the segment before.
+            extradata: The encoder's global header, the same for all segments.
+            packets: In decoding order, beginning with a keyframe, later than the segment before.
                 It may be a generator that runs the encoder; if it raises, nothing is listed.
 
         Raises:
-            InvalidInputError: the packets or the header are not so.
-            VideoError: the disk is full, or the file cannot be written.
+            InvalidInputError: Packets or header do not fit.
+            VideoError: The disk is full, or the file cannot be written.
         """
         if self.segments and extradata != self.extradata:
             raise InvalidInputError(
-                "the encoder began this segment with another header than the first one; "
-                "it cannot write a video in segments"
+                "the encoder's header differs between segments; this encoder cannot write a video "
+                "in segments"
             )
         path = self.folder / f"{len(self.segments):06}.packets"
-        with _saying(self.folder), atomic_file(path) as temporary:
+        with _disk_errors(self.folder), atomic_file(path) as temporary:
             sha256, pts = files.write(temporary, extradata, packets)
-            self._check_times(pts)
+            if len(set(pts)) != len(pts):
+                raise InvalidInputError("two pictures of a segment have the same time")
+            if self.last_pts is not None and min(pts) <= self.last_pts:
+                raise InvalidInputError(
+                    f"a picture at {min(pts)} follows a segment that ends at {self.last_pts}; "
+                    "segments must not overlap"
+                )
             size = temporary.stat().st_size
-        segment = Segment(
-            path.name, size, sha256, len(pts), min(pts), max(pts), reordering_depth(pts)
-        )
+        depth = files.reordering_depth(pts)
+        segment = Segment(path.name, size, sha256, len(pts), min(pts), max(pts), depth)
         self._save(dataclasses.replace(self._journal, segments=(*self.segments, segment)))
         return segment
 
     def remark(self, remarks: Iterable[str]) -> None:
-        """Note what is to be told when the file is written; what is noted already stays once."""
+        """Add messages for the user; known ones are not repeated."""
         known = tuple(dict.fromkeys((*self.remarks, *remarks)))
         if known != self.remarks:
             self._save(dataclasses.replace(self._journal, remarks=known))
 
     def finish(self) -> None:
-        """Note that all frames are there."""
+        """Record that all frames are encoded."""
         self._save(dataclasses.replace(self._journal, finished=True))
 
-    def packets(self) -> Iterator[tuple[Packet, int]]:
+    def packets(self) -> Iterator[tuple[EncodedPacket, int]]:
         """Yield the packets of all segments in order, each with its decoding time.
 
         Raises:
-            VideoError: a segment is not what was written.
+            VideoError: A segment is damaged.
         """
         paths = [(self.folder / segment.file, segment.sha256) for segment in self.segments]
         depth = max((segment.depth for segment in self.segments), default=0)
-        with _saying(self.folder):
-            times = decoding_times((files.read_pts(path) for path, _ in paths), depth)
+        with _disk_errors(self.folder):
+            times = files.decoding_times((files.read_pts(path) for path, _ in paths), depth)
             for path, sha256 in paths:
                 for packet in files.read(path, sha256):
                     yield packet, next(times)
 
     def remove(self) -> None:
-        """Delete the folder, when the output is there; the job is over then."""
-        for path in self.folder.iterdir():
-            if path.name != _LOCK:
-                path.unlink()
-        self._lock.release(delete=True)
-        with contextlib.suppress(OSError):  # the next process may have its lock in it by now
-            self.folder.rmdir()
+        """Delete the job, after its output is written, and release it."""
+        self._release(delete=True)
 
     def close(self) -> None:
-        """Let other processes have the folder, if there is something in it; twice is fine."""
-        if self._lock.held and not self.segments:
-            self.remove()
-        self._lock.release()
+        """Release the job, and delete it if it has no segment; twice is fine."""
+        self._release(delete=not self.segments)
+
+    def _release(self, *, delete: bool) -> None:
+        if not self._lock.held:
+            return
+        if delete:
+            self._files.delete_all_but({LOCK})
+        self._files.close()
+        self._lock.release(delete=delete)
+        if delete:
+            with contextlib.suppress(OSError):  # the next process may already hold a lock in it
+                self.folder.rmdir()
 
     def __enter__(self) -> TranscodeJob:
         return self
@@ -237,38 +297,20 @@ class TranscodeJob:
         self.close()
 
     def _save(self, journal: Journal) -> None:
-        with _saying(self.folder), atomic_file(self.folder / journal_schema.NAME) as temporary:
+        with _disk_errors(self.folder), atomic_file(self.folder / JOURNAL) as temporary:
             temporary.write_text(journal.to_json(), encoding="utf-8")
         self._journal = journal
 
-    def _check_times(self, pts: list[int]) -> None:
-        latest = self.last_pts
-        if len(set(pts)) != len(pts):
-            raise InvalidInputError("two pictures of a segment are shown at the same time")
-        if latest is not None and min(pts) <= latest:
-            raise InvalidInputError(
-                f"a picture at {min(pts)} comes after a segment that ends at {latest}; "
-                "segments must follow each other"
-            )
-
-    def _tidy(self) -> None:
-        """Delete what the journal does not list: the work of a process that was killed."""
-        known = {journal_schema.NAME, _LOCK, *(segment.file for segment in self.segments)}
-        for path in self.folder.iterdir():
-            if path.name not in known:
-                _log.debug("%s: deleted, since the journal does not list it", path)
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
 
 @contextlib.contextmanager
-def _saying(folder: Path) -> Iterator[None]:
-    """Turn the system's errors into ours."""
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Convert the system's errors to `VideoError`."""
     try:
         yield
     except SrDeployError:
         raise
     except OSError as error:
         raise VideoError(
-            f"{folder}: the disk says: {error.strerror or error}; nothing that was finished is "
-            "lost: make room or set it right, then go on with --resume"
+            f"{folder}: {error.strerror or error}; finished segments are kept: solve the problem, "
+            "then continue with --resume"
         ) from error

@@ -1,7 +1,7 @@
-"""What FFmpeg's writer of Matroska cannot be told through PyAV, put into the finished header.
+"""Patches to the header of a Matroska file for what PyAV cannot tell FFmpeg's muxer.
 
-That writer leaves an empty element behind the list of what is where. The header's tracks grow
-into it: nothing behind them moves.
+The muxer leaves an empty element behind its index of the header. The track list grows into it, so
+that nothing behind the header moves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-_SEGMENT, _SEEK_HEAD, _SEEK, _SEEK_POSITION = 0x18538067, 0x114D9B74, 0x4DBB, 0x53AC
+_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+_SEEK_HEAD, _SEEK, _SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AC
 _TRACKS, _TRACK, _TRACK_NUMBER, _CODEC_DELAY = 0x1654AE6B, 0xAE, 0xD7, 0x56AA
 _VIDEO, _DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT = 0xE0, 0x54B0, 0x54BA, 0x54B2
 _ADDITION_ID, _CRC, _VOID = 0x55EE, 0xBF, 0xEC
@@ -24,13 +25,16 @@ _LARGEST_HEADER = 16 << 20
 
 
 @dataclass(frozen=True)
-class Amendment:
-    """What is to be said of a track."""
+class TrackPatch:
+    """Changes to a track's header.
+
+    Attributes:
+        display: Width and height of the picture for display; None for no change.
+        delay: Nanoseconds of decoded sound before its beginning; None for no change.
+    """
 
     display: tuple[int, int] | None = None
-    """Width and height of the picture as it is shown."""
     delay: int | None = None
-    """Nanoseconds that the decoder gives before the sound begins."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,22 @@ class _Element:
         return int.from_bytes(self.body, "big")
 
 
+def announced_size(head: bytes) -> int | None:
+    """Return the file size that the first bytes of a file announce; None if they do not."""
+    try:
+        name, place = _variable(head, 0, marker=True)
+        size, place = _variable(head, place, marker=False)
+        place += size
+        segment, place = _variable(head, place, marker=True)
+        size, end = _variable(head, place, marker=False)
+    except IndexError:
+        return None
+    unknown = size == (1 << (7 * (end - place))) - 1
+    return None if (name, segment) != (_EBML, _SEGMENT) or unknown else end + size
+
+
 def tracks_with_delay(header: bytes) -> set[int]:
-    """Return the numbers of the tracks for which the writer itself says a delay."""
+    """Return the numbers of the tracks whose delay the muxer has written itself."""
     _, children = _segment(header)
     return {
         _number(track)
@@ -55,51 +73,51 @@ def tracks_with_delay(header: bytes) -> set[int]:
     }
 
 
-def amend(path: Path, amendments: Mapping[int, Amendment]) -> None:
-    """Amend tracks, by their numbers, of a file that FFmpeg wrote.
+def patch(path: Path, patches: Mapping[int, TrackPatch]) -> None:
+    """Patch tracks, by their numbers, of a file that FFmpeg wrote.
 
     Raises:
-        VideoError: the header is not as FFmpeg writes it, or has no room.
+        VideoError: The header is not as FFmpeg writes it, or has no room.
     """
     with path.open("r+b") as file:
         header = file.read(_LARGEST_HEADER)
         base, children = _segment(header)
         names = [each.name for each in children]
         if names[:2] != [_SEEK_HEAD, _VOID]:
-            raise VideoError(f"{path}: PyAV wrote another header than this version knows")
+            raise VideoError(f"{path}: this version of PyAV writes an unknown header layout")
         seek_head, void, *_, tracks = children
-        new = _element(_TRACKS, _sealed(_amended(tracks.body, amendments)))
+        new = _element(_TRACKS, _with_checksum(_patched(tracks.body, patches)))
         growth = len(new) - (tracks.end - tracks.start)
         moved = range(void.end - base, tracks.start - base + 1)
-        index = _element(_SEEK_HEAD, _sealed(_moved(seek_head.body, moved, -growth)))
+        index = _element(_SEEK_HEAD, _with_checksum(_moved(seek_head.body, moved, -growth)))
         file.seek(seek_head.start)
         file.write(index + _void(void.end - growth - seek_head.start - len(index)))
         file.write(header[void.end : tracks.start])
         file.write(new)
 
 
-def _amended(tracks: bytes, amendments: Mapping[int, Amendment]) -> bytes:
+def _patched(tracks: bytes, patches: Mapping[int, TrackPatch]) -> bytes:
     return b"".join(
-        _element(_TRACK, _amended_track(each, amendments.get(_number(each), Amendment())))
+        _element(_TRACK, _patched_track(each, patches.get(_number(each), TrackPatch())))
         for each in _elements(tracks)
         if each.name == _TRACK
     )
 
 
-def _amended_track(track: _Element, amendment: Amendment) -> bytes:
+def _patched_track(track: _Element, patch_: TrackPatch) -> bytes:
     body = b""
     for each in _elements(track.body):
-        if each.name == _VIDEO and amendment.display is not None:
-            body += _element(_VIDEO, _amended_video(each, amendment.display))
+        if each.name == _VIDEO and patch_.display is not None:
+            body += _element(_VIDEO, _patched_video(each, patch_.display))
         elif each.name != _VOID and (each.name != _ADDITION_ID or each.number):
-            # What is left out is empty or says what is so by default: room for the rest.
+            # Empty elements and explicit defaults are dropped to make room.
             body += _element(each.name, each.body)
-    if amendment.delay is not None:
-        body += _integer(_CODEC_DELAY, amendment.delay)
+    if patch_.delay is not None:
+        body += _integer(_CODEC_DELAY, patch_.delay)
     return body
 
 
-def _amended_video(video: _Element, display: tuple[int, int]) -> bytes:
+def _patched_video(video: _Element, display: tuple[int, int]) -> bytes:
     old = (_DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT)
     kept = [_element(e.name, e.body) for e in _elements(video.body) if e.name not in old]
     width, height = display
@@ -108,7 +126,7 @@ def _amended_video(video: _Element, display: tuple[int, int]) -> bytes:
 
 
 def _moved(seek_head: bytes, moved: range, by: int) -> bytes:
-    """Return the list of what is where, after what lies in a range of it has moved."""
+    """Return the index of the header after the elements in a range of positions have moved."""
     body = b""
     for seek in _elements(seek_head):
         if seek.name != _SEEK:
@@ -121,13 +139,13 @@ def _moved(seek_head: bytes, moved: range, by: int) -> bytes:
     return body
 
 
-def _sealed(body: bytes) -> bytes:
-    """Put the checksum before the content of an element."""
+def _with_checksum(body: bytes) -> bytes:
+    """Return the content of an element after its checksum."""
     return _element(_CRC, zlib.crc32(body).to_bytes(4, "little")) + body
 
 
 def _segment(header: bytes) -> tuple[int, list[_Element]]:
-    """Return where the segment's content begins, and its elements up to the tracks."""
+    """Return the offset of the segment's content, and its elements up to the tracks."""
     segment = next((each for each in _elements(header) if each.name == _SEGMENT), None)
     if segment is None:
         raise VideoError("not a Matroska file")
@@ -137,7 +155,7 @@ def _segment(header: bytes) -> tuple[int, list[_Element]]:
         children.append(each)
         if each.name == _TRACKS:
             return base, children
-    raise VideoError("a Matroska file without tracks")
+    raise VideoError("the Matroska file has no tracks")
 
 
 def _number(track: _Element) -> int:
@@ -145,7 +163,7 @@ def _number(track: _Element) -> int:
 
 
 def _elements(data: bytes, offset: int = 0) -> Iterator[_Element]:
-    """Yield the elements of a content that begins at `offset` of the file; the last may be cut."""
+    """Yield the elements of content at `offset` of the file; the last may be truncated."""
     place = 0
     while place < len(data):
         name, body = _variable(data, place, marker=True)
@@ -156,7 +174,7 @@ def _elements(data: bytes, offset: int = 0) -> Iterator[_Element]:
 
 
 def _variable(data: bytes, place: int, *, marker: bool) -> tuple[int, int]:
-    """Read a number of variable length; return it and where it ends."""
+    """Return a number of variable length, and its end."""
     length = 9 - data[place].bit_length()
     value = int.from_bytes(data[place : place + length], "big")
     return value if marker else value & ~(1 << (7 * length)), place + length
@@ -173,8 +191,8 @@ def _integer(name: int, value: int) -> bytes:
 
 
 def _void(size: int) -> bytes:
-    """Return an empty element of exactly so many bytes."""
+    """Return an empty element of exactly `size` bytes."""
     if size < 2:
-        raise VideoError("the header of the Matroska file has no room for what is to be added")
+        raise VideoError("the header of the Matroska file has no room for the patch")
     length = 1 if size < 100 else 8
     return _element(_VOID, bytes(size - 1 - length), length)

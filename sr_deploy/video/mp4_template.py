@@ -1,7 +1,7 @@
-"""A description of a video stream that FFmpeg reads: an MP4 file of a header and no pictures.
+"""Template of a video stream with a display matrix and HDR metadata: an MP4 file without pictures.
 
-PyAV lets a program set a stream's size and colours, but neither its display matrix nor its HDR
-metadata; it copies those from a stream that was read. So this makes such a stream.
+PyAV lets a program set a stream's size and colors, but not its HDR metadata, and its display matrix
+only from PyAV 17 on; it copies both from the template of a stream that was read. So this makes one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from sr_deploy.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from sr_deploy.video.hdr import Hdr, Mastering
+    from sr_deploy.video.color import HdrMetadata, MasteringDisplay
 
 UPRIGHT = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-"""The display matrix that changes nothing."""
+"""Display matrix without rotation, mirroring or shift."""
 
 _FOURCC = {
     "h264": b"avc1",
@@ -34,32 +34,36 @@ _FOURCC = {
     "ffvhuff": b"FFVH",
 }
 CODECS = tuple(_FOURCC)
-"""FFmpeg's names of the codecs that can be described."""
+"""FFmpeg's names of the supported codecs."""
 _CHROMATICITY = 50000
-"""Units of `mdcv` in 1."""
+"""Units of `mdcv` per 1."""
 _LUMINANCE = 10000
-"""Units of `mdcv` in 1 cd/m2."""
+"""Units of `mdcv` per cd/m2."""
 
 
 @dataclass(frozen=True)
-class Description:
-    """What is said of a stream beyond what PyAV can set."""
+class Mp4Template:
+    """Properties of a stream that PyAV cannot set.
+
+    Attributes:
+        codec: FFmpeg's name of the codec.
+        matrix: Display matrix, in fixed-point numbers of 16.16 and, every third, 2.30 bits.
+        hdr: HDR10 metadata; None for none.
+    """
 
     codec: str
-    """FFmpeg's name of the codec, not of an encoder."""
     matrix: tuple[int, ...] = UPRIGHT
-    """The display matrix: nine numbers in 16.16 and, the last of each three, 2.30 fixed point."""
-    hdr: Hdr | None = None
+    hdr: HdrMetadata | None = None
 
     def to_mp4(self) -> bytes:
-        """Return a file with one video stream, of which only this is to be believed.
+        """Return a file with one video stream, whose other properties are placeholders.
 
         Raises:
-            InvalidInputError: the codec is none of those that this version writes.
+            InvalidInputError: The codec is not supported.
         """
         if self.codec not in _FOURCC:
             raise InvalidInputError(
-                f"videos are not written in {self.codec}; choose an encoder of {', '.join(_FOURCC)}"
+                f"unsupported codec {self.codec}; choose an encoder of {', '.join(_FOURCC)}"
             )
         sample = _box(_FOURCC[self.codec], _VISUAL, *_hdr_boxes(self.hdr))
         table = _box(
@@ -88,25 +92,31 @@ class Description:
         return file_type + _box(b"moov", movie, _box(b"trak", track, media))
 
 
+def scaled_matrix(matrix: tuple[int, ...], factor: Fraction) -> tuple[int, ...]:
+    """Return a display matrix for larger pictures: its shift grows with them."""
+    a, b, u, c, d, v, x, y, w = matrix
+    return a, b, u, c, d, v, round(x * factor), round(y * factor), w
+
+
 _VISUAL = struct.pack(">6xH16xHHII4xH32xHh", 1, 16, 16, 72 << 16, 72 << 16, 1, 24, -1)
-"""The fields of a visual sample entry: 16 x 16 pixels, 72 dpi, 24 bits, no palette."""
+"""Fields of a visual sample entry: 16x16 pixels, 72 dpi, 24 bits, no palette."""
 
 
-def _hdr_boxes(hdr: Hdr | None) -> list[bytes]:
+def _hdr_boxes(hdr: HdrMetadata | None) -> list[bytes]:
     if hdr is None:
         return []
     boxes = []
-    if hdr.mastering is not None and (body := _mastering(hdr.mastering)):
+    if hdr.mastering is not None and (body := _mastering_body(hdr.mastering)):
         boxes.append(_box(b"mdcv", body))
     if hdr.content_light is not None:
         boxes.append(_box(b"clli", struct.pack(">HH", *hdr.content_light)))
     return boxes
 
 
-def _mastering(mastering: Mastering) -> bytes | None:
-    """Return the body of `mdcv`; None for what it cannot express, which is a part of it all."""
+def _mastering_body(mastering: MasteringDisplay) -> bytes | None:
+    """Return the body of `mdcv`; None for incomplete metadata, which it cannot express."""
     points = (mastering.green, mastering.blue, mastering.red, mastering.white)
-    light = (mastering.lightest, mastering.darkest)
+    light = (mastering.max_luminance, mastering.min_luminance)
     if None in points or None in light:
         return None
     flat = [_units(value, _CHROMATICITY) for point in points if point for value in point]

@@ -1,7 +1,13 @@
-"""Frames from and into pipes, between the programs of a pipeline: Y4M, and bare raw frames."""
+"""Upscaling through pipes, frame by frame: Y4M and raw frames, without sound.
+
+PyAV's `yuv4mpegpipe` is not used: it would lose parameters of the header that go through unchanged
+here (chroma siting, comments, the order of the parameters), has no 4:4:4 with alpha, takes more
+than 8 bits only with a non-standard option, and reports a truncated frame as the end of the file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -12,20 +18,28 @@ import numpy as np
 
 from sr_deploy.errors import InvalidInputError, VideoError
 from sr_deploy.video.color import FULL, LIMITED, Color
+from sr_deploy.video.source import VideoSource
+from sr_deploy.video.transcode import ColorSpec, StageMeter, upscaled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-_MAGIC = b"YUV4MPEG2"
+    from sr_deploy.engine import Engine
+    from sr_deploy.video.source import FrameSelection
+
+_MAGIC = "YUV4MPEG2"
 _LONGEST_LINE = 4096
 _LARGEST_SIDE = 1 << 16
 _LARGEST_FRAME = 1 << 31
-"""Bytes; a header that promises larger frames is taken for damaged."""
-_SHAPE = re.compile(r"(\d+)x(\d+):([a-z0-9]+)(?:@(\d+(?:[/:]\d+)?))?", re.IGNORECASE)
-DEFAULT_RATE = Fraction(25)
-# What Y4M calls the pixel formats that it has; those of 4:2:0 differ in where chroma is sited.
+"""Bytes; a header with larger frames is damaged."""
+_LARGEST_RATE = 1 << 31
+"""Of numerator and denominator, which are 32-bit integers in FFmpeg."""
+_RAW = re.compile(r"(\d+)x(\d+):([a-z0-9]+)(?:@(\d+(?:[/:]\d+)?))?", re.IGNORECASE)
+_DEFAULT_RATE = Fraction(25)
+# Pixel formats of Y4M; those of 4:2:0 differ in their chroma siting.
 _Y4M_FORMATS = {
     **dict.fromkeys(("420", "420jpeg", "420mpeg2", "420paldv"), "yuv420p"),
     **dict.fromkeys(("mono",), "gray"),
@@ -38,234 +52,313 @@ _RANGES = {"LIMITED": LIMITED, "FULL": FULL}
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What the frames of a pipe are.
+class PipeFormat:
+    """Format of the frames in a pipe.
 
     Attributes:
         width: In pixels.
         height: In pixels.
-        pixel_format: In FFmpeg's words.
-        rate: Frames a second.
-        colour: What their numbers mean, as far as it is said.
-        header: The parameters of Y4M but width and height; None: there is no header.
+        pixel_format: FFmpeg's name.
+        rate: Frames per second.
+        color: Color tags, as far as the pipe has them.
+        header: Parameters of Y4M without width and height; None for raw frames.
+
+    Raises:
+        InvalidInputError: Such frames are not supported.
     """
 
     width: int
     height: int
     pixel_format: str
-    rate: Fraction = DEFAULT_RATE
-    colour: Color = field(default_factory=Color)
+    rate: Fraction = _DEFAULT_RATE
+    color: Color = field(default_factory=Color)
     header: tuple[str, ...] | None = None
 
-    def times(self, scale: int) -> Shape:
-        """Return the shape of the frames when they are upscaled."""
+    def __post_init__(self) -> None:
+        if not (0 < self.width <= _LARGEST_SIDE and 0 < self.height <= _LARGEST_SIDE):
+            raise InvalidInputError(
+                f"unsupported frame size {self.width}x{self.height}; sides are from 1 to "
+                f"{_LARGEST_SIDE} pixels"
+            )
+        if not (0 < self.rate.numerator < _LARGEST_RATE and self.rate.denominator < _LARGEST_RATE):
+            raise InvalidInputError(
+                "unsupported frame rate; numerator and denominator are from 1 to "
+                f"{_LARGEST_RATE - 1}"
+            )
+        if self.frame_size > _LARGEST_FRAME:
+            raise InvalidInputError(
+                f"unsupported frames of {self.frame_size} bytes; the maximum is {_LARGEST_FRAME}"
+            )
+
+    @property
+    def rows(self) -> list[tuple[int, int]]:
+        """Rows of each plane, and bytes of each row.
+
+        Raises:
+            InvalidInputError: The pixel format is unknown, or not of plain samples.
+        """
+        try:
+            layout = av.VideoFormat(self.pixel_format, self.width, self.height)
+        except ValueError:
+            raise InvalidInputError(
+                f"unknown pixel format {self.pixel_format!r}; ffmpeg -pix_fmts lists them"
+            ) from None
+        planes: dict[int, tuple[int, int]] = {}
+        for each in layout.components:
+            height, width = planes.get(each.plane, (each.height, 0))
+            planes[each.plane] = (height, width + each.width * ((each.bits + 7) // 8))
+        if not planes or layout.has_palette:
+            raise InvalidInputError(
+                f"unsupported pixel format {self.pixel_format!r} for raw frames; convert them "
+                "first, for example with ffmpeg -pix_fmt rgb24"
+            )
+        if len(planes) == 1:  # pixels with unused bits (rgb0)
+            return [(self.height, -(-self.width * layout.padded_bits_per_pixel // 8))]
+        return [planes[number] for number in sorted(planes)]
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of a frame."""
+        return sum(height * width for height, width in self.rows)
+
+    def upscaled(self, scale: int) -> PipeFormat:
+        """Return the format of the upscaled frames."""
         return replace(self, width=scale * self.width, height=scale * self.height)
 
+    @classmethod
+    def parse_raw(cls, text: str) -> PipeFormat:
+        """Return the format of raw frames from the user's text: 480x270:yuv420p, 8x8:rgb24@30.
 
-def raw_shape(text: str) -> Shape:
-    """Return the shape of raw frames, as a user writes it: 480x270:yuv420p, 480x270:rgb24@30.
+        Raises:
+            InvalidInputError: The text or the format is wrong.
+        """
+        match = _RAW.fullmatch(text.strip())
+        if match is None:
+            raise InvalidInputError(
+                f"wrong format of raw frames {text!r}; write WIDTHxHEIGHT:FORMAT, such as "
+                "480x270:yuv420p or 480x270:rgb24"
+            )
+        width, height, name, rate = match.groups(default=str(_DEFAULT_RATE))
+        try:
+            return cls(int(width), int(height), name.lower(), Fraction(rate.replace(":", "/")))
+        except (ValueError, ZeroDivisionError):
+            raise InvalidInputError(f"wrong number in the format of raw frames {text!r}") from None
 
-    Raises:
-        InvalidInputError: it is not written so, or FFmpeg has no such pixel format.
-    """
-    match = _SHAPE.fullmatch(text.strip())
-    if match is None:
-        raise InvalidInputError(
-            f"{text!r} does not say what the raw frames are; write WIDTHxHEIGHT:FORMAT, such as "
-            "480x270:yuv420p or 480x270:rgb24"
-        )
-    rate = Fraction((match[4] or str(DEFAULT_RATE)).replace(":", "/"))
-    return _checked(Shape(int(match[1]), int(match[2]), match[3].lower(), rate))
+    @classmethod
+    def parse_y4m(cls, line: bytes) -> PipeFormat:
+        """Return the format that the first line of a Y4M stream declares.
+
+        Raises:
+            InvalidInputError: It is not Y4M, damaged, or of an unsupported format.
+        """
+        words = line.decode("latin-1").split(" ")
+        if words[0] != _MAGIC:
+            raise InvalidInputError(
+                "the pipe has no Y4M; let the program before write it (ffmpeg: -f yuv4mpegpipe), "
+                "or describe raw frames with --raw WIDTHxHEIGHT:FORMAT"
+                if line
+                else "the pipe is empty; did the program before it fail?"
+            )
+        values = {word[0]: word[1:] for word in words[1:] if word}
+        extras = dict(word[1:].split("=", 1) for word in words if word[:1] == "X" and "=" in word)
+        if values.get("I", "p") not in ("p", "?"):
+            raise InvalidInputError(
+                "the pipe has interlaced frames; deinterlace them first (ffmpeg: -vf bwdif)"
+            )
+        name = values.get("C", "420jpeg").lower()
+        if name not in _Y4M_FORMATS:
+            raise InvalidInputError(
+                f"unsupported Y4M format {name!r}; supported are {', '.join(_Y4M_FORMATS)}"
+            )
+        try:
+            rate = Fraction(values.get("F", "25:1").replace(":", "/")) or _DEFAULT_RATE
+            width, height = int(values["W"]), int(values["H"])
+        except (KeyError, ValueError, ZeroDivisionError):
+            raise InvalidInputError(f"the Y4M header is damaged: {line[:80]!r}") from None
+        color = Color(range=_RANGES.get(extras.get("COLORRANGE", ""), Color().range))
+        header = tuple(word for word in words[1:] if word and word[0] not in "WH")
+        return cls(width, height, _Y4M_FORMATS[name], rate, color, header)
+
+    def as_y4m(self, aspect: Fraction | None) -> PipeFormat:
+        """Return the format with a Y4M header.
+
+        Raises:
+            InvalidInputError: Y4M has no such pixel format.
+        """
+        names = [name for name, each in _Y4M_FORMATS.items() if each == self.pixel_format]
+        if not names:
+            raise InvalidInputError(
+                f"Y4M has no pixel format {self.pixel_format}; it has "
+                f"{', '.join(dict.fromkeys(_Y4M_FORMATS.values()))}: choose one with --pixel-format"
+            )
+        ranges = {value: name for name, value in _RANGES.items()}
+        header = [f"F{self.rate.numerator}:{self.rate.denominator}", "Ip", f"C{names[0]}"]
+        header += [f"A{aspect.numerator}:{aspect.denominator}"] if aspect else []
+        header += [f"XCOLORRANGE={ranges[self.color.range]}"] if self.color.range in ranges else []
+        return replace(self, header=tuple(header))
 
 
-class FrameReader:
+class PipeReader:
     """Reads frames from a pipe.
 
     Args:
-        pipe: Where from.
-        shape: Of raw frames; None: the pipe brings Y4M, whose header says it.
-
-    Raises:
-        InvalidInputError: the pipe does not bring Y4M, or one that is not known here.
+        pipe: The pipe.
+        raw: Format of raw frames; None for Y4M, whose header declares it.
 
     Attributes:
-        shape: Of the frames.
-        damage: What could not be read, in words; empty: nothing.
+        format: Of the frames.
+        damage: Problems while reading; empty if there were none.
+
+    Raises:
+        InvalidInputError: The pipe has no Y4M, or an unsupported one.
     """
 
-    def __init__(self, pipe: BinaryIO, shape: Shape | None = None) -> None:
+    def __init__(self, pipe: BinaryIO, raw: PipeFormat | None = None) -> None:
         self._pipe = pipe
         self.damage: tuple[str, ...] = ()
-        self.shape = shape if shape is not None else _parsed(self._line())
-        self._rows = _rows(self.shape)
-        self._size = sum(height * width for height, width in self._rows)
+        self.format = PipeFormat.parse_y4m(self._line()) if raw is None else raw
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Yield each frame, timed by its number."""
+        shape, rows = self.format, self.format.rows
         number = 0
-        while (content := self._next()) is not None:
-            frame = av.VideoFrame(self.shape.width, self.shape.height, self.shape.pixel_format)
-            for plane, rows in zip(_planes(frame, self._rows), self._split(content), strict=True):
-                plane[...] = rows
-            frame.pts, frame.time_base = number, 1 / self.shape.rate
-            frame.duration = 1
+        while (content := self._next_content(shape.frame_size)) is not None:
+            frame = av.VideoFrame(shape.width, shape.height, shape.pixel_format)
+            start = 0
+            for plane, (height, width) in zip(_plane_bytes(frame, rows), rows, strict=True):
+                samples = np.frombuffer(content, np.uint8, height * width, start)
+                plane[...] = samples.reshape(height, width)
+                start += height * width
+            frame.pts, frame.time_base, frame.duration = number, 1 / shape.rate, 1
             yield frame
             number += 1
 
-    def _next(self) -> bytes | None:
-        """Return the bytes of the next frame; None when there is none."""
-        if self.shape.header is not None:
+    def _next_content(self, size: int) -> bytes | None:
+        """Return the bytes of the next frame; None at the end."""
+        if self.format.header is not None:
             line = self._line()
             if not line:
                 return None
             if line.split(b" ")[0] != b"FRAME":
-                self.damage = (f"a frame was to begin, but {line[:20]!r} came",)
+                self.damage = (f"expected the start of a frame, found {line[:20]!r}",)
                 return None
         content = b""
-        while len(content) < self._size and (more := self._pipe.read(self._size - len(content))):
+        while len(content) < size and (more := self._pipe.read(size - len(content))):
             content += more
-        if len(content) == self._size:
+        if len(content) == size:
             return content
-        if content or self.shape.header is not None:
-            came = f"{len(content)} of {self._size} bytes came"
-            self.damage = (f"the last frame is cut off: {came}",)
+        if content or self.format.header is not None:
+            self.damage = (f"the last frame is truncated: {len(content)} of {size} bytes",)
         return None
 
     def _line(self) -> bytes:
-        """Return a line of the stream without its end; empty where the stream is at its end."""
+        """Return a line without its end; empty at the end of the stream."""
         line = bytearray()
         while len(line) < _LONGEST_LINE and (byte := self._pipe.read(1)):
             if byte == b"\n":
-                return bytes(line)
+                break
             line += byte
         return bytes(line)
 
-    def _split(self, content: bytes) -> Iterator[NDArray[np.uint8]]:
-        first = 0
-        for height, width in self._rows:
-            rows = np.frombuffer(content, np.uint8, height * width, first)
-            yield rows.reshape(height, width)
-            first += height * width
 
-
-class FrameWriter:
-    """Writes frames into a pipe, as raw frames or Y4M, whichever their shape says.
+class PipeWriter:
+    """Writes frames into a pipe.
 
     Args:
-        pipe: Where to.
-        shape: Of the frames.
+        pipe: The pipe.
+        shape: Format of the frames; with a header, they are written as Y4M.
     """
 
-    def __init__(self, pipe: BinaryIO, shape: Shape) -> None:
+    def __init__(self, pipe: BinaryIO, shape: PipeFormat) -> None:
         self._pipe = pipe
-        self._rows = _rows(shape)
-        self._between = b"" if shape.header is None else b"FRAME\n"
+        self._rows = shape.rows
+        self._separator = b"" if shape.header is None else b"FRAME\n"
         if shape.header is not None:
-            words = ("YUV4MPEG2", f"W{shape.width}", f"H{shape.height}", *shape.header)
-            pipe.write(" ".join(words).encode("ascii") + b"\n")
+            words = (_MAGIC, f"W{shape.width}", f"H{shape.height}", *shape.header)
+            pipe.write(" ".join(words).encode("latin-1") + b"\n")
 
     def write(self, frame: av.VideoFrame) -> None:
         """Write a frame.
 
         Raises:
-            VideoError: whoever read the pipe has gone.
+            VideoError: The program that reads the pipe has ended.
         """
         try:
-            self._pipe.write(self._between)
-            for plane in _planes(frame, self._rows):
+            self._pipe.write(self._separator)
+            for plane in _plane_bytes(frame, self._rows):
                 self._pipe.write(np.ascontiguousarray(plane).data)
             self._pipe.flush()
         except BrokenPipeError as error:
             raise VideoError("the program that reads the frames has ended") from error
 
 
-def y4m_header(shape: Shape, aspect: Fraction | None) -> Shape:
-    """Return the shape of frames that are to be written as Y4M.
-
-    Raises:
-        InvalidInputError: Y4M has no such pixel format.
-    """
-    names = [name for name, each in _Y4M_FORMATS.items() if each == shape.pixel_format]
-    if not names:
-        raise InvalidInputError(
-            f"Y4M has no pixel format {shape.pixel_format}; it has "
-            f"{', '.join(dict.fromkeys(_Y4M_FORMATS.values()))}: choose one with --pixel-format"
-        )
-    ranges = {value: name for name, value in _RANGES.items()}
-    header = [f"F{shape.rate.numerator}:{shape.rate.denominator}", "Ip", f"C{names[0]}"]
-    header += [f"A{aspect.numerator}:{aspect.denominator}"] if aspect else []
-    header += [f"XCOLORRANGE={ranges[shape.colour.range]}"] if shape.colour.range in ranges else []
-    return replace(shape, header=tuple(header))
-
-
-def _parsed(line: bytes) -> Shape:
-    """Return what the first line of a Y4M stream says."""
-    words = line.decode("ascii", "replace").split(" ")
-    if words[0].encode() != _MAGIC:
-        raise InvalidInputError(
-            "the pipe brings no Y4M; let the program before write it (ffmpeg: -f yuv4mpegpipe), or "
-            "say what the raw frames are with --raw WIDTHxHEIGHT:FORMAT"
-            if line
-            else "the pipe brought nothing; did the program before it fail?"
-        )
-    said = {word[0]: word[1:] for word in words[1:] if word}
-    extras = dict(word[1:].split("=", 1) for word in words if word[:1] == "X" and "=" in word)
-    if said.get("I", "p") not in ("p", "?"):
-        raise InvalidInputError(
-            "the pipe brings interlaced frames; deinterlace them before (ffmpeg: -vf bwdif)"
-        )
-    name = said.get("C", "420jpeg").lower()
-    if name not in _Y4M_FORMATS:
-        raise InvalidInputError(
-            f"frames of Y4M's format {name!r} are not known here; "
-            f"known are {', '.join(_Y4M_FORMATS)}"
-        )
-    try:
-        rate = Fraction(said.get("F", "25:1").replace(":", "/"))
-        width, height = int(said["W"]), int(said["H"])
-    except (KeyError, ValueError, ZeroDivisionError):
-        raise InvalidInputError(f"the header of the Y4M stream is damaged: {line!r}") from None
-    colour = Color(range=_RANGES.get(extras.get("COLORRANGE", ""), Color().range))
-    header = tuple(word for word in words[1:] if word and word[0] not in "WH")
-    return _checked(Shape(width, height, _Y4M_FORMATS[name], rate or DEFAULT_RATE, colour, header))
-
-
-def _checked(shape: Shape) -> Shape:
-    """Return a shape whose frames can be held.
-
-    Raises:
-        InvalidInputError: they cannot.
-    """
-    if not (0 < shape.width <= _LARGEST_SIDE and 0 < shape.height <= _LARGEST_SIDE):
-        raise InvalidInputError(
-            f"frames of {shape.width}x{shape.height} pixels do not fit; sides are from 1 to "
-            f"{_LARGEST_SIDE}"
-        )
-    size = sum(height * width for height, width in _rows(shape))
-    if size > _LARGEST_FRAME:
-        raise InvalidInputError(f"frames of {size} bytes do not fit; {_LARGEST_FRAME} are allowed")
-    return shape
-
-
-def _rows(shape: Shape) -> list[tuple[int, int]]:
-    """Return the rows of each plane, and the bytes of each of them."""
-    try:
-        layout = av.VideoFormat(shape.pixel_format, shape.width, shape.height)
-    except ValueError:
-        raise InvalidInputError(
-            f"there is no pixel format {shape.pixel_format!r}; ffmpeg -pix_fmts lists them"
-        ) from None
-    planes: dict[int, tuple[int, int]] = {}
-    for each in layout.components:
-        height, width = planes.get(each.plane, (each.height, 0))
-        planes[each.plane] = (height, width + each.width * ((each.bits + 7) // 8))
-    if len(planes) == 1:  # of pixels that may hold bits that mean nothing (rgb0)
-        return [(shape.height, -(-shape.width * layout.padded_bits_per_pixel // 8))]
-    return [planes[number] for number in sorted(planes)]
-
-
-def _planes(frame: av.VideoFrame, rows: list[tuple[int, int]]) -> Iterator[NDArray[np.uint8]]:
-    """Yield the bytes of each plane, (rows, bytes in a row); they can be written to."""
+def _plane_bytes(frame: av.VideoFrame, rows: list[tuple[int, int]]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the bytes of each plane, (rows, bytes of a row), as writable views."""
     for plane, (height, width) in zip(frame.planes, rows, strict=True):
         whole = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, abs(plane.line_size))
         yield whole[:height, :width]
+
+
+def upscale_pipe(engine: Engine, pipe: BinaryIO, out: BinaryIO, raw: str | None) -> tuple[str, ...]:
+    """Upscale the frames of a pipe into another, in the same format.
+
+    Args:
+        engine: Upscales the frames.
+        pipe: With Y4M or raw frames.
+        out: Destination.
+        raw: Format of raw frames; None for Y4M.
+
+    Returns:
+        Problems while reading; empty if there were none.
+
+    Raises:
+        InvalidInputError: The format is not supported.
+        VideoError: The program that reads the output has ended.
+    """
+    reader = PipeReader(pipe, PipeFormat.parse_raw(raw) if raw else None)
+    _relay(engine, reader.frames(), reader.format, reader.format, out)
+    return reader.damage
+
+
+def upscale_to_pipe(
+    engine: Engine, path: Path, out: BinaryIO, selection: FrameSelection, pixel_format: str | None
+) -> tuple[str, ...]:
+    """Upscale a video file into a pipe, as Y4M.
+
+    Args:
+        engine: Upscales the frames.
+        path: The file.
+        out: Destination.
+        selection: Which frames.
+        pixel_format: Of the output; None for the source's.
+
+    Returns:
+        Problems while reading; empty if there were none.
+
+    Raises:
+        NotFoundError, InvalidInputError: File or options do not fit.
+        VideoError: The file cannot be read, or the program that reads the output has ended.
+    """
+    with VideoSource(path, selection, threads=engine.spec.threads) as source:
+        info = source.info
+        rate = info.rate or _DEFAULT_RATE
+        shape = PipeFormat(info.width, info.height, info.pixel_format, rate, info.color)
+        written = replace(shape, pixel_format=pixel_format or info.pixel_format)
+        _relay(engine, source.frames(), shape, written.as_y4m(info.aspect), out)
+        return source.damage
+
+
+def _relay(
+    engine: Engine,
+    frames: Iterable[av.VideoFrame],
+    shape: PipeFormat,
+    written: PipeFormat,
+    out: BinaryIO,
+) -> None:
+    writer = PipeWriter(out, written.upscaled(engine.spec.scale))
+    # Y4M has no matrix, and for the new size other tools would assume another one.
+    color = shape.color.resolved(shape.pixel_format, shape.width, shape.height)
+    spec = ColorSpec(shape.color, color, written.pixel_format)
+    with contextlib.closing(upscaled(engine, frames, spec, StageMeter())) as results:
+        for frame in results:
+            writer.write(frame)

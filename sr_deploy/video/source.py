@@ -1,238 +1,300 @@
-"""Reading a video: every frame that can be decoded, in order, with its exact time."""
+"""A video source: every frame that can be decoded, in order, with its exact time."""
 
 from __future__ import annotations
 
-import functools
 import itertools
-import logging
 import math
+import struct
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import av
+from av.sidedata.sidedata import Type
 
 from sr_deploy import machine
 from sr_deploy.errors import InvalidInputError, VideoError
+from sr_deploy.video.color import Color, HdrMetadata
 from sr_deploy.video.decode import Reader
-from sr_deploy.video.filters import checked_crop, filtered
-from sr_deploy.video.info import described
-from sr_deploy.video.timestamps import chosen, lasting, timed
+from sr_deploy.video.filters import checked_crop, filtered, selected, timestamped
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from sr_deploy.video.info import Info
+    from av.container import InputContainer
+    from av.sidedata.sidedata import SideData
 
-_log = logging.getLogger(__name__)
-
-_AHEAD = 4
-"""Frames that are looked at before the first is given out: are they interlaced?"""
+_HEAD = 4
+"""Frames decoded before the first is returned, to recognize interlaced video."""
 _BACK = (0, 2, 10, 60)
-"""Seconds further back from where decoding is begun, until the frame wanted is met."""
+"""Seconds before a time at which decoding starts, tried until its frame is found."""
+_PROGRESSIVE = (0, 1)
+"""FFmpeg's field orders "unknown" and "progressive"."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Properties of a video that are known before all of it is read.
+
+    Attributes:
+        width: Of the frames, after cropping.
+        height: Likewise.
+        stream: Index of the video stream in the file.
+        codec: FFmpeg's name of the codec (h264).
+        container: FFmpeg's name of the format (mov,mp4,m4a,3gp,3g2,mj2).
+        pixel_format: Of the decoded frames (yuv420p10le).
+        bits: Of one sample.
+        time_base: Of all timestamps.
+        rate: Average frames per second of the selected frames; None if unknown.
+        aspect: Sample aspect ratio; None if unspecified.
+        color: Color tags.
+        hdr: HDR10 metadata; None if missing.
+        display_matrix: Rotation and mirroring for display, in FFmpeg's fixed-point numbers; None
+            if missing.
+        interlaced: Frames consist of two fields.
+        frames: Estimated number of selected frames; None if unknown.
+        duration: Of the selected part in seconds; None if unknown.
+        zero: Time in seconds at which the file begins; start and end count from there.
+    """
+
+    width: int
+    height: int
+    stream: int
+    codec: str
+    container: str
+    pixel_format: str
+    bits: int
+    time_base: Fraction
+    rate: Fraction | None
+    aspect: Fraction | None
+    color: Color
+    hdr: HdrMetadata | None
+    display_matrix: tuple[int, ...] | None
+    interlaced: bool
+    frames: int | None
+    duration: Fraction | None
+    zero: Fraction = Fraction(0)
+
+
+@dataclass(frozen=True)
+class FrameSelection:
+    """The frames of a video that are used, and how they are read.
+
+    Attributes:
+        start: Seconds from the beginning of the video; frames before are dropped.
+        end: Seconds from the beginning of the video; frames from there on are dropped.
+        every: One frame of so many is used.
+        crop: Left, top, width and height of the used part of every frame.
+        deinterlace: Interlaced video is deinterlaced, one frame for each pair of fields.
+        hardware: Device for decoding ("cuda", "vaapi", "qsv", "videotoolbox", ...).
+
+    Raises:
+        InvalidInputError: A number is out of range.
+    """
+
+    start: float | None = None
+    end: float | None = None
+    every: int = 1
+    crop: tuple[int, int, int, int] | None = None
+    deinterlace: bool = False
+    hardware: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.start is not None and not self.start >= 0:
+            raise InvalidInputError(f"start {self.start}: must be at least 0 seconds")
+        if self.end is not None and not self.end > (self.start or 0):
+            raise InvalidInputError(
+                f"end {self.end}: must be after the start, {self.start or 0} seconds"
+            )
+        if self.every < 1:
+            raise InvalidInputError(f"every {self.every}: must be at least 1, for every frame")
 
 
 class VideoSource:
-    """A video file whose frames are read in order; use it with `with`.
+    """An open video file, whose frames are read in order, once; a context manager.
 
     Args:
         path: The file.
-        threads: Of the decoder; None: as many as this process has real cores.
-        hardware: Decode on such a device ("cuda", "vaapi", "qsv", "videotoolbox", ...).
-        start: Seconds from the beginning of the video: frames before that are left out.
-        end: Seconds from the beginning of the video: frames from there on are left out.
-        every: Take one frame of so many.
-        crop: Left, top, width and height of what is cut out of every frame.
-        deinterlace: Make frames of the fields of interlaced video, one of each two.
-        start_after: A timestamp, in the stream's time base: of the frames that would come, those
-            up to this one are left out. They are not all decoded again.
-
-    Raises:
-        NotFoundError: there is no such file.
-        InvalidInputError: an argument does not fit the video, it is interlaced, or too large.
-        VideoError: the file holds no video that can be read.
+        selection: Which frames; None for all.
+        threads: Of the decoder; None for the number of physical cores.
 
     Attributes:
-        info: What the video is.
+        info: Properties of the video.
+
+    Raises:
+        NotFoundError: There is no such file.
+        InvalidInputError: The selection does not fit, or the video is interlaced or too large.
+        VideoError: The file has no video that can be read.
     """
 
-    info: Info
+    info: VideoInfo
 
     def __init__(
         self,
         path: str | os.PathLike[str],
+        selection: FrameSelection | None = None,
         *,
         threads: int | None = None,
-        hardware: str | None = None,
-        start: float | None = None,
-        end: float | None = None,
-        every: int = 1,
-        crop: tuple[int, int, int, int] | None = None,
-        deinterlace: bool = False,
-        start_after: int | None = None,
     ) -> None:
-        _check_cut(start, end, every)
-        self._path, self._every, self._deinterlace = path, every, deinterlace
+        self._path = path
+        self._selection = selection = selection or FrameSelection()
         self._threads = threads or machine.cores()
-        self._open = functools.partial(Reader, path, threads=self._threads, hardware=hardware)
+        self._readers: list[Reader] = []
         self._reader = self._open()
         try:
             frames = self._reader.frames()
-            head = list(itertools.islice(frames, _AHEAD))
+            head = list(itertools.islice(frames, _HEAD))
             if not head:
-                reason = "; ".join(self.damage) or "it has none"
+                reason = "; ".join(self.damage) or "the stream is empty"
                 raise VideoError(f"{path}: no frame could be decoded: {reason}")
-            self._crop = None if crop is None else checked_crop(crop, head[0])
-            zero = _zero(self._reader, head[0])
-            self._start, self._end = (
-                None if at is None else math.ceil((zero + _exact(at)) / self._reader.time_base)
-                for at in (start, end)
-            )
-            self.info = described(
-                self._reader, head, zero, crop=self._crop, seconds=self._seconds(zero), every=every
-            )
-            if self.info.interlaced and not deinterlace:
+            self._first_pts = head[0].pts
+            self._frames = itertools.chain(head, frames)
+            self.info = self._described(head)
+            if self.info.interlaced and not selection.deinterlace:
                 raise InvalidInputError(
-                    f"{path}: it is interlaced (each frame holds two moments, in alternate rows), "
-                    "which would be upscaled wrongly; have it deinterlaced (--deinterlace)"
+                    f"{path}: the video is interlaced (each frame holds two moments in alternate "
+                    "rows), which upscaling would garble; add --deinterlace"
                 )
-            self._frames = self._begun(itertools.chain(head, frames), head[0], start_after)
+            time_base, zero = self._reader.time_base, self.info.zero
+            self._start, self._end = (
+                None if at is None else math.ceil((zero + Fraction(str(at))) / time_base)
+                for at in (selection.start, selection.end)
+            )
         except BaseException:
             self.close()
             raise
 
+    def _open(self) -> Reader:
+        hardware = self._selection.hardware
+        self._readers.append(Reader(self._path, threads=self._threads, hardware=hardware))
+        return self._readers[-1]
+
+    def _described(self, head: list[av.VideoFrame]) -> VideoInfo:
+        reader, selection, first = self._reader, self._selection, head[0]
+        stream, context = reader.stream, reader.context
+        full = first.width, first.height
+        size = full if selection.crop is None else checked_crop(selection.crop, first)[2:]
+        field_order = getattr(context, "field_order", _PROGRESSIVE[0])  # not in older PyAV
+        rate = None if reader.rate is None else reader.rate / selection.every
+        begin = cast("int | None", reader.container.start_time)
+        seconds = self._selected_seconds(reader.seconds)
+        matrix = cast("Mapping[Type, SideData]", first.side_data).get(Type.DISPLAYMATRIX)
+        return VideoInfo(
+            *size,
+            stream=stream.index,
+            codec=context.codec.canonical_name,
+            container=reader.container.format.name,
+            pixel_format=first.format.name,
+            bits=max((part.bits for part in first.format.components), default=8),
+            time_base=reader.time_base,
+            rate=rate,
+            aspect=stream.sample_aspect_ratio or None,
+            color=Color.from_frame(first, context).resized(first.format.name, full, size),
+            hdr=HdrMetadata.from_frame(first),
+            display_matrix=None if matrix is None else struct.unpack("=9i", bytes(matrix)[:36]),
+            interlaced=field_order not in _PROGRESSIVE or any(f.interlaced_frame for f in head),
+            frames=None if seconds is None or rate is None else round(seconds * rate),
+            duration=seconds,
+            zero=(
+                (first.pts or 0) * reader.time_base
+                if begin is None
+                else Fraction(begin, av.time_base)
+            ),
+        )
+
+    def _selected_seconds(self, total: Fraction | None) -> Fraction | None:
+        start, end = self._selection.start, self._selection.end
+        stop = total
+        if end is not None and (total is None or total >= Fraction(str(end))):
+            stop = Fraction(str(end))
+        return None if stop is None else max(Fraction(0), stop - Fraction(str(start or 0)))
+
+    @property
+    def container(self) -> InputContainer:
+        """The open file: its streams and tags; its packets belong to the decoder."""
+        return self._readers[0].container
+
     @property
     def damage(self) -> tuple[str, ...]:
-        """What could not be read so far, and where, in plain words; empty: nothing."""
+        """Problems while reading so far, one sentence each."""
         return self._reader.damage.notes
 
-    def frames(self) -> Iterator[av.VideoFrame]:
-        """Yield each frame with its `pts`, `duration` and `time_base`; once.
+    def frames(self, after: int | None = None) -> Iterator[av.VideoFrame]:
+        """Return the selected frames, with `pts`, `duration` and `time_base`; call this once.
 
-        Timestamps increase strictly. A file may change its frames' size or format midway.
+        Timestamps increase strictly. Frames may change their size or format midway.
+
+        Args:
+            after: Timestamp of a selected frame, in the time base: only frames after it follow.
+                Decoding starts at a keyframe near it.
+
+        Raises:
+            VideoError: There is no such frame.
         """
-        return self._frames
+        target = self._start if after is None else after
+        if target is None or self._first_pts is None or self._first_pts >= target:
+            result = self._select(self._frames, after)
+            if result is not None:
+                return result
+        else:
+            for back in (*_BACK, None):
+                frames = self._decode_from(target, back)
+                result = None if frames is None else self._select(frames, after)
+                if result is not None:
+                    return result
+        raise VideoError(
+            f"{self._path}: no frame at {float((after or 0) * self._reader.time_base):.3f} s, "
+            "where the interrupted job stopped; the file is not the same as before"
+        )
+
+    def _decode_from(self, target: int, back: int | None) -> Iterator[av.VideoFrame] | None:
+        """Return the frames from a keyframe before a time; None if they would begin after it.
+
+        Args:
+            target: The time.
+            back: Seconds by which the keyframe is at least earlier; None for the beginning, which
+                not every container can seek to: the file is opened again.
+        """
+        if back is None:
+            self._reader = self._open()
+            return self._reader.frames()
+        if not self._reader.seek(target - round(back / self._reader.time_base)):
+            return None
+        frames = self._reader.frames()
+        first = next(frames, None)
+        if first is None or first.pts is None or first.pts > target:
+            return None
+        return itertools.chain([first], frames)
+
+    def _select(
+        self, frames: Iterable[av.VideoFrame], after: int | None
+    ) -> Iterator[av.VideoFrame] | None:
+        """Return the selected frames; None if the one at `after` is missing."""
+        selection, time_base = self._selection, self._reader.time_base
+        step = 1 / ((self._reader.rate or 25) * time_base)
+        frames = timestamped(frames, time_base, step, deinterlace=selection.deinterlace)
+        frames = filtered(
+            frames,
+            time_base,
+            crop=selection.crop,
+            deinterlace=selection.deinterlace,
+            threads=self._threads,
+        )
+        start = self._start if after is None else after
+        result = selected(frames, start, self._end, selection.every, step)
+        if after is None:
+            return result
+        first = next(result, None)
+        return result if first is not None and first.pts == after else None
 
     def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
+        """Close the file; no other thread may be reading from it."""
+        for reader in self._readers:
+            reader.close()
 
     def __enter__(self) -> VideoSource:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _begun(
-        self, frames: Iterator[av.VideoFrame], first: av.VideoFrame, after: int | None
-    ) -> Iterator[av.VideoFrame]:
-        """Return the frames that are wanted, decoded from a keyframe near where they begin.
-
-        Args:
-            frames: All of them, from the beginning.
-            first: The first of those.
-            after: As `start_after` of this class.
-        """
-        target = self._start if after is None else after
-        if target is None or first.pts is None or first.pts >= target:
-            target = first.pts if target is None else target
-            tries: Iterable[Iterator[av.VideoFrame] | None] = iter([frames])
-        else:
-            tries = (self._from(target, back) for back in (*_BACK, None))
-        for found in tries:
-            wanted = None if found is None else self._wanted(found, after)
-            if wanted is not None:
-                return wanted
-        raise VideoError(
-            f"{self._path}: no frame is at {float((after or 0) * self._reader.time_base):.3f} s, "
-            "where the work was to go on; it is not the file that was read before"
-        )
-
-    def _from(self, target: int, back: int | None) -> Iterator[av.VideoFrame] | None:
-        """Decode again from a keyframe before a time; None: what is decoded begins too late.
-
-        Args:
-            target: The time.
-            back: So many seconds before it; None: from the beginning.
-        """
-        self._reader.close()
-        self._reader = self._open(shift=self._reader.shift)
-        frames = self._reader.frames()
-        if back is None:
-            return frames
-        if not self._reader.seek(target - round(back / self._reader.time_base)):
-            return None
-        first = next(frames, None)
-        if first is None or first.pts is None or first.pts > target:
-            return None
-        return itertools.chain([first], frames)
-
-    def _wanted(
-        self, frames: Iterator[av.VideoFrame], after: int | None
-    ) -> Iterator[av.VideoFrame] | None:
-        """Return those of the frames that are to come; None: the one `after` is not there."""
-        time_base, step = self._reader.time_base, self._step()
-        ready = filtered(
-            self._watched(timed(frames, time_base, step)),
-            time_base,
-            crop=self._crop,
-            deinterlace=self._deinterlace,
-            threads=self._threads,
-        )
-        start = self._start if after is None else after
-        result = chosen(lasting(ready, step), start, self._end, self._every)
-        if after is None:
-            return result
-        last = next(result, None)
-        return result if last is not None and last.pts == after else None
-
-    def _watched(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """Warn of interlaced frames that begin midway."""
-        told = self._deinterlace
-        for frame in frames:
-            if frame.interlaced_frame and not told:
-                told = True
-                _log.warning(
-                    "from %.3f s on, frames are interlaced; they are upscaled as they are "
-                    "(--deinterlace would deinterlace them)",
-                    frame.time or 0.0,
-                )
-            yield frame
-
-    def _step(self) -> Fraction:
-        """Return the usual time from one frame to the next, in the time base."""
-        rate = self._reader.rate or Fraction(25)
-        return 1 / (rate * self._reader.time_base)
-
-    def _seconds(self, zero: Fraction) -> Fraction | None:
-        """Return how long that is which is taken."""
-        total = self._reader.seconds
-        start, end = (
-            None if at is None else at * self._reader.time_base - zero
-            for at in (self._start, self._end)
-        )
-        if end is None or (total is not None and total < end):
-            end = total
-        return None if end is None else max(Fraction(0), end - (start or 0))
-
-
-def _check_cut(start: float | None, end: float | None, every: int) -> None:
-    if start is not None and start < 0:
-        raise InvalidInputError(f"start {start}: at least 0 seconds")
-    if end is not None and end <= (start or 0):
-        raise InvalidInputError(f"end {end}: must come after the start, {start or 0} seconds")
-    if every < 1:
-        raise InvalidInputError(f"every {every}: at least 1, which takes every frame")
-
-
-def _exact(seconds: float) -> Fraction:
-    """Return the number as it was written: 0.1 is a tenth."""
-    return Fraction(str(seconds))
-
-
-def _zero(reader: Reader, first: av.VideoFrame) -> Fraction:
-    """Return when the file begins."""
-    begin = cast("int | None", reader.container.start_time)
-    if begin is not None:
-        return Fraction(begin, av.time_base)
-    return (first.pts or 0) * reader.time_base

@@ -1,7 +1,7 @@
-"""Subtitles of MP4 (3GPP timed text) as SubRip, which Matroska holds, where they say the same.
+"""Conversion of MP4's subtitles (3GPP timed text) to SubRip, for Matroska, without loss.
 
-A text of MP4 comes with boxes of style. SubRip says bold, italic and underlined; what says more
-than that is not converted.
+A text of MP4 has boxes of style. SubRip has bold, italic and underlined; subtitles with other
+styles are not converted.
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ import av
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _LENGTH = struct.Struct(">H")
 _BOX = struct.Struct(">I4s")
 _STYLE = struct.Struct(">HHHBB4s")
 _DEFAULT_STYLE = 18
-"""Where it begins in the track's description."""
+"""Its offset in the track's description."""
 _FACES = {1: "b", 2: "i", 4: "u"}
 _MARKUP = re.compile(r"</?[a-zA-Z]|\{\\")
-"""What readers of SubRip take for a command."""
+"""Text that readers of SubRip take for a command."""
 
 
 def to_subrip(sample: bytes, description: bytes) -> str | None:
-    """Return a subtitle as SubRip; None: it says more than that can say.
+    """Return a subtitle as SubRip; None if SubRip cannot express it.
 
     Args:
-        sample: a packet of FFmpeg's `mov_text`.
-        description: the extradata of its stream.
+        sample: Packet of FFmpeg's `mov_text`.
+        description: Extradata of its stream.
     """
     if len(sample) < _LENGTH.size:
         return ""
@@ -51,20 +50,8 @@ def to_subrip(sample: bytes, description: bytes) -> str | None:
     return _marked(text, styles).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def is_convertible(source: Path, index: int) -> bool:
-    """Return whether all subtitles of a stream of MP4 can be said in SubRip."""
-    with av.open(str(source), metadata_errors="replace") as container:
-        stream: Any = container.streams[index]
-        description = stream.codec_context.extradata or b""
-        try:
-            packets: Iterator[Any] = container.demux(stream)
-            return all(to_subrip(bytes(each), description) is not None for each in packets)
-        except av.FFmpegError:
-            return True  # what can be read can be converted
-
-
 def subrip_template() -> Any:
-    """Return an open file with one stream of SubRip."""
+    """Return an open file with one SubRip stream."""
     return av.open(io.BytesIO(b"1\n00:00:00,000 --> 00:00:01,000\n-\n\n"), format="srt")
 
 
@@ -78,22 +65,22 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _styles(body: bytes, description: bytes) -> list[tuple[int, int, int]] | None:
-    """Return where which faces are; None: where fonts, sizes or colours change, too."""
+    """Return start, end and face of each style; None if font, size or color change, too."""
     if len(description) < _DEFAULT_STYLE + _STYLE.size:
         return None
-    _, _, font, face, size, colour = _STYLE.unpack_from(description, _DEFAULT_STYLE)
+    _, _, font, face, size, color = _STYLE.unpack_from(description, _DEFAULT_STYLE)
     count = min(_LENGTH.unpack(body[:2])[0], (len(body) - 2) // _STYLE.size) if body[1:] else 0
     found = []
     for number in range(count):
         each = _STYLE.unpack_from(body, _LENGTH.size + number * _STYLE.size)
-        if face or (each[2], each[4], each[5]) != (font, size, colour):
+        if face or (each[2], each[4], each[5]) != (font, size, color):
             return None
         found.append((each[0], each[1], each[3]))
     return found
 
 
 def _marked(text: str, styles: list[tuple[int, int, int]]) -> str:
-    """Put tags around parts of a text; parts do not overlap."""
+    """Return a text with tags around its styles, which do not overlap."""
     marked = ""
     place = 0
     for start, end, face in sorted(styles):

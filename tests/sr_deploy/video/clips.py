@@ -32,7 +32,7 @@ HDR10: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Tags:
-    """What a video says about its colours, in FFmpeg's numbers (2, or 0 for the range: nothing)."""
+    """What a video says about its colors, in FFmpeg's numbers (2, or 0 for the range: nothing)."""
 
     matrix: int = 2
     range: int = 0

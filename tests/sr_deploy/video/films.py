@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -12,14 +14,16 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 from PIL import Image
 
-from sr_deploy.video.color import Color
+from sr_deploy.video.color import Color, HdrMetadata
 from sr_deploy.video.encode import EncoderSettings
-from sr_deploy.video.hdr import Hdr
-from sr_deploy.video.info import Info
 from sr_deploy.video.job import TranscodeJob
-from sr_deploy.video.packets import Packet
+from sr_deploy.video.mux import Muxer, MuxResult
+from sr_deploy.video.segments import EncodedPacket
+from sr_deploy.video.source import FrameSelection, VideoInfo
+from sr_deploy.video.source_streams import StreamReader
 from tests.sr_deploy.video import clips
 
 SCALE = 2
@@ -156,12 +160,15 @@ class Film:
             yield packet
 
 
-def info_of(path: Path, stream: int | None = None, hdr: Hdr | None = None) -> Info:
-    """Return what is known of a video."""
+def info_of(path: Path, stream: int | None = None, hdr: HdrMetadata | None = None) -> VideoInfo:
+    """Return the properties of a video, read independently of `VideoSource`."""
     with av.open(str(path)) as container:
         video: Any = container.streams.video[0] if stream is None else container.streams[stream]
         context = video.codec_context
-        return Info(
+        zero = Fraction(container.start_time or 0, av.time_base)
+        first: Any = next(container.decode(video))
+        matrix = first.side_data.get(Type.DISPLAYMATRIX)
+        return VideoInfo(
             width=context.width,
             height=context.height,
             stream=video.index,
@@ -172,22 +179,52 @@ def info_of(path: Path, stream: int | None = None, hdr: Hdr | None = None) -> In
             time_base=video.time_base,
             rate=video.average_rate,
             aspect=video.sample_aspect_ratio,
-            colour=Color(
+            color=Color(
                 context.colorspace,
                 context.color_range,
                 context.color_primaries,
                 context.color_trc,
             ),
             hdr=hdr,
-            rotation=0,
+            display_matrix=None if matrix is None else struct.unpack("=9i", bytes(matrix)[:36]),
             interlaced=False,
             frames=None,
             duration=None,
-            zero=Fraction(container.start_time or 0, av.time_base),
+            zero=zero,
         )
 
 
-def settings_of(info: Info, encoder: str = "libx264", **changes: Any) -> EncoderSettings:
+@contextlib.contextmanager
+def muxer(
+    source: Path,
+    info: VideoInfo,
+    settings: EncoderSettings,
+    target: Path,
+    drop: Sequence[str] = (),
+) -> Iterator[Muxer]:
+    """Open a source and lend what writes its output file."""
+    with (
+        av.open(str(source), metadata_errors="replace") as container,
+        StreamReader(source, container, info.stream) as reader,
+    ):
+        yield Muxer(reader, info, settings, target, drop)
+
+
+def write(
+    job: TranscodeJob,
+    source: Path,
+    info: VideoInfo,
+    settings: EncoderSettings,
+    target: Path,
+    drop: Sequence[str] = (),
+    **selection: Any,
+) -> MuxResult:
+    """Write the output file of a job."""
+    with muxer(source, info, settings, target, drop) as opened:
+        return opened.write(job, FrameSelection(**selection))
+
+
+def settings_of(info: VideoInfo, encoder: str = "libx264", **changes: Any) -> EncoderSettings:
     """Return settings for pictures of twice the size."""
     return replace(
         EncoderSettings(
@@ -198,7 +235,7 @@ def settings_of(info: Info, encoder: str = "libx264", **changes: Any) -> Encoder
             time_base=info.time_base,
             rate=info.rate or Fraction(25),
             aspect=info.aspect,
-            colour=info.colour,
+            color=info.color,
             options={"preset": "ultrafast", "bf": "2"} if encoder == "libx264" else {},
             threads=1,
             tag=None,
@@ -214,13 +251,13 @@ def times_of(path: Path, stream: int) -> list[int]:
         return [frame.pts for frame in frames]
 
 
-def encoded(settings: EncoderSettings, times: Sequence[int]) -> tuple[bytes, list[Packet]]:
+def encoded(settings: EncoderSettings, times: Sequence[int]) -> tuple[bytes, list[EncodedPacket]]:
     """Encode pictures as one segment; return the global header and the packets."""
     context: Any = av.CodecContext.create(settings.encoder, "w")
     context.width, context.height = settings.width, settings.height
     context.pix_fmt, context.time_base = settings.pixel_format, settings.time_base
     context.framerate = settings.rate
-    settings.colour.tag(context)
+    settings.color.apply_to(context)
     context.options = dict(settings.options)
     context.thread_count = 1
     context.flags |= 1 << 22  # global header
@@ -232,7 +269,7 @@ def encoded(settings: EncoderSettings, times: Sequence[int]) -> tuple[bytes, lis
         packets += context.encode(frame)
     packets += context.encode(None)
     return context.extradata or b"", [
-        Packet(bytes(each), each.pts, each.duration or 0, keyframe=each.is_keyframe)
+        EncodedPacket(bytes(each), each.pts, each.duration or 0, keyframe=each.is_keyframe)
         for each in packets
     ]
 
@@ -244,7 +281,7 @@ def upscaled(
     target: Path, settings: EncoderSettings, times: Sequence[int], length: int = 12
 ) -> TranscodeJob:
     """Return a finished job of pictures, in segments of so many."""
-    job = TranscodeJob.open(target, {})
+    job = TranscodeJob(target, {})
     for start in range(0, len(times), length):
         job.add(*encoded(settings, times[start : start + length]))
     job.finish()

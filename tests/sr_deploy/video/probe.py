@@ -35,7 +35,7 @@ class StreamInfo:
     tags: dict[str, str]
     packets: list[PacketInfo]
     aspect: Fraction | None = None
-    colour: tuple[int, int, int, int] | None = None
+    color: tuple[int, int, int, int] | None = None
     """Primaries, transfer, matrix, range."""
     side_data: dict[str, Any] = field(default_factory=dict)
     """Of the first picture: the display matrix, HDR metadata."""
@@ -106,7 +106,7 @@ def _stream(path: Path, stream: Any, packets: list[PacketInfo]) -> StreamInfo:
     extra: dict[str, Any] = {}
     if stream.type == "video" and context is not None:
         extra["aspect"] = stream.sample_aspect_ratio
-        extra["colour"] = (
+        extra["color"] = (
             context.color_primaries,
             context.color_trc,
             context.colorspace,

@@ -10,26 +10,25 @@ import pytest
 
 av = pytest.importorskip("av")
 from sr_deploy.errors import InvalidInputError  # noqa: E402
-from sr_deploy.video.color import FULL, LIMITED, RGB, Color  # noqa: E402
-from sr_deploy.video.encode import Encoder, EncoderSettings, choose  # noqa: E402
-from sr_deploy.video.hdr import Hdr, Mastering  # noqa: E402
-from sr_deploy.video.info import Info  # noqa: E402
-from sr_deploy.video.packets import Packet  # noqa: E402
+from sr_deploy.video.color import FULL, LIMITED, RGB, Color, HdrMetadata, MasteringDisplay  # noqa: E402  # noqa: E402
+from sr_deploy.video.encode import Encoder, EncoderOptions, EncoderSettings, choose  # noqa: E402
+from sr_deploy.video.segments import EncodedPacket  # noqa: E402
+from sr_deploy.video.source import VideoInfo  # noqa: E402
 from tests.sr_deploy.video import clips  # noqa: E402
 
 SOFTWARE = ["libx264", "libx265", "libsvtav1", "prores_ks", "ffv1", "libvpx-vp9"]
 PLACES = [Fraction(number, 50000) for number in (34000, 16000, 13250, 34500, 7500, 3000, 15635)]
-SCREEN = Mastering(
+SCREEN = MasteringDisplay(
     *((PLACES[0], PLACES[1]), (PLACES[2], PLACES[3]), (PLACES[4], PLACES[5])),
     (PLACES[6], Fraction(16450, 50000)),
     Fraction(5, 1000),
     Fraction(1000),
 )
-HDR = Hdr(SCREEN, (1000, 400))
+HDR = HdrMetadata(SCREEN, (1000, 400))
 
 
-def info(**changes: Any) -> Info:
-    base = Info(
+def info(**changes: Any) -> VideoInfo:
+    base = VideoInfo(
         width=64,
         height=48,
         stream=0,
@@ -40,9 +39,9 @@ def info(**changes: Any) -> Info:
         time_base=Fraction(1, 90000),
         rate=Fraction(25),
         aspect=None,
-        colour=Color(),
+        color=Color(),
         hdr=None,
-        rotation=0,
+        display_matrix=None,
         interlaced=False,
         frames=None,
         duration=None,
@@ -53,11 +52,11 @@ def info(**changes: Any) -> Info:
 def chosen(
     container: str = ".mkv", size: tuple[int, int] = (64, 48), **arguments: Any
 ) -> EncoderSettings:
-    wishes = {key: arguments.pop(key) for key in list(arguments) if key in WISHES}
-    return choose(info(**arguments), size, container, threads=2, **wishes)
+    options = {key: arguments.pop(key) for key in list(arguments) if key in OPTIONS}
+    return choose(info(**arguments), size, container, EncoderOptions(**options), threads=2)
 
 
-WISHES = ("encoder", "quality", "preset", "pixel_format_out", "options")
+OPTIONS = ("encoder", "quality", "preset", "options")
 
 
 def pictures(settings: EncoderSettings, times: list[int]) -> list[Any]:
@@ -69,10 +68,10 @@ def pictures(settings: EncoderSettings, times: list[int]) -> list[Any]:
     return frames
 
 
-def encoded(settings: EncoderSettings, times: list[int]) -> tuple[bytes, list[Packet]]:
+def encoded(settings: EncoderSettings, times: list[int]) -> tuple[bytes, list[EncodedPacket]]:
     encoder = Encoder(settings)
     packets = [packet for frame in pictures(settings, times) for packet in encoder.encode(frame)]
-    return encoder.extradata, [*packets, *encoder.finish()]
+    return encoder.extradata, [*packets, *encoder.encode(None)]
 
 
 def written(path: Path, settings: EncoderSettings, times: list[int]) -> list[Any]:
@@ -121,19 +120,19 @@ def test_the_encoder_that_users_expect(
         ("libx264", "yuvj420p", "yuv420p", ""),
         ("libx264", "nv12", "yuv420p", ""),
         ("libx265", "p010le", "yuv420p10le", ""),
-        ("libx264", "yuv420p12le", None, "would lose depth"),
-        ("libx265", "yuv420p9le", "yuv420p10le", "loses nothing"),
-        ("libx265", "gray", "yuv420p", "loses nothing"),
+        ("libx264", "yuv420p12le", None, "yuv420p12le.*yuv420p10le"),
+        ("libx265", "yuv420p9le", "yuv420p10le", "without loss"),
+        ("libx265", "gray", "yuv420p", "without loss"),
         ("libx264", "gray", "gray", ""),
-        ("libx264", "yuv440p", "yuv444p", "loses nothing"),
-        ("libx264", "rgb24", "yuv444p", "takes no RGB"),
+        ("libx264", "yuv440p", "yuv444p", "without loss"),
+        ("libx264", "rgb24", "yuv444p", "RGB"),
         ("libx265", "gbrp10le", "gbrp10le", ""),
-        ("libx264", "yuva420p", "yuv420p", "no transparency"),
+        ("libx264", "yuva420p", "yuv420p", "alpha"),
         ("ffv1", "yuva420p", "yuva420p", ""),
-        ("prores_ks", "yuv420p", "yuv422p10le", "loses nothing"),
+        ("prores_ks", "yuv420p", "yuv422p10le", "without loss"),
         ("prores_ks", "yuva444p10le", "yuva444p10le", ""),
         ("libsvtav1", "yuv420p", "yuv420p", ""),
-        ("libsvtav1", "yuv422p", None, "would lose depth or colour of yuv422p: it takes yuv420p"),
+        ("libsvtav1", "yuv422p", None, "yuv422p.*yuv420p"),
         ("ffv1", "yuv420p16le", "yuv420p16le", ""),
     ],
 )
@@ -153,37 +152,37 @@ def test_pixel_formats_are_kept_or_lose_nothing(
 def test_odd_sizes() -> None:
     found = chosen(size=(33, 21))
     assert (found.pixel_format, found.encoder) == ("yuv444p", "libx264")
-    assert "33x21 pixels, which is odd" in found.notes[0]
+    assert "33x21" in found.notes[0]
     assert chosen(size=(33, 21), encoder="ffv1").pixel_format == "yuv420p"
     assert chosen(size=(33, 21), encoder="av1").pixel_format == "yuv420p"
-    with pytest.raises(InvalidInputError, match=r"odd width or height in yuv420p.*crop"):
-        choose(info(), (33, 21), ".mkv", pixel_format="yuv420p")
+    with pytest.raises(InvalidInputError, match=r"yuv420p.*33x21"):
+        choose(info(), (33, 21), ".mkv", EncoderOptions(pixel_format="yuv420p"))
 
 
 def test_a_format_that_is_asked_for() -> None:
-    found = choose(info(bits=10, pixel_format="yuv420p10le"), (64, 48), ".mkv",
-                   encoder="h264", pixel_format="yuv420p")  # fmt: skip
+    deep = info(bits=10, pixel_format="yuv420p10le")
+    found = choose(deep, (64, 48), ".mkv", EncoderOptions("h264", pixel_format="yuv420p"))
     assert found.pixel_format == "yuv420p"
-    with pytest.raises(InvalidInputError, match="libsvtav1 takes yuv420p, yuv420p10le"):
-        choose(info(), (64, 48), ".mkv", encoder="av1", pixel_format="yuv444p")
+    with pytest.raises(InvalidInputError, match=r"yuv444p.*libsvtav1.*yuv420p10le"):
+        choose(info(), (64, 48), ".mkv", EncoderOptions("av1", pixel_format="yuv444p"))
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("options", "message"),
     [
-        ({"encoder": "libnothing"}, "this PyAV has none.*h264, hevc.*libx264"),
-        ({"encoder": "aac"}, "this PyAV has none"),
-        ({"quality": 99}, "libx264 goes from 0 to 51 \\(18 if not said\\)"),
-        ({"preset": "swift"}, "libx264 has ultrafast, superfast"),
-        ({"encoder": "ffv1", "quality": 3}, "no one option"),
-        ({"encoder": "ffv1", "preset": "fast"}, "ffv1 has none"),
-        ({"encoder": "h264_nvenc", "preset": "fast"}, "h264_nvenc has p1, p2"),
-        ({"options": {"profile": "nonsense"}}, "libx264 cannot be used for 64x48 yuv420p with"),
+        ({"encoder": "libnothing"}, "libnothing.*h264, hevc.*libx264"),
+        ({"encoder": "aac"}, "aac"),
+        ({"quality": 99}, r"99.*libx264.* 0 .* 51 .*18"),
+        ({"preset": "swift"}, "swift.*ultrafast, superfast"),
+        ({"encoder": "ffv1", "quality": 3}, "quality 3.*ffv1"),
+        ({"encoder": "ffv1", "preset": "fast"}, "fast.*ffv1"),
+        ({"encoder": "h264_nvenc", "preset": "fast"}, "fast.*p1, p2"),
+        ({"options": {"profile": "nonsense"}}, "libx264.*64x48 yuv420p.*profile=nonsense"),
     ],
 )
-def test_wishes_that_do_not_fit(wishes: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        chosen(**wishes)
+        chosen(**options)
 
 
 def test_quality_preset_and_options() -> None:
@@ -201,17 +200,17 @@ def test_apple_reads_hevc_by_its_tag() -> None:
     assert chosen(".mp4").tag is None
 
 
-def test_colour_tags_of_the_result() -> None:
+def test_color_tags_of_the_result() -> None:
     pq = Color(9, LIMITED, 9, 16)
-    assert chosen(colour=pq).colour == pq
-    assert chosen().colour == Color()
-    assert chosen(size=(1280, 960), colour=Color()).colour == Color(6)
+    assert chosen(color=pq).color == pq
+    assert chosen().color == Color()
+    assert chosen(size=(1280, 960), color=Color()).color == Color(6)
     # ProRes cannot say that its range is full, and RGB is no YUV.
-    assert chosen(encoder="prores", colour=Color(1, FULL)).colour == Color(1, LIMITED)
-    rgb = chosen(encoder="libx265", pixel_format="gbrp", colour=Color(0, FULL, 1, 13))
-    assert rgb.colour == Color(RGB, FULL, 1, 13)
-    assert chosen(pixel_format="rgb24", colour=Color(0, FULL)).colour == Color()
-    assert chosen(encoder="libx265", pixel_format="gray").colour == Color(range=FULL)
+    assert chosen(encoder="prores", color=Color(1, FULL)).color == Color(1, LIMITED)
+    rgb = chosen(encoder="libx265", pixel_format="gbrp", color=Color(0, FULL, 1, 13))
+    assert rgb.color == Color(RGB, FULL, 1, 13)
+    assert chosen(pixel_format="rgb24", color=Color(0, FULL)).color == Color()
+    assert chosen(encoder="libx265", pixel_format="gray").color == Color(range=FULL)
 
 
 @pytest.mark.parametrize("encoder", SOFTWARE)
@@ -232,7 +231,7 @@ def test_packets_hold_every_time_and_equal_settings_give_equal_bytes(encoder: st
     [*zip(SOFTWARE, [".mp4", ".mp4", ".mp4", ".mov", ".mkv", ".webm"], strict=True)],
 )
 def test_packets_make_a_file(tmp_path: Path, encoder: str, suffix: str) -> None:
-    settings = chosen(suffix, encoder=encoder, aspect=Fraction(4, 3), colour=Color(1, 1, 1, 1))
+    settings = chosen(suffix, encoder=encoder, aspect=Fraction(4, 3), color=Color(1, 1, 1, 1))
     times = [3600 * number for number in range(12)]
     path = tmp_path / f"a{suffix}"
     frames = written(path, settings, times)
@@ -259,11 +258,11 @@ def test_light_of_hdr10_is_in_the_stream(tmp_path: Path, encoder: str) -> None:
         pixel_format="yuv420p10le",
         bits=10,
         hdr=HDR,
-        colour=Color(9, 1, 9, 16),
+        color=Color(9, 1, 9, 16),
         options={"preset": "10"} if encoder == "libsvtav1" else {"preset": "ultrafast"},
     )
     frame = written(tmp_path / "a.mkv", settings, [0, 3600, 7200])[0]
-    found = Hdr.of(frame)
+    found = HdrMetadata.from_frame(frame)
     assert found is not None
     assert found.content_light == (1000, 400)
     assert found.mastering is not None
@@ -290,4 +289,4 @@ def test_a_frame_type_of_the_source_is_not_forced() -> None:
         frame.pict_type = 1  # a keyframe, as a decoder would say
     encoder = Encoder(settings)
     packets = [packet for frame in frames for packet in encoder.encode(frame)]
-    assert [packet.keyframe for packet in [*packets, *encoder.finish()]] == [True] + [False] * 5
+    assert [packet.keyframe for packet in [*packets, *encoder.encode(None)]] == [True] + [False] * 5

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from sr_deploy.errors import InvalidInputError, VideoError
-from sr_deploy.video import journal_schema, segments
-from sr_deploy.video.job import TranscodeJob, facts_of_source, folder_of
-from sr_deploy.video.packets import Packet
+from sr_deploy.video import job as jobs
+from sr_deploy.video import segments
+from sr_deploy.video.job import TranscodeJob, source_facts
+from sr_deploy.video.job_folder import folder_of
+from sr_deploy.video.segments import EncodedPacket
 
 FACTS = {"the encoder": "x", "the source's size": "7"}
 
@@ -25,9 +27,9 @@ WORK = """
 import sys, time
 from pathlib import Path
 from tests.sr_deploy.video.test_job import FACTS, fake
-from sr_deploy.video.journal import Job
+from sr_deploy.video.job import TranscodeJob
 
-with Job.open(Path(sys.argv[1]), FACTS, resume=True) as job:
+with TranscodeJob(Path(sys.argv[1]), FACTS, resume=True) as job:
     for number in range(len(job.segments), int(sys.argv[2])):
         def slowly():
             for packet in fake(number):
@@ -40,17 +42,17 @@ with Job.open(Path(sys.argv[1]), FACTS, resume=True) as job:
 """
 
 
-def fake(number: int, count: int = 6) -> Iterator[Packet]:
+def fake(number: int, count: int = 6) -> Iterator[EncodedPacket]:
     """Encode as if: packets that depend on the number of the segment alone."""
     chance = random.Random(number)
     pts = [100 * number + 7 * each for each in range(count)]
     order = [pts[0], pts[2], pts[1], *pts[3:]]
     for place, shown in enumerate(order):
-        yield Packet(chance.randbytes(500), shown, 7, keyframe=place == 0)
+        yield EncodedPacket(chance.randbytes(500), shown, 7, keyframe=place == 0)
 
 
 def start(target: Path, **options: bool) -> TranscodeJob:
-    return TranscodeJob.open(target, FACTS, **options)
+    return TranscodeJob(target, FACTS, **options)
 
 
 @pytest.fixture
@@ -110,16 +112,16 @@ def test_an_interrupted_job_wants_a_decision(target: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "difference"),
     [
-        ({**FACTS, "the encoder": "y"}, "the encoder: it was x, now it is y"),
-        ({"the encoder": "x"}, "the source's size: it was 7, now it is not said"),
-        ({**FACTS, "threads": "2"}, "threads: it was not said, now it is 2"),
+        ({**FACTS, "the encoder": "y"}, "the encoder.* x.* y;"),
+        ({"the encoder": "x"}, "the source's size.* 7,"),
+        ({**FACTS, "threads": "2"}, "threads.* 2;"),
     ],
 )
 def test_another_job_is_refused(target: Path, facts: dict[str, str], difference: str) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
     with pytest.raises(InvalidInputError, match=difference) as caught:
-        TranscodeJob.open(target, facts, resume=True)
+        TranscodeJob(target, facts, resume=True)
     assert "\n" not in str(caught.value)
     start(target, resume=True).close()  # and nothing was lost or left locked
 
@@ -127,7 +129,7 @@ def test_another_job_is_refused(target: Path, facts: dict[str, str], difference:
 def test_two_processes_do_not_do_the_same(target: Path) -> None:
     with (
         start(target) as job,
-        pytest.raises(InvalidInputError, match="another process is writing it"),
+        pytest.raises(InvalidInputError, match=r"film\.mkv"),
     ):
         job.add(b"", fake(0))
         start(target, overwrite=True)
@@ -136,7 +138,7 @@ def test_two_processes_do_not_do_the_same(target: Path) -> None:
 
 
 def test_an_encoder_that_fails_leaves_no_segment(target: Path) -> None:
-    def broken() -> Iterator[Packet]:
+    def broken() -> Iterator[EncodedPacket]:
         yield from itertools.islice(fake(1), 2)
         raise ZeroDivisionError
 
@@ -152,13 +154,13 @@ def test_an_encoder_that_fails_leaves_no_segment(target: Path) -> None:
 @pytest.mark.parametrize(
     ("extradata", "packets", "message"),
     [
-        (b"other", fake(1), "another header"),
-        (b"", fake(0), "segments must follow each other"),
-        (b"", [*fake(1), *fake(1)], "at the same time"),
+        (b"other", fake(1), "header"),
+        (b"", fake(0), " 0 .* 35"),
+        (b"", [*fake(1), *fake(1)], "time"),
     ],
 )
 def test_segments_must_fit_each_other(
-    target: Path, extradata: bytes, packets: list[Packet], message: str
+    target: Path, extradata: bytes, packets: list[EncodedPacket], message: str
 ) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
@@ -186,7 +188,7 @@ def test_a_full_disk_is_said_and_loses_nothing(
 def test_a_really_full_disk(target: Path) -> None:
     """The system lets no file grow further, as a full disk would not."""
     resource = pytest.importorskip("resource")
-    large = [Packet(bytes(1 << 20), 100, 1, keyframe=True)]
+    large = [EncodedPacket(bytes(1 << 20), 100, 1, keyframe=True)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -222,7 +224,7 @@ def test_a_journal_leads_nowhere_else(target: Path) -> None:
     value = json.loads(path.read_text())
     value["segments"][0]["file"] = "../other.mkv"
     path.write_text(json.dumps(value))
-    with pytest.raises(VideoError, match="names a segment"):
+    with pytest.raises(VideoError, match=r"journal\.json.*other\.mkv"):
         start(target, resume=True)
 
 
@@ -230,7 +232,7 @@ def test_a_missing_segment_is_said(target: Path) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
     (folder_of(target) / "000000.packets").unlink()
-    with pytest.raises(VideoError, match="is not there as it was written"):
+    with pytest.raises(VideoError, match=r"000000\.packets"):
         start(target, resume=True)
 
 
@@ -241,7 +243,7 @@ def test_a_damaged_segment_is_said_when_it_is_read(target: Path) -> None:
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
-        with pytest.raises(VideoError, match="not what was written"):
+        with pytest.raises(VideoError, match=r"000000\.packets"):
             list(job.packets())
 
 
@@ -249,7 +251,7 @@ def test_what_the_journal_does_not_list_is_cleared_away(target: Path) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
         (job.folder / "000001.packets").write_bytes(b"half")
-        (job.folder / ".000001-abc.packets").write_bytes(b"quarter")
+        (job.folder / ".000001-abcdefgh.packets").write_bytes(b"quarter")
     with start(target, resume=True) as job:
         names = sorted(each.name for each in job.folder.iterdir())
     assert names == ["000000.packets", "journal.json", "lock"]
@@ -288,21 +290,21 @@ def test_a_source_is_told_from_another(tmp_path: Path) -> None:
     path = tmp_path / "source"
     path.write_bytes(bytes(3 << 20))
     os.utime(path, ns=(5, 5))
-    before = facts_of_source(path)
-    assert facts_of_source(path) == before
+    before = source_facts(path)
+    assert source_facts(path) == before
     for place in (0, 3 * (1 << 20) - 1):
         data = bytearray(3 << 20)
         data[place] = 1
         path.write_bytes(data)
         os.utime(path, ns=(5, 5))
-        assert facts_of_source(path) != before
+        assert source_facts(path) != before
     path.write_bytes(bytes(3 << 20))
-    assert facts_of_source(path) != before  # its time
+    assert source_facts(path) != before  # its time
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="cannot be read"):
-        facts_of_source(tmp_path / "none")
+    with pytest.raises(VideoError, match="none"):
+        source_facts(tmp_path / "none")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -311,6 +313,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_the_journal_is_small() -> None:
-    segment = journal_schema.Segment("000000.packets", 1 << 30, "0" * 64, 250, 1 << 40, 1 << 40, 3)
-    ten_hours = journal_schema.Journal(1, {}, (segment,) * (10 * 3600 * 60 // 250))
-    assert len(ten_hours.to_json()) < journal_schema.LARGEST
+    segment = jobs.Segment("000000.packets", 1 << 30, "0" * 64, 250, 1 << 40, 1 << 40, 3)
+    ten_hours = jobs.Journal(1, {}, (segment,) * (10 * 3600 * 60 // 250))
+    assert len(ten_hours.to_json()) < jobs.LARGEST_JOURNAL

@@ -8,7 +8,7 @@ import av
 import pytest
 
 from sr_deploy.errors import VideoError
-from sr_deploy.video.matroska import Amendment, amend, tracks_with_delay
+from sr_deploy.video.matroska import TrackPatch, patch, tracks_with_delay
 from tests.sr_deploy.video import clips
 from tests.sr_deploy.video.films import Film, Sound
 from tests.sr_deploy.video.probe import probe
@@ -29,7 +29,7 @@ def film(tmp_path: Path) -> Path:
 
 def test_an_amended_file_says_it_and_is_otherwise_the_same(film: Path) -> None:
     before, size = probe(film), film.stat().st_size
-    amend(film, {1: Amendment(display=(160, 90)), 3: Amendment(delay=25_000_000)})
+    patch(film, {1: TrackPatch(display=(160, 90)), 3: TrackPatch(delay=25_000_000)})
     after = probe(film)
     assert film.stat().st_size == size
     assert after.streams[0].aspect == Fraction(160 * 48, 90 * 64)
@@ -44,7 +44,7 @@ def test_an_amended_file_says_it_and_is_otherwise_the_same(film: Path) -> None:
 
 def test_what_is_listed_is_found(film: Path) -> None:
     """After the header has moved, a reader can still jump by the file's index."""
-    amend(film, {1: Amendment(display=(160, 90))})
+    patch(film, {1: TrackPatch(display=(160, 90))})
     with av.open(str(film)) as container:
         container.seek(1_000_000)
         packet = next(container.demux(video=0))
@@ -54,7 +54,7 @@ def test_what_is_listed_is_found(film: Path) -> None:
 
 
 def test_checksums_are_right(film: Path) -> None:
-    amend(film, {1: Amendment(display=(160, 90)), 2: Amendment(delay=1)})
+    patch(film, {1: TrackPatch(display=(160, 90)), 2: TrackPatch(delay=1)})
     data = film.read_bytes()
     first_cluster = data.index(b"\x1f\x43\xb6\x75")
     for name in (b"\x11\x4d\x9b\x74", b"\x16\x54\xae\x6b"):  # SeekHead, Tracks
@@ -68,22 +68,22 @@ def test_checksums_are_right(film: Path) -> None:
 
 def test_amending_twice_is_fine(film: Path) -> None:
     for height in (90, 100):
-        amend(film, {1: Amendment(display=(160, height))})
+        patch(film, {1: TrackPatch(display=(160, height))})
         assert probe(film).streams[0].aspect == Fraction(160 * 48, height * 64)
 
 
 def test_there_is_room_for_many_tracks(tmp_path: Path) -> None:
     film = Film(clip=clips.Clip(count=2), sounds=[Sound("eng", codec="flac")] * 12, seconds=0.2)
     path = film.write(tmp_path / "a.mkv")
-    delays = {number: Amendment(delay=4_000_000_000) for number in range(2, 14)}
-    amend(path, {1: Amendment(display=(1 << 24, 1 << 24)), **delays})
+    delays = {number: TrackPatch(delay=4_000_000_000) for number in range(2, 14)}
+    patch(path, {1: TrackPatch(display=(1 << 24, 1 << 24)), **delays})
     assert tracks_with_delay(path.read_bytes()) == set(range(2, 14))
     assert probe(path).streams[12].pts[0] == -4
 
 
 def test_what_has_no_room_is_said(film: Path) -> None:
     with pytest.raises(VideoError, match="no room"):
-        amend(film, {1: Amendment(display=(1 << 800, 1))})
+        patch(film, {1: TrackPatch(display=(1 << 800, 1))})
 
 
 @pytest.mark.parametrize("data", [b"\x1a\x45\xdf\xa3\x80", b"\x18\x53\x80\x67\x80", bytes(0)])
@@ -91,4 +91,4 @@ def test_another_file_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.mkv"
     path.write_bytes(data)
     with pytest.raises(VideoError, match="Matroska"):
-        amend(path, {})
+        patch(path, {})

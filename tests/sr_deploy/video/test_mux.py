@@ -17,10 +17,10 @@ import av
 import pytest
 
 from sr_deploy.errors import InvalidInputError, VideoError
-from sr_deploy.video import compatibility, mux, stream_templates
-from sr_deploy.video.color import Color
-from sr_deploy.video.hdr import Hdr, Mastering
+from sr_deploy.video import mux, streams
+from sr_deploy.video.color import Color, HdrMetadata, MasteringDisplay
 from sr_deploy.video.job import TranscodeJob
+from sr_deploy.video.source import FrameSelection
 from tests.sr_deploy.video import clips, films
 from tests.sr_deploy.video.films import Film, Sound
 from tests.sr_deploy.video.probe import FileInfo, probe
@@ -44,14 +44,14 @@ RICH = Film(
 )
 IN_MP4 = replace(RICH, subtitles=(), attachments={}, tags={"title": "The film", "comment": "x"})
 
-HDR = Hdr(
-    Mastering(
+HDR = HdrMetadata(
+    MasteringDisplay(
         red=(Fraction(34000, 50000), Fraction(16000, 50000)),
         green=(Fraction(13250, 50000), Fraction(34500, 50000)),
         blue=(Fraction(7500, 50000), Fraction(3000, 50000)),
         white=(Fraction(15635, 50000), Fraction(16450, 50000)),
-        darkest=Fraction(50, 10000),
-        lightest=Fraction(1000),
+        min_luminance=Fraction(50, 10000),
+        max_luminance=Fraction(1000),
     ),
     (1000, 400),
 )
@@ -65,7 +65,7 @@ def assembled(
     target: Path,
     *,
     times: Sequence[int] | None = None,
-    hdr: Hdr | None = None,
+    hdr: HdrMetadata | None = None,
     stream: int | None = None,
     drop: Sequence[str] = (),
     start: float | None = None,
@@ -76,14 +76,21 @@ def assembled(
     """Check, encode and assemble a source, and return what the result says."""
     info = films.info_of(source, stream, hdr)
     chosen = films.settings_of(info, **settings)
-    mux.check(source, info, chosen, target, drop=drop)
     if times is None:
         times = films.times_of(source, info.stream)
-    with films.upscaled(target, chosen, times, length) as job:
-        mux.assemble(job, source, info, chosen, target, drop=drop, start=start, end=end)
+    with (
+        films.muxer(source, info, chosen, target, drop) as muxer,
+        films.upscaled(target, chosen, times, length) as job,
+    ):
+        muxer.write(job, FrameSelection(start=start, end=end))
         job.remove()
     assert [each.name for each in target.parent.iterdir() if each.name.startswith(".")] == []
     return probe(target)
+
+
+def _opened(*arguments: Any) -> None:
+    with films.muxer(*arguments):
+        pass
 
 
 def rotated(path: Path, matrix: tuple[int, ...] = QUARTER) -> Path:
@@ -160,10 +167,10 @@ def test_real_videos(tmp_path: Path, shared_data: Path) -> None:
         assert_same(before, after)
         old, new = before.of_kind("video")[0], after.of_kind("video")[0]
         assert new.time_base == old.time_base
-        assert old.colour is not None
-        assert new.colour is not None
-        assert new.colour[:3] == old.colour[:3]
-        assert (new.colour[3] == 2) == (old.colour[3] == 2)  # 0, not said, is limited like 1
+        assert old.color is not None
+        assert new.color is not None
+        assert new.color[:3] == old.color[:3]
+        assert (new.color[3] == 2) == (old.color[3] == 2)  # 0, not said, is limited like 1
 
 
 def test_the_texts_of_an_mp4_go_into_matroska(tmp_path: Path, shared_data: Path) -> None:
@@ -278,10 +285,10 @@ def test_hdr_is_kept(tmp_path: Path, suffix: str, encoder: str) -> None:
     path = Film(clip=clip).write(tmp_path / "a.mkv")
     options = {"x265-params": "log-level=none"} if encoder == "libx265" else {}
     after = assembled(
-        path, tmp_path / f"b{suffix}", hdr=HDR, encoder=encoder, colour=PQ, options=options
+        path, tmp_path / f"b{suffix}", hdr=HDR, encoder=encoder, color=PQ, options=options
     )
     video = after.streams[0]
-    assert video.colour == (9, 16, 9, 1)
+    assert video.color == (9, 16, 9, 1)
     assert video.side_data["CONTENT_LIGHT_LEVEL"] == (1000, 400)
     assert HDR.mastering is not None
     mastering = HDR.mastering
@@ -290,8 +297,8 @@ def test_hdr_is_kept(tmp_path: Path, suffix: str, encoder: str) -> None:
         pytest.approx(each, abs=1e-6)  # Matroska holds floats
         for each in (
             *(x for point in points for x in point or ()),
-            mastering.darkest,
-            mastering.lightest,
+            mastering.min_luminance,
+            mastering.max_luminance,
         )
     ]
 
@@ -336,11 +343,11 @@ def test_a_second_video_begins_at_a_keyframe(tmp_path: Path, shared_data: Path) 
     settings, target = films.settings_of(info), tmp_path / "out.mkv"
     times = [each for each in films.times_of(path, 3) if 90000 <= each < 180000]
     with films.upscaled(target, settings, times) as job:
-        outcome = mux.assemble(job, path, info, settings, target, start=3, end=6)
+        outcome = films.write(job, path, info, settings, target, start=3, end=6)
     keys = [each.pts for each in probe(path).streams[0].packets if each.keyframe]
     assert not any(3 <= key < 6 for key in keys if key is not None)
-    assert outcome.left_out == (
-        "stream 0 (video, h264, eng): has no keyframe in this part; left out",
+    assert outcome.dropped == (
+        "stream 0 (video, h264, eng): has no keyframe in this part; dropped",
     )
 
 
@@ -379,7 +386,7 @@ def test_what_does_not_fit_is_refused_at_once(
     info = films.info_of(path)
     encoder = "libvpx-vp9" if target.endswith("webm") else "libx264"
     with pytest.raises(InvalidInputError) as caught:
-        mux.check(path, info, films.settings_of(info, encoder), tmp_path / target)
+        _opened(path, info, films.settings_of(info, encoder), tmp_path / target)
     for word in words:
         assert word in str(caught.value)
 
@@ -388,8 +395,13 @@ def test_what_does_not_fit_may_be_dropped(tmp_path: Path) -> None:
     path = RICH.write(tmp_path / "a.mkv")
     info = films.info_of(path)
     settings, target = films.settings_of(info), tmp_path / "b.mp4"
-    left_out = mux.check(path, info, settings, target, drop=("subtitle", "attachment"))
-    assert len(left_out) == 2
+    drop = ("subtitle", "attachment")
+    with (
+        films.muxer(path, info, settings, target, drop) as muxer,
+        films.upscaled(target, settings, films.times_of(path, 0)) as job,
+    ):
+        assert len(muxer.write(job, FrameSelection()).dropped) == 3  # and a tag of the file
+        job.remove()
     after = assembled(path, target, drop=("subtitle", "attachment"))
     assert [each.kind for each in after.of_kind("audio")] == ["audio", "audio"]
     assert after.of_kind("subtitle") == []
@@ -400,9 +412,9 @@ def test_a_tag_without_a_place_is_told(tmp_path: Path) -> None:
     info = films.info_of(path)
     settings, target = films.settings_of(info), tmp_path / "b.mp4"
     with films.upscaled(target, settings, films.times_of(path, 0)) as job:
-        outcome = mux.assemble(job, path, info, settings, target)
-    assert [each.lower() for each in outcome.left_out] == [
-        "mov has no place for the tag 'custom' of the file"
+        outcome = films.write(job, path, info, settings, target)
+    assert [each.lower() for each in outcome.dropped] == [
+        "mov has no place for the file's tag 'custom'"
     ]
 
 
@@ -410,14 +422,14 @@ def test_a_kind_that_is_unknown_cannot_be_dropped(tmp_path: Path) -> None:
     path = Film().write(tmp_path / "a.mkv")
     info = films.info_of(path)
     with pytest.raises(InvalidInputError, match="cannot drop 'sounds'"):
-        mux.check(path, info, films.settings_of(info), tmp_path / "b.mkv", drop=["sounds"])
+        _opened(path, info, films.settings_of(info), tmp_path / "b.mkv", ["sounds"])
 
 
 def test_a_suffix_that_is_unknown(tmp_path: Path) -> None:
     path = Film().write(tmp_path / "a.mkv")
     info = films.info_of(path)
     with pytest.raises(InvalidInputError, match=r"\.mkv, \.mp4"):
-        mux.check(path, info, films.settings_of(info), tmp_path / "b.xyz")
+        _opened(path, info, films.settings_of(info), tmp_path / "b.xyz")
 
 
 ENCODERS = {
@@ -441,7 +453,7 @@ def test_every_codec_in_every_container(tmp_path: Path, encoder: str, container:
     wanted |= {"tag": "apch"} if encoder == "prores_ks" else {}
     target = tmp_path / f"b.{container}"
     codec = av.Codec(encoder, "w").canonical_name
-    if codec not in stream_templates._VIDEOS[stream_templates.container_of(target)]:
+    if codec not in streams._VIDEO_CODECS[streams.CONTAINERS[target.suffix]]:
         with pytest.raises(InvalidInputError, match=f"cannot hold {codec} video; "):
             assembled(path, target, **wanted)
         return
@@ -464,7 +476,7 @@ def test_a_timecode_is_kept(tmp_path: Path) -> None:
     path = film.write(tmp_path / "a.mov")
     assert [each.kind for each in probe(path).streams] == ["video", "data"]
     for name in ("b.mov", "b.mp4", "b.mkv"):
-        if name != "b.mkv" and not compatibility._writes_timecodes():
+        if name != "b.mkv" and not streams.writes_timecodes():
             with pytest.raises(InvalidInputError, match="data"):
                 assembled(path, tmp_path / name)
             continue
@@ -495,11 +507,11 @@ def test_an_error_while_writing_leaves_no_file(
     with films.upscaled(target, settings, films.times_of(path, 0)) as job:
         monkeypatch.setattr(mux, "interleaved", full)
         with pytest.raises(VideoError, match=r"No space left on device.*--resume"):
-            mux.assemble(job, path, info, settings, target)
+            films.write(job, path, info, settings, target)
         assert sorted(each.name for each in tmp_path.iterdir()) == before
         assert folders == [before]  # nor would a kill have left one where nobody clears up
         monkeypatch.undo()
-        mux.assemble(job, path, info, settings, target)
+        films.write(job, path, info, settings, target)
         assert target.exists()
 
 
@@ -512,8 +524,8 @@ def test_a_process_killed_while_it_assembles_leaves_nothing_half(tmp_path: Path)
     done = subprocess.run(command, cwd=Path(__file__).parents[3], check=False)
     assert done.returncode == -signal.SIGKILL
     assert not target.exists()
-    with TranscodeJob.open(target, {}, resume=True) as job:
-        mux.assemble(job, path, info, settings, target)
+    with TranscodeJob(target, {}, resume=True) as job:
+        films.write(job, path, info, settings, target)
         job.remove()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.mkv", "b.mkv"]
     assert len(probe(target).streams[0].packets) == 50
@@ -522,19 +534,20 @@ def test_a_process_killed_while_it_assembles_leaves_nothing_half(tmp_path: Path)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sr_deploy.video import assembly
-from sr_deploy.video.journal import Job
+from sr_deploy.video import mux
+from sr_deploy.video.job import TranscodeJob
+from sr_deploy.video.source import FrameSelection
 from tests.sr_deploy.video import films
 
 def some(pictures, others):
     yield next(pictures)[1]
     os.kill(os.getpid(), signal.SIGKILL)
 
-assembly.interleaved = some
+mux.interleaved = some
 source, target = map(Path, sys.argv[1:])
 info = films.info_of(source)
-with Job.open(target, {}, resume=True) as job:
-    assembly.assemble(job, source, info, films.settings_of(info), target)
+with TranscodeJob(target, {}, resume=True) as job:
+    films.write(job, source, info, films.settings_of(info), target)
 """
 
 

@@ -14,11 +14,9 @@ from sr_deploy.errors import InvalidInputError, VideoError
 av = pytest.importorskip("av")
 from sr_deploy.video.color import FULL, Color  # noqa: E402
 from sr_deploy.video.pipes import (  # noqa: E402
-    FrameReader,
-    FrameWriter,
-    Shape,
-    raw_shape,
-    y4m_header,
+    PipeFormat,
+    PipeReader,
+    PipeWriter,
 )
 
 
@@ -26,11 +24,11 @@ def noise(size: int, seed: int = 0) -> bytes:
     return np.random.default_rng(seed).integers(0, 256, size, np.uint8).tobytes()
 
 
-def passed_through(stream: bytes, shape: Shape | None = None) -> tuple[bytes, FrameReader]:
+def passed_through(stream: bytes, shape: PipeFormat | None = None) -> tuple[bytes, PipeReader]:
     """Return what a writer makes of what a reader reads."""
-    reader = FrameReader(io.BytesIO(stream), shape)
+    reader = PipeReader(io.BytesIO(stream), shape)
     out = io.BytesIO()
-    writer = FrameWriter(out, reader.shape)
+    writer = PipeWriter(out, reader.format)
     for frame in reader.frames():
         writer.write(frame)
     return out.getvalue(), reader
@@ -54,9 +52,9 @@ def test_y4m_comes_out_as_it_went_in(token: str, pixel_format: str, size: int) -
     stream = head + b"".join(b"FRAME\n" + noise(size, seed) for seed in range(3))
     out, reader = passed_through(stream)
     assert out == stream
-    assert reader.shape.pixel_format == pixel_format
-    assert reader.shape.rate == Fraction(30000, 1001)
-    assert reader.shape.colour.range == FULL
+    assert reader.format.pixel_format == pixel_format
+    assert reader.format.rate == Fraction(30000, 1001)
+    assert reader.format.color.range == FULL
     assert reader.damage == ()
 
 
@@ -64,7 +62,7 @@ def test_y4m_comes_out_as_it_went_in(token: str, pixel_format: str, size: int) -
     "name", ["rgb24", "bgra", "rgb0", "yuyv422", "rgb48le", "nv12", "p010le", "yuv420p", "gray"]
 )
 def test_raw_frames_come_out_as_they_went_in(name: str) -> None:
-    shape = raw_shape(f"8x6:{name}@24000/1001")
+    shape = PipeFormat.parse_raw(f"8x6:{name}@24000/1001")
     bits = av.VideoFormat(name, 8, 6).padded_bits_per_pixel
     stream = noise(8 * 6 * bits // 8 * 3)
     out, reader = passed_through(stream, shape)
@@ -74,90 +72,92 @@ def test_raw_frames_come_out_as_they_went_in(name: str) -> None:
 
 
 def test_frames_are_timed_by_their_number() -> None:
-    reader = FrameReader(io.BytesIO(noise(3 * 12)), raw_shape("4x3:gray@50"))
+    reader = PipeReader(io.BytesIO(noise(3 * 12)), PipeFormat.parse_raw("4x3:gray@50"))
     times = [(frame.pts, frame.time, frame.duration) for frame in reader.frames()]
     assert times == [(0, 0.0, 1), (1, 0.02, 1), (2, 0.04, 1)]
 
 
 def test_planes_are_where_they_belong() -> None:
     stream = b"YUV4MPEG2 W4 H2 C444\nFRAME\n" + bytes(range(24))
-    (frame,) = FrameReader(io.BytesIO(stream)).frames()
+    (frame,) = PipeReader(io.BytesIO(stream)).frames()
     planes: NDArray[Any] = frame.to_ndarray()
     assert planes.tolist() == np.arange(24).reshape(3, 2, 4).tolist()
 
 
 def test_parameters_of_a_frame_are_skipped() -> None:
     stream = b"YUV4MPEG2 W2 H1 Cmono\nFRAME Ip XABC=1\nab"
-    assert [bytes(f.planes[0])[:2] for f in FrameReader(io.BytesIO(stream)).frames()] == [b"ab"]
+    assert [bytes(f.planes[0])[:2] for f in PipeReader(io.BytesIO(stream)).frames()] == [b"ab"]
 
 
 def test_a_header_of_large_frames_has_the_scale_in_it() -> None:
-    reader = FrameReader(io.BytesIO(b"YUV4MPEG2 W4 H2 F25:1 Ip A1:1 C420jpeg\n"))
+    reader = PipeReader(io.BytesIO(b"YUV4MPEG2 W4 H2 F25:1 Ip A1:1 C420jpeg\n"))
     out = io.BytesIO()
-    FrameWriter(out, reader.shape.times(2))
+    PipeWriter(out, reader.format.upscaled(2))
     assert out.getvalue() == b"YUV4MPEG2 W8 H4 F25:1 Ip A1:1 C420jpeg\n"
 
 
 def test_frames_of_a_file_get_a_header() -> None:
-    shape = Shape(4, 2, "yuv420p10le", Fraction(24), Color(range=1))
-    assert y4m_header(shape, Fraction(8, 9)).header == (
+    shape = PipeFormat(4, 2, "yuv420p10le", Fraction(24), Color(range=1))
+    assert shape.as_y4m(Fraction(8, 9)).header == (
         "F24:1",
         "Ip",
         "C420p10",
         "A8:9",
         "XCOLORRANGE=LIMITED",
     )
-    with pytest.raises(InvalidInputError, match=r"no pixel format rgb24.*yuv420p.*--pixel-format"):
-        y4m_header(Shape(4, 2, "rgb24"), None)
+    with pytest.raises(InvalidInputError, match=r"rgb24.*yuv420p.*--pixel-format"):
+        PipeFormat(4, 2, "rgb24").as_y4m(None)
 
 
 @pytest.mark.parametrize("lost", [1, 7, 11])
 def test_a_last_frame_that_is_cut_off_is_left_out_and_said(lost: int) -> None:
     whole = b"YUV4MPEG2 W4 H3 Cmono\nFRAME\n" + noise(12) + b"FRAME\n" + noise(12)
-    for stream, shape in [(whole, None), (noise(24), raw_shape("4x3:gray"))]:
-        reader = FrameReader(io.BytesIO(stream[:-lost]), shape)
+    for stream, shape in [(whole, None), (noise(24), PipeFormat.parse_raw("4x3:gray"))]:
+        reader = PipeReader(io.BytesIO(stream[:-lost]), shape)
         assert len(list(reader.frames())) == 1
-        assert reader.damage == (f"the last frame is cut off: {12 - lost} of 12 bytes came",)
+        (said,) = reader.damage
+        assert f"{12 - lost} of 12 bytes" in said
 
 
 def test_noise_between_frames_ends_it_and_is_said() -> None:
     stream = b"YUV4MPEG2 W2 H1 Cmono\nFRAME\nab" + b"noise\n" * 3
-    reader = FrameReader(io.BytesIO(stream))
+    reader = PipeReader(io.BytesIO(stream))
     assert len(list(reader.frames())) == 1
-    assert reader.damage == ("a frame was to begin, but b'noise' came",)
+    (said,) = reader.damage
+    assert "noise" in said
 
 
 @pytest.mark.parametrize(
     ("stream", "said"),
     [
-        (b"", "brought nothing"),
+        (b"", "empty"),
         (b"\x00\x01\x02" * 5000, "--raw WIDTHxHEIGHT:FORMAT"),
-        (b"YUV4MPEG2 H2 C444\n", "damaged"),
-        (b"YUV4MPEG2 Wx H2 C444\n", "damaged"),
-        (b"YUV4MPEG2 W2 H2 F1:0\n", "damaged"),
-        (b"YUV4MPEG2 W0 H2 C444\n", "0x2 pixels do not fit"),
-        (b"YUV4MPEG2 W65536 H65536 C444\n", "bytes do not fit"),
-        (b"YUV4MPEG2 W2 H2 C999\n", "'999' are not known here; known are 420"),
+        (b"YUV4MPEG2 H2 C444\n", "H2"),
+        (b"YUV4MPEG2 Wx H2 C444\n", "Wx"),
+        (b"YUV4MPEG2 W2 H2 F1:0\n", "F1:0"),
+        (b"YUV4MPEG2 W0 H2 C444\n", "0x2"),
+        (b"YUV4MPEG2 W65536 H65536 C444\n", str(3 << 32)),
+        (b"YUV4MPEG2 W2 H2 C999\n", "'999'.*420"),
         (b"YUV4MPEG2 W2 H2 It C444\n", "bwdif"),
     ],
 )
 def test_what_is_no_y4m_is_refused(stream: bytes, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        FrameReader(io.BytesIO(stream))
+        PipeReader(io.BytesIO(stream))
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("480x270", "480x270:yuv420p"),
-        ("480x270:nosuch", "no pixel format 'nosuch'"),
-        ("0x270:gray", "0x270 pixels do not fit"),
-        ("99999x270:gray", "99999x270 pixels do not fit"),
+        ("480x270:nosuch", "nosuch"),
+        ("0x270:gray", "0x270"),
+        ("99999x270:gray", "99999x270"),
     ],
 )
 def test_what_does_not_say_a_raw_shape_is_refused(text: str, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        raw_shape(text)
+        PipeFormat.parse_raw(text)
 
 
 def test_a_reader_that_has_gone_is_said() -> None:
@@ -165,9 +165,9 @@ def test_a_reader_that_has_gone_is_said() -> None:
         def write(self, data: Any) -> int:
             raise BrokenPipeError
 
-    (frame,) = FrameReader(io.BytesIO(b"ab"), raw_shape("2x1:gray")).frames()
-    with pytest.raises(VideoError, match="has ended"):
-        FrameWriter(Gone(), raw_shape("2x1:gray")).write(frame)
+    (frame,) = PipeReader(io.BytesIO(b"ab"), PipeFormat.parse_raw("2x1:gray")).frames()
+    with pytest.raises(VideoError, match="program"):
+        PipeWriter(Gone(), PipeFormat.parse_raw("2x1:gray")).write(frame)
 
 
 def test_a_pipe_may_bring_frames_in_pieces() -> None:
@@ -178,4 +178,4 @@ def test_a_pipe_may_bring_frames_in_pieces() -> None:
             return super().read(min(size or 0, 5))
 
     make: Callable[[bytes], io.BytesIO] = Slow
-    assert len(list(FrameReader(make(whole)).frames())) == 2
+    assert len(list(PipeReader(make(whole)).frames())) == 2

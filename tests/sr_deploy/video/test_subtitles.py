@@ -16,8 +16,8 @@ def sample(text: bytes, *boxes: bytes) -> bytes:
 
 def styles(*records: tuple[int, int, int, bytes]) -> bytes:
     body = b"".join(
-        struct.pack(">HHHBB4s", start, end, 1, face, 18, colour)
-        for start, end, face, colour in records
+        struct.pack(">HHHBB4s", start, end, 1, face, 18, color)
+        for start, end, face, color in records
     )
     return box(b"styl", struct.pack(">H", len(records)) + body)
 
