@@ -213,8 +213,8 @@ class Check:
             path = self._output / f"speed-{bundle.stem}.json"
             command = [python, "-m", "sr_bench", "speed", bundle, "--device", "cuda"]
             command += ["--backends", *rows, "--precisions", *self._plan.precisions]
-            command += ["--sizes", *sizes, "--forms", "network", "stream", "--json", path]
-            command += ["--python", f"tensorrt={self._tensorrt}"]
+            command += ["--full", "--sizes", *sizes, "--modes", "network", "stream"]
+            command += ["--json", path, "--python", f"tensorrt={self._tensorrt}"]
             self._call("speed", bundle.stem, command)
 
     def _tiles(self) -> None:

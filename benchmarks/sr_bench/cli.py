@@ -1,14 +1,14 @@
-"""`sr-bench`: the command line."""
+"""`sr-bench`: the parser and its help."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable  # noqa: TC003  the table's type is made at run time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from sr_bench import commands, help_texts
+from sr_bench import commands
 from sr_deploy import backends
 from sr_deploy.bundle.manifest import Precision
 from sr_deploy.cli import console
@@ -16,54 +16,152 @@ from sr_deploy.cli import console
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FORMS = ("network", "stream", "video")
-_COMMANDS = ("speed", "quality", "tune", "compare", "merge", "show", "report")
-_DEFAULT = "speed"
-_ROOT_OPTIONS = ("-h", "--help", "--debug")
+_DESCRIPTION = """\
+Measure a bundle: its speed against PyTorch and against the limits of the machine, and its image
+quality. Records (JSON, with all samples and the environment) can be kept, compared and shown as
+tables, charts and pages.
+
+Without a COMMAND, speed is measured: `sr-bench x.srd` is `sr-bench speed x.srd`. --compare and
+--tune are short for the commands of these names."""
+
+_EXAMPLES = """\
+examples:
+  sr-bench x2.srd                             quick: speed and memory against PyTorch
+  sr-bench x2.srd --full                      all backends, precisions and sizes, with ceilings
+  sr-bench net_g.pth --html speed.html        export a checkpoint, measure it, write a page
+  sr-bench quality x2.srd --ground-truth set5/HR --low-resolution set5/LRx2
+  sr-bench --tune x2.srd                      find the fastest settings for this machine
+  sr-bench --compare old.json new.json --fail-over 5%
+  sr-bench report --check                     do the documents match the records?
+"""
+
+_SPEED = """\
+Time per frame of several configurations, interleaved. Each configuration has its own process with
+the same number of threads and is warmed up until it is steady; then they are measured in turns,
+round by round, so that drift of the machine affects all of them. The timed call includes pre- and
+post-processing (height x width x channels, 8 bit). Speedups are taken within each round. Every call
+has a different input, and the inputs exceed the caches.
+
+PyTorch needs the checkpoint: the one that is named, or the file beside the bundle. Its common form
+(eager, FP32) is the baseline; channels_last and compiled forms are measured as well.
+
+By default the run is quick: one size, few configurations and rounds; records and pages say so. Use
+--full for figures to publish. One call of each configuration is timed first, then the estimated
+time is printed."""
+
+_SPEED_EXAMPLES = """\
+modes, measured besides frame in to frame out:
+  network  the network alone: a direct call of the backend, or of PyTorch's module on tensors
+  stream   consecutive frames, overlapped (Engine.stream)
+  video    a whole video, with decoding and encoding
+
+examples:
+  sr-bench x2.srd                             quick run
+  sr-bench x2.srd net.pth --full              everything; net.pth is the checkpoint of x2.srd
+  sr-bench a.srd b.srd --json both.json       several models in one record
+  sr-bench x2.srd --backends openvino --precisions fp32 bf16 --sizes 1280x720
+  sr-bench x2.srd --backends torch default    Engine(bundle) against PyTorch only
+  sr-bench x2.srd --modes network --backends openvino
+      overhead of Engine.upscale over a direct call of its backend
+  sr-bench x2.srd --python torch=other/bin/python
+      PyTorch, or a backend, in another environment (which has numpy and Pillow)
+"""
+
+_QUALITY = """\
+PSNR, SSIM and MSE by the usual protocol: Y channel (and RGB), with a border of `scale` pixels
+excluded. Nearest, bilinear and bicubic interpolation are measured as references. On the official
+files of Set5, bicubic reproduces the published figures (x2: 33.66 dB, 0.9299; x4: 28.42 dB, 0.8104)
+within 0.05 dB."""
+
+_QUALITY_EXAMPLES = """\
+examples:
+  sr-bench quality x2.srd --ground-truth photos
+      low-resolution images are made by antialiased bicubic downscaling, as in MATLAB
+  sr-bench quality x2.srd --ground-truth set5/HR --low-resolution set5/LRx2
+      the low-resolution file of baby.png is baby.png or babyx2.png
+  sr-bench quality x2.srd --ground-truth photos --precision fp32 fp16 int8 --html photos.html
+      the loss of each precision against FP32 and the ground truth, with images side by side
+"""
+
+_TUNE = """\
+Find the fastest tile size, batch of tiles, number of lanes and threads per lane on this machine,
+within the memory budget. The result is written to the tuning record of the bundle for this device,
+which the engine then uses. A setting is accepted only if its gain exceeds the noise."""
+
+_TUNE_EXAMPLES = """\
+examples:
+  sr-bench --tune x2.srd                      highest throughput, for streams
+  sr-bench --tune x2.srd --for latency        shortest time of one frame
+  sr-bench tune x2.srd --size 1920x1080 --memory 2GiB --dry-run
+"""
+
+_COMPARE = """\
+Show the changes from one speed record to another, with 95 % confidence intervals (bootstrap over
+rounds). If both records have the same baseline, times are compared relative to it, so that a slower
+machine is not reported as a change."""
+
+_MERGE = """\
+Join speed records, for example of several models, machines or interpreters. Speedups are never
+taken across records."""
+
+_REPORT = """\
+Update the tables and charts in README.md and docs/ from the records in benchmarks/results. A
+document requests them for NAME.json with two lines:
+
+  <!-- table:NAME -->            or table:NAME:overhead, the overhead over the network
+  <!-- /table -->
+
+  <!-- chart:NAME:KIND -->       KIND: faster, latency, throughput, quality or stages
+  <!-- /chart -->
+
+  <!-- environment -->           the legends and the machine, once for all tables of the document
+  <!-- /environment -->"""
+
+_NAMES = ("speed", "quality", "tune", "compare", "merge", "show", "report")
+_ROOT_OPTIONS = ("-h", "--help", "--debug", "--version")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `sr-bench`."""
-    words = with_command(sys.argv[1:] if argv is None else argv)
-    return console.run(_parser(), lambda arguments: int(arguments.command(arguments)), words)
+    arguments = with_command(sys.argv[1:] if argv is None else argv)
+    return console.run(_parser(), lambda parsed: int(parsed.command(parsed)), arguments)
 
 
 def with_command(argv: Sequence[str]) -> list[str]:
-    """Put the command's name first, which may be left out or written as an option.
+    """Return the arguments with the command first; it may be omitted or written as an option.
 
     `sr-bench x.srd` is `sr-bench speed x.srd`, and `sr-bench --compare A B` is
     `sr-bench compare A B`.
     """
     words = list(argv)
     first = next((i for i, word in enumerate(words) if word not in _ROOT_OPTIONS), None)
-    if first is None or words[first] in _COMMANDS:
+    if first is None or words[first] in _NAMES:
         return words
     for i, word in enumerate(words):
-        name = word.removeprefix("--")
-        if word.startswith("--") and name in ("compare", "tune"):
-            return [*words[:first], name, *words[first:i], *words[i + 1 :]]
-    return [*words[:first], _DEFAULT, *words[first:]]
+        if word in ("--compare", "--tune"):
+            return [*words[:first], word[2:], *words[first:i], *words[i + 1 :]]
+    return [*words[:first], "speed", *words[first:]]
 
 
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         "sr-bench",
-        description=help_texts.DESCRIPTION,
-        epilog=help_texts.EXAMPLES,
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
         formatter_class=plain,
         usage="sr-bench [COMMAND] ... [--help] [--debug]",
     )
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in _COMMANDS:
-        function, add_options = _TABLE[name]
-        about, description, epilog = help_texts.COMMANDS[name]
+    # With `prog`, the usage line of a command starts with the command.
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", prog="sr-bench")
+    for name in _NAMES:
+        function, add_options, about, description, epilog = _COMMANDS[name]
         command = subparsers.add_parser(
             name, help=about, description=description, epilog=epilog, formatter_class=plain
         )
         command.set_defaults(command=function)
         add_options(command.add_argument)
-        # The option of all commands, which otherwise had to come before COMMAND.
+        # Accepted after the command as well as before it.
         command.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
@@ -71,97 +169,140 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _speed_options(add: Callable[..., object]) -> None:
-    seconds = {"type": _seconds, "metavar": "S"}
-    rows = [*backends.REGISTRY, "torch", "default"]
-    add("targets", nargs="+", type=Path, metavar="BUNDLE|CHECKPOINT", help="what to measure")
+    names = [*backends.REGISTRY, "torch", "default"]
+    add("targets", nargs="+", type=Path, metavar="BUNDLE|CHECKPOINT", help="models to measure")
+    add("--full", action="store_true", help="measure all configurations and sizes, more precisely")
     add(
         "--checkpoint",
         nargs="+",
         type=Path,
         default=[],
         metavar="FILE",
-        help="what the bundles were made from, for PyTorch's rows (default: the file beside each)",
+        help="checkpoints of the bundles, for PyTorch (default: the file beside each bundle)",
     )
-    add("--backends", nargs="+", choices=rows, help=_BACKENDS)
-    add("--precisions", nargs="+", choices=get_args(Precision), help="default: all that run here")
-    add("--sizes", nargs="+", type=_size, metavar="WIDTHxHEIGHT", help="default: 256x256 480x270")
-    add("--batch", nargs="+", type=_count, default=[1], metavar="N", help="frames of a call")
-    add("--forms", nargs="+", choices=_FORMS, default=[], help="beside upscale; see below")
-    add("--device", choices=("cpu", "cuda"), help="default: the GPU, if there is one")
+    add("--backends", nargs="+", choices=names, help=_BACKENDS)
+    add("--precisions", nargs="+", choices=get_args(Precision), help=_PRECISIONS)
+    add("--sizes", nargs="+", type=_size, metavar="WIDTHxHEIGHT", help=_SIZES)
+    add("--batch", nargs="+", type=_count, default=[1], metavar="N", help="frames per call")
+    add("--modes", nargs="+", choices=("network", "stream", "video"), default=[], help=_MODES)
+    add("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
     add("--python", nargs="+", type=_python, default=[], metavar="NAME=PATH", help=_PYTHON)
-    add("--threads", type=_count, help="of each contender (default: the cores it may use)")
-    add("--warm-up", **seconds, default=3.0, help="at each size, at least (default: %(default)s)")
-    add("--rounds", type=_count, default=10, help="turns of each contender (default: %(default)s)")
-    add("--turn", **seconds, default=1.0, help="seconds of a turn (default: %(default)s)")
-    add("--rest", **seconds, default=0.1, help="seconds between turns (default: %(default)s)")
-    add("--no-ceilings", action="store_true", help="spare the half minute of measuring limits")
+    add("--threads", type=_count, help="per configuration (default: the available cores)")
+    add("--warm-up", type=_seconds, metavar="S", help="minimum seconds (default: 1; full: 3)")
+    add("--rounds", type=_count, metavar="N", help="measured rounds (default: 5; full: 10)")
+    add(
+        "--seconds",
+        type=_seconds,
+        metavar="S",
+        help="per configuration and round (default: 0.5; full: 1)",
+    )
+    add(
+        "--pause",
+        type=_seconds,
+        metavar="S",
+        default=0.1,
+        help="seconds before each measurement (default: %(default)s)",
+    )
+    add("--ceilings", action=argparse.BooleanOptionalAction, help=_CEILINGS)
     _truth_options(add, required=False)
     _output_options(add)
 
 
-_BACKENDS = "default: all installed ones, PyTorch, and what Engine is by default"
-_PYTHON = "the interpreter for torch or a backend, where it is another (torch=venv/bin/python)"
+_BACKENDS = "default: all installed ones, torch, and default (Engine without arguments)"
+_PRECISIONS = "default: all that run here; quick: FP32 and the default"
+_SIZES = "default: 480x270, or smaller for large networks; full: 256x256 480x270"
+_MODES = "measured besides upscale; see below"
+_PYTHON = "interpreter of torch or a backend in another environment (torch=venv/bin/python)"
+_CEILINGS = "measure the best kernels of the machine, half a minute (default: with --full)"
 
 
 def _quality_options(add: Callable[..., object]) -> None:
-    add("bundle", type=Path, help="the bundle to measure")
+    add("bundle", type=Path, help="bundle to measure")
     _truth_options(add, required=True)
-    add("--name", help="of the images, for the record (default: the folder's name)")
+    add("--name", help="name of the image set in the record (default: name of the folder)")
     add("--backend", default="auto", help="default: the best one here")
     add(
         "--precision",
         nargs="+",
         default=["auto"],
         choices=["auto", *get_args(Precision)],
-        help="several are compared with FP32, too (default: the best one here)",
+        help="several are also compared with FP32 (default: the best one here)",
     )
     _output_options(add)
 
 
 def _tune_options(add: Callable[..., object]) -> None:
-    add("bundle", type=Path, help="the bundle to tune")
-    add("--for", dest="goal", choices=("throughput", "latency"), default="throughput")
+    add("bundle", type=Path, help="bundle to tune")
+    add(
+        "--for",
+        dest="goal",
+        choices=("throughput", "latency"),
+        default="throughput",
+        help="goal (default: %(default)s)",
+    )
     add("--size", type=_size, default=(480, 270), metavar="WIDTHxHEIGHT", help="default: 480x270")
     add("--backend", default="auto", help="default: the best one here")
-    add("--precision", default="auto", choices=["auto", *get_args(Precision)])
-    add("--memory", metavar="SIZE", help="that the engine may take, such as 2GiB")
-    add("--rounds", type=_count, default=7, help="turns of each choice (default: %(default)s)")
-    add("--turn", type=_seconds, metavar="S", default=0.5, help="default: %(default)s seconds")
-    add("--dry-run", action="store_true", help="only show what would be gained")
+    add(
+        "--precision",
+        default="auto",
+        choices=["auto", *get_args(Precision)],
+        help="default: the best one here",
+    )
+    add("--memory", metavar="SIZE", help="memory budget of the engine, such as 2GiB")
+    add(
+        "--rounds",
+        type=_count,
+        default=7,
+        metavar="N",
+        help="measured rounds of each setting (default: %(default)s)",
+    )
+    add(
+        "--seconds",
+        type=_seconds,
+        metavar="S",
+        default=0.5,
+        help="per setting and round (default: %(default)s)",
+    )
+    add("--dry-run", action="store_true", help="show the result without writing it")
 
 
 def _compare_options(add: Callable[..., object]) -> None:
-    add("before", type=Path, help="a record")
-    add("after", type=Path, help="another")
-    add("--fail-over", type=_percent, metavar="PERCENT", help="exit code 1 if a row got so slow")
+    add("before", type=Path, help="speed record")
+    add("after", type=Path, help="speed record")
+    add(
+        "--fail-over",
+        type=_percent,
+        metavar="PERCENT",
+        help="exit with 1 if a measurement got slower by more than this",
+    )
 
 
 def _merge_options(add: Callable[..., object]) -> None:
-    add("records", nargs="+", type=Path, metavar="RECORD", help="of speed")
+    add("records", nargs="+", type=Path, metavar="RECORD", help="speed records")
     _output_options(add)
 
 
 def _show_options(add: Callable[..., object]) -> None:
-    add("record", type=Path, help="of speed or of quality")
+    add("record", type=Path, help="speed or quality record")
     add("--html", type=Path, metavar="FILE", help="write a page with charts")
 
 
 def _report_options(add: Callable[..., object]) -> None:
-    add("--check", action="store_true", help="only say whether they differ; exit code 1 if so")
-    add("--root", type=Path, default=Path(), metavar="FOLDER", help="the checkout (default: here)")
+    add("--check", action="store_true", help="change nothing; exit with 1 if a document differs")
+    add("--root", type=Path, default=Path(), metavar="FOLDER", help="checkout (default: here)")
 
 
 def _truth_options(add: Callable[..., object], *, required: bool) -> None:
     add("--ground-truth", type=Path, required=required, metavar="FOLDER", help=_TRUTH)
-    add("--low-resolution", type=Path, metavar="FOLDER", help="their small versions, by name")
+    add("--low-resolution", type=Path, metavar="FOLDER", help="low-resolution images of these")
 
 
-_TRUTH = "images at full size, that results are compared with"
+_TRUTH = "full-size images to compare results with"
 
 
 def _output_options(add: Callable[..., object]) -> None:
     add("--json", type=Path, metavar="FILE", help="write the record")
-    add("--html", type=Path, metavar="FILE", help="write a page with charts, that loads nothing")
+    add("--html", type=Path, metavar="FILE", help="write a self-contained page with charts")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -203,19 +344,30 @@ def _python(text: str) -> tuple[str, str]:
     known = ("torch", *backends.REGISTRY)
     if name not in known or not path:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not NAME=PATH, where NAME is one of {', '.join(known)}"
+            f"{text!r} is not NAME=PATH with NAME one of {', '.join(known)}"
         )
     return name, path
 
 
-_TABLE: dict[
-    str, tuple[Callable[[argparse.Namespace], int], Callable[[Callable[..., object]], None]]
-] = {
-    "speed": (commands.speed, _speed_options),
-    "quality": (commands.quality, _quality_options),
-    "tune": (commands.tune, _tune_options),
-    "compare": (commands.compare, _compare_options),
-    "merge": (commands.merge, _merge_options),
-    "show": (commands.show, _show_options),
-    "report": (commands.report, _report_options),
+_Options = Callable[[Callable[..., object]], None]
+_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], _Options, str, str, str | None]] = {
+    "speed": (
+        commands.speed,
+        _speed_options,
+        "time per frame against PyTorch (the default COMMAND)",
+        _SPEED,
+        _SPEED_EXAMPLES,
+    ),
+    "quality": (commands.quality, _quality_options, "PSNR and SSIM", _QUALITY, _QUALITY_EXAMPLES),
+    "tune": (commands.tune, _tune_options, "find the fastest settings", _TUNE, _TUNE_EXAMPLES),
+    "compare": (commands.compare, _compare_options, "changes between records", _COMPARE, None),
+    "merge": (commands.merge, _merge_options, "join speed records", _MERGE, None),
+    "show": (
+        commands.show,
+        _show_options,
+        "show a record as tables or as a page",
+        "Show the tables of a record, and write its page.",
+        None,
+    ),
+    "report": (commands.report, _report_options, "update tables in documents", _REPORT, None),
 }

@@ -1,4 +1,7 @@
-"""What each command of `sr-bench` does."""
+"""The commands of `sr-bench`.
+
+Imports are late, since --help needs none of them.
+"""
 
 from __future__ import annotations
 
@@ -19,44 +22,43 @@ if TYPE_CHECKING:
     from sr_bench.records import Method
     from sr_export.report import Scene
 
-_SIZES = ((256, 256), (480, 270))
-
-# The imports are late, since --help needs none of them.
-
 
 def speed(arguments: argparse.Namespace) -> int:
     """Measure speed."""
-    from sr_bench import meters, running
+    from sr_bench import meters
+    from sr_bench import speed as benchmark
     from sr_bench.records import SpeedOptions
 
-    _check_targets(arguments)
+    _check_outputs(arguments)
+    full: bool = arguments.full
     truth: Path | None = arguments.ground_truth
+
+    def default(given: float | None, quick: float, else_: float) -> float:
+        return given if given is not None else else_ if full else quick
+
     options = SpeedOptions(
         threads=arguments.threads or machine.cores(),
-        warm_up_seconds=arguments.warm_up,
-        rounds=arguments.rounds,
-        turn_seconds=arguments.turn,
-        rest_seconds=arguments.rest,
+        warm_up_seconds=default(arguments.warm_up, 1.0, 3.0),
+        rounds=int(default(arguments.rounds, 5, 10)),
+        turn_seconds=default(arguments.seconds, 0.5, 1.0),
+        rest_seconds=arguments.pause,
         device=arguments.device or meters.default_device(),
         images=None if truth is None else truth.name,
+        quick=not full,
     )
-    wish = running.BenchRequest(
+    request = benchmark.BenchRequest(
         backends=arguments.backends,
         precisions=arguments.precisions,
-        sizes=list(dict.fromkeys(arguments.sizes or _SIZES)),
+        sizes=list(dict.fromkeys(arguments.sizes)) if arguments.sizes else None,
         batches=list(dict.fromkeys(arguments.batch)),
-        forms=list(dict.fromkeys(arguments.forms)),
+        modes=list(dict.fromkeys(arguments.modes)),
         pythons=dict(arguments.python),
         ground_truth=truth,
         low_resolution=arguments.low_resolution,
-        with_ceilings=not arguments.no_ceilings,
+        with_ceilings=full if arguments.ceilings is None else arguments.ceilings,
     )
-    with running.targets([*arguments.targets, *arguments.checkpoint]) as found:
-        record = running.measure(found, wish, options)
-    if not record.steady():
-        console.complain(
-            "sr-bench", "warning: the rounds disagree; measure again when nothing else is running"
-        )
+    with benchmark.opened_targets([*arguments.targets, *arguments.checkpoint]) as targets:
+        record = benchmark.measure_models(targets, request, options)
     return _finish(record, arguments)
 
 
@@ -66,14 +68,14 @@ def quality(arguments: argparse.Namespace) -> int:
     from sr_bench.records import Configuration, QualityRecord
     from sr_deploy.engine import Engine
 
-    _check_targets(arguments)
+    _check_outputs(arguments)
     bundle = Bundle.open(arguments.bundle)
     bundle.manifest.model.require_images()
     scale = bundle.manifest.model.scale
-    chosen = quality.pairs(arguments.ground_truth, arguments.low_resolution, scale)
-    made_by = environment.current()
+    pairs = quality.pairs(arguments.ground_truth, arguments.low_resolution, scale)
+    made_in = environment.current()
     scenes: list[Scene] = []
-    with contextlib.ExitStack() as stack, console.Progress(len(chosen), "images") as progress:
+    with contextlib.ExitStack() as stack, console.Progress(len(pairs), "images") as progress:
         networks = {}
         # A page shows every precision beside FP32.
         first = ["fp32"] if arguments.html else []
@@ -83,24 +85,28 @@ def quality(arguments: argparse.Namespace) -> int:
             )
             spec = engine.spec
             networks[Configuration("sr-deploy", spec.backend, spec.precision)] = engine.upscale
-        keep = scenes if arguments.html else None
         measured = quality.measure(
-            networks, chosen, scale, bundle.manifest.name, progress.step, keep
+            networks,
+            pairs,
+            scale,
+            bundle.manifest.name,
+            progress.step,
+            scenes if arguments.html else None,
         )
     record = QualityRecord(
         schema=record_files.SCHEMA,
         kind="quality",
-        setting=made_by,
+        setting=made_in,
         subject=environment.measured_model(bundle),
         images=arguments.name or arguments.ground_truth.name,
         low_resolution=arguments.low_resolution and arguments.low_resolution.name,
-        methods=tuple(_with_statement(each, bundle) for each in measured),
+        methods=tuple(_with_manifest_psnr(each, bundle) for each in measured),
     )
     return _finish(record, arguments, scenes)
 
 
-def _with_statement(method: Method, bundle: Bundle) -> Method:
-    """Return a bundle's row together with what its manifest says of that precision."""
+def _with_manifest_psnr(method: Method, bundle: Bundle) -> Method:
+    """Return a method with the PSNR against FP32 that the manifest has for its precision."""
     for each in bundle.manifest.variants:
         if (
             method.contender is not None
@@ -112,37 +118,37 @@ def _with_statement(method: Method, bundle: Bundle) -> Method:
 
 
 def tune(arguments: argparse.Namespace) -> int:
-    """Find what is fastest, and keep it in the bundle."""
+    """Find the fastest settings and write them into the bundle."""
     from sr_bench import tune
 
-    wish = tune.TuneRequest(
+    request = tune.TuneRequest(
         goal=arguments.goal,
         size=arguments.size,
         backend=arguments.backend,
         precision=arguments.precision,
         memory=arguments.memory,
         rounds=arguments.rounds,
-        turn_seconds=arguments.turn,
+        turn_seconds=arguments.seconds,
     )
     bundle = Bundle.open(arguments.bundle)
     bundle.manifest.model.require_images()
     with console.Progress() as progress:
-        search = tune.search(bundle, wish, progress)
+        search = tune.search(bundle, request, progress)
     console.say(tune.text(search))
     if not arguments.dry_run:
-        tune.keep(bundle, search)
+        tune.save(bundle, search)
         console.say(f"\nwritten to {bundle.folder / tune.NAME}")
     return 0
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Say what changed."""
-    from sr_bench import comparing, record_files
+    """Show the changes between two records."""
+    from sr_bench import compare, record_files
 
-    before, after = (record_files.read_speed(path) for path in (arguments.before, arguments.after))
-    changes = comparing.changes(before, after)
+    before, after = (record_files.read_speed(e) for e in (arguments.before, arguments.after))
+    changes = compare.changes(before, after)
     limit: float | None = arguments.fail_over
-    console.say(comparing.text(changes, limit))
+    console.say(compare.text(changes, limit))
     return int(limit is not None and any(each.slower_than(limit) for each in changes))
 
 
@@ -150,9 +156,9 @@ def merge(arguments: argparse.Namespace) -> int:
     """Join records."""
     from sr_bench import record_files
 
-    _check_targets(arguments)
-    joined = record_files.merged([record_files.read_speed(each) for each in arguments.records])
-    return _finish(joined, arguments)
+    _check_outputs(arguments)
+    records = [record_files.read_speed(each) for each in arguments.records]
+    return _finish(record_files.merged(records), arguments)
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -164,7 +170,7 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Fill the documents, or check them."""
+    """Update or check the documents."""
     from sr_bench import documents
 
     changed = documents.outdated(arguments.root)
@@ -173,20 +179,21 @@ def report(arguments: argparse.Namespace) -> int:
     for path in changed:
         console.say(f"{path}: {'differs from the records' if arguments.check else 'updated'}")
     if not changed:
-        console.say("the tables and charts are those of the records")
+        console.say("all tables and charts match the records")
     return 1 if changed and arguments.check else 0
 
 
-def _check_targets(arguments: argparse.Namespace) -> None:
-    """Refuse, before minutes of measuring, files that could not be written."""
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Raise for output files that cannot be written, before minutes of measuring."""
     for target in (arguments.json, arguments.html):
         if target is not None and not target.parent.is_dir():
-            raise NotFoundError(f"{target.parent}: no such folder to write {target.name} into")
+            raise NotFoundError(f"{target.parent}: no such folder for {target.name}")
 
 
 def _finish(
     record: Record, arguments: argparse.Namespace, scenes: list[Scene] | None = None
 ) -> int:
+    """Print a record and write the requested files."""
     from sr_bench import page, quality_tables, record_files, tables
     from sr_bench.records import QualityRecord
     from sr_deploy.files import atomic_file

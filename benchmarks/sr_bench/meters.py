@@ -1,7 +1,4 @@
-"""What the machine tells of itself while it works: memory, energy, its GPU.
-
-What it does not tell is None, and shown as not measured.
-"""
+"""Meters of the machine: memory, energy and GPU; None for values that are not available."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ if TYPE_CHECKING:
 ROOT = Path("/")
 
 
-def forget_peak(root: Path = ROOT) -> None:
-    """Let the peak of this process's memory begin anew, where Linux allows it."""
+def reset_peak(root: Path = ROOT) -> None:
+    """Reset the peak memory of this process, where Linux allows it."""
     with contextlib.suppress(OSError):
         (root / "proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(root: Path = ROOT) -> int | None:
-    """Return the most bytes that this process held since `forget_peak`."""
+    """Return the peak memory of this process in bytes, since `reset_peak`."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in (root / "proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -33,14 +30,14 @@ def peak_memory(root: Path = ROOT) -> int | None:
 
 
 class Meter(Protocol):
-    """Counts energy."""
+    """An energy counter."""
 
     def joules(self) -> float | None:
-        """Return the energy used since the last call; None: it is not told."""
+        """Return the energy used since the last call; None: not available."""
 
 
 class ProcessorMeter:
-    """The processors' own counters (RAPL): packages, whoever uses them."""
+    """The RAPL counters of all processor packages, for all programs together."""
 
     def __init__(self, root: Path = ROOT) -> None:
         found = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]*"))
@@ -53,11 +50,11 @@ class ProcessorMeter:
         if not before or len(before) != len(self._last):
             return None
         pairs = zip(before, self._last, strict=True)
-        # A counter begins at 0 again after its range.
+        # A counter wraps around after its range.
         return sum((now - then) % span for (then, span), (now, _) in pairs) / 1e6
 
     def _read(self) -> list[tuple[int, int]]:
-        """Return each package's counter and its range, in microjoules; empty: not for us."""
+        """Return counter and range of each package in microjoules; empty: not readable."""
         try:
             return [
                 (
@@ -71,7 +68,7 @@ class ProcessorMeter:
 
 
 class GpuMeter:
-    """The counter of the first NVIDIA GPU, through its driver's library (NVML)."""
+    """The energy counter of the first NVIDIA GPU, through NVML."""
 
     def __init__(self, load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> None:
         self._device = ctypes.c_void_p()
@@ -99,24 +96,24 @@ class GpuMeter:
 
 
 def meter(device: str) -> Meter:
-    """Return the meter of what computes."""
+    """Return the energy counter of a device."""
     return ProcessorMeter() if device == "cpu" else GpuMeter()
 
 
 def gpu() -> tuple[str | None, str | None]:
-    """Return the first NVIDIA GPU's name and its driver's version, if its tools are there."""
+    """Return name and driver version of the first NVIDIA GPU, if nvidia-smi is installed."""
     line = _nvidia_smi("--query-gpu=name,driver_version")[:1]
     name, _, driver = line[0].partition(", ") if line else ("", "", "")
     return name or None, driver or None
 
 
 def default_device() -> str:
-    """Return what is measured where the user does not say: the GPU, if there is one."""
+    """Return the default device: cuda if there is a GPU."""
     return "cpu" if gpu()[0] is None else "cuda"
 
 
 def gpu_memory(process: int) -> int | None:
-    """Return the bytes of GPU memory that a process holds now, if the driver tells."""
+    """Return the GPU memory of a process in bytes, if the driver reports it."""
     for line in _nvidia_smi("--query-compute-apps=pid,used_memory"):
         number, _, mebibytes = line.partition(", ")
         if number == str(process) and mebibytes.isdecimal():
@@ -125,7 +122,7 @@ def gpu_memory(process: int) -> int | None:
 
 
 def _nvidia_smi(query: str) -> list[str]:
-    """Return the lines that NVIDIA's tool answers; none where there is no such tool or GPU."""
+    """Return the output lines of nvidia-smi; none without the tool or a GPU."""
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)

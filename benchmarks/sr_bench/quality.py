@@ -1,8 +1,7 @@
-"""How good the pictures are, by the protocol of the field's tables.
+"""Image quality by the usual protocol.
 
-PSNR, SSIM and MSE of the Y channel and of RGB, as many border pixels left out as the scale, output
-rounded to 8 bits. Beside the network stand the rows that it has to beat: nearest, bilinear and
-bicubic.
+PSNR, SSIM and MSE of the Y channel and of RGB, with a border of `scale` pixels excluded and output
+rounded to 8 bits. Nearest, bilinear and bicubic interpolation are measured as references.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _SSIM_WINDOW = 11
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Where an image and its small version are; without the latter it is made."""
+    """The files of a ground truth and its low-resolution image; None: made from the former."""
 
     truth: Path
     low: Path | None
@@ -51,12 +50,12 @@ class ImagePair:
 def pairs(ground_truth: Path, low_resolution: Path | None, scale: int) -> list[ImagePair]:
     """Return the images of a folder, each with its low-resolution file.
 
-    That is the file of the same name, or of the same name with the scale: `babyx2.png` for
+    The low-resolution file has the same name, or the name with the scale: `babyx2.png` for
     `baby.png` at scale 2.
 
     Raises:
-        NotFoundError: a folder, or a low-resolution file, is not there.
-        InvalidInputError: there are no images.
+        NotFoundError: A folder or a low-resolution file does not exist.
+        InvalidInputError: The folder contains no images.
     """
     truths = _images(ground_truth)
     if low_resolution is None:
@@ -68,8 +67,8 @@ def pairs(ground_truth: Path, low_resolution: Path | None, scale: int) -> list[I
         low = next((by_stem[name] for name in names if name in by_stem), None)
         if low is None:
             raise NotFoundError(
-                f"{low_resolution}: no low-resolution file for {truth.name}; "
-                f"it must be called {names[0]} or {names[1]}, with any image suffix"
+                f"{low_resolution}: no low-resolution file for {truth.name}; expected "
+                f"{names[0]} or {names[1]} with any image suffix"
             )
         found.append(ImagePair(truth, low))
     return found
@@ -83,19 +82,19 @@ def measure(
     step: Callable[[str], None],
     scenes: list[Scene] | None = None,
 ) -> tuple[Method, ...]:
-    """Score the usual filters and a network in one precision or several.
+    """Score interpolation filters, and a network in one or more precisions.
 
     Args:
-        networks: each takes H,W,3 uint8 and gives the same, `scale` times as large.
-        chosen: the images, from `pairs`.
-        scale: of the network.
-        name: what the network is called.
-        step: called with an image's name when it is done.
-        scenes: where to put the images and their results, for a page; None: nowhere. Then one of
-            the networks must compute in FP32.
+        networks: Each takes H,W,3 uint8 and returns the same, enlarged by `scale`.
+        chosen: The images, from `pairs`.
+        scale: Scale of the network.
+        name: Name of the network.
+        step: Called with the name of each finished image.
+        scenes: Receives the images and outputs for a page; one of the networks must then compute
+            in FP32.
 
     Raises:
-        InvalidInputError: an image is not 8-bit gray or RGB, too small, or of the wrong size.
+        InvalidInputError: An image is not 8-bit gray or RGB, is too small, or has the wrong size.
     """
     filters: dict[str, dict[str, Score]] = {each: {} for each in FILTERS}
     scores: dict[Configuration, dict[str, Score]] = {each: {} for each in networks}
@@ -133,7 +132,7 @@ def measure(
 def _scene(
     name: str, low: Pixels, outputs: Mapping[Configuration, NDArray[Any]], truth: Pixels
 ) -> Scene:
-    """Return what a page shows of an image; one of the networks computes in FP32."""
+    """Return the images for a page; one of the networks computes in FP32."""
     shown: dict[Precision, Pixels] = {
         precision: output
         for contender, output in outputs.items()
@@ -144,7 +143,7 @@ def _scene(
 
 
 def resize(image: Pixels, size: tuple[int, int], kernel: Image.Resampling) -> Pixels:
-    """Resize H,W,C to (width, height); when it shrinks, antialiased, as MATLAB's imresize.
+    """Resize H,W,C to (width, height); downscaling is antialiased, as in MATLAB's imresize.
 
     Pillow rounds 8-bit images after each direction; float planes are rounded once, at the end.
     """
@@ -158,18 +157,18 @@ def _images(folder: Path) -> list[Path]:
         raise NotFoundError(f"{folder}: no such folder")
     found = sorted(path for path in folder.iterdir() if images.could_be_image(path))
     if not found:
-        raise InvalidInputError(f"{folder}: holds no images")
+        raise InvalidInputError(f"{folder}: contains no images")
     return found
 
 
 def load(pair: ImagePair, scale: int) -> tuple[Pixels, Pixels]:
-    """Return the low-resolution image and the ground truth, cropped to a multiple of the scale."""
+    """Return a low-resolution image and its ground truth, cropped to a multiple of the scale."""
     truth = _rgb(pair.truth)
     height, width = (side // scale for side in truth.shape[:2])
     if scale * (min(height, width) - 2) < _SSIM_WINDOW:
         raise InvalidInputError(
-            f"{pair.truth}: {_size(truth)} is too small for SSIM, which needs "
-            f"{_SSIM_WINDOW + 2 * scale} pixels a side at scale {scale}"
+            f"{pair.truth}: {_size(truth)} is too small for SSIM, which needs at least "
+            f"{_SSIM_WINDOW + 2 * scale} pixels per side at scale {scale}"
         )
     truth = truth[: height * scale, : width * scale]
     if pair.low is None:
@@ -177,8 +176,8 @@ def load(pair: ImagePair, scale: int) -> tuple[Pixels, Pixels]:
     low = _rgb(pair.low)
     if low.shape[:2] != (height, width):
         raise InvalidInputError(
-            f"{pair.low}: {_size(low)}, but {width}x{height} is {pair.truth.name} "
-            f"at 1/{scale} of its size; is this the folder for scale {scale}?"
+            f"{pair.low}: {_size(low)}; at scale {scale}, {pair.truth.name} needs "
+            f"{width}x{height}. Is this the folder for scale {scale}?"
         )
     return low, truth
 
@@ -188,7 +187,7 @@ def _rgb(path: Path) -> Pixels:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if pixels.dtype != np.uint8 or channels not in (1, 3):
         raise InvalidInputError(
-            f"{path}: {channels} channels of {pixels.dtype}; the protocol is for 8-bit gray or RGB"
+            f"{path}: {channels} channels of {pixels.dtype}; the protocol needs 8-bit gray or RGB"
         )
     return pixels if channels == 3 else np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
 

@@ -1,229 +1,226 @@
-"""How fast contenders are, side by side: interleaved, warmed up, each in a process of its own."""
+"""`sr-bench BUNDLE`: the selection of configurations and sizes, and the speed record."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sr_bench import quality
-from sr_bench.processes import WorkerProcess
-from sr_bench.records import Deviation, Measurement, Run, Timing, mean, size_text
-from sr_deploy import machine
-from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
-from sr_export.metrics import psnr, y_ssim
+from sr_bench import ceilings, configurations, environment, measure, quality, record_files
+from sr_bench.configurations import DEFAULT, WorkerSpec
+from sr_bench.estimate import Schedule
+from sr_bench.records import ModelBenchmark, Run, SpeedRecord
+from sr_deploy import backends, machine
+from sr_deploy.bundle.bundle import Bundle
+from sr_deploy.cli.console import Progress
+from sr_deploy.errors import ExportError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-    from sr_bench.jobs import WorkerSpec
-    from sr_bench.records import Mode, Score, Size, SpeedOptions, Workload
+    from sr_bench.records import Configuration, Mode, Size, SpeedOptions
     from sr_deploy.bundle.manifest import Model
-    from sr_deploy.cli.console import Progress
 
-# Beside the frames: an interpreter with a runtime, and the network's weights. What runtimes hold
-# over the exporter's figure is 0.3 to 2.1 times (see the backends); PyTorch up to 2.2.
-_PROCESS_BYTES = 600 << 20
-_FACTOR = 2.2
-# Of the free memory, for what contenders take once they are warm, and for others.
-_RESERVE = 0.2
-# Forms beside the first are warm already but for what they add.
-_FURTHER_WARM_UP = 0.3
-_SSIM_SIDE = 11
+FULL_SIZES: tuple[Size, ...] = ((256, 256), (480, 270))
+# A quick run measures the first of these sizes at which a frame is not too much work.
+_QUICK_SIZES: tuple[Size, ...] = ((480, 270), (256, 256), (128, 128))
+_QUICK_GFLOP = 30.0
+# A quarter of the free memory is the default budget of an engine; the rest is an interpreter.
+_SHARE_OF_FREE = 4
+_INTERPRETER_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class SizePlan:
-    """What is measured of one network at one size.
+class BenchRequest:
+    """The requested measurements; None: the default of a quick or full run."""
 
-    Attributes:
-        jobs: The baseline first.
-        size: Width and height of the frames.
-        batch: Frames of a call.
-        forms: Beside "upscale".
-        pythons: Interpreters by the name of a backend or "torch".
-        pairs: Images with ground truth, or none.
-        scale: Of the network.
-        work: What a call has to do.
-        needs: Bytes of memory that a contender may take; see `needed`.
-    """
-
-    jobs: Sequence[WorkerSpec]
-    size: Size
-    batch: int = 1
-    forms: Sequence[Mode] = ()
-    pythons: Mapping[str, str] = field(default_factory=dict)
-    pairs: Sequence[quality.ImagePair] = ()
-    scale: int = 1
-    work: Workload | None = None
-    needs: int = 0
+    backends: Sequence[str] | None
+    precisions: Sequence[str] | None
+    sizes: Sequence[Size] | None
+    batches: Sequence[int]
+    modes: Sequence[Mode]
+    """Modes besides "upscale"."""
+    pythons: Mapping[str, str]
+    ground_truth: Path | None
+    low_resolution: Path | None
+    with_ceilings: bool
 
 
-def needed(model: Model, size: Size, batch: int) -> int:
-    """Return the bytes of memory that any contender's process may take."""
-    frame_bytes = math.prod(size) * model.bytes_per_pixel * batch
-    return _PROCESS_BYTES + int(_FACTOR * frame_bytes) + 4 * model.parameters
+@contextlib.contextmanager
+def opened_targets(paths: Sequence[Path]) -> Iterator[list[tuple[Bundle, Path | None]]]:
+    """Provide the bundles of bundles and checkpoints, each with its checkpoint if known.
 
-
-def measure(plan: SizePlan, options: SpeedOptions, progress: Progress) -> list[Run]:
-    """Measure contenders at one size, in as few groups as memory takes, each with the baseline.
-
-    `progress` is stepped once for each contender and round.
+    A checkpoint named together with its bundle belongs to that bundle. Checkpoints alone are
+    exported to a temporary folder.
 
     Raises:
-        OutOfMemoryError: not even two contenders fit into memory together.
-        SrDeployError: none of the contenders could be measured; the text says why the first.
+        NotFoundError: A path does not exist.
+        BundleError: A folder is not a bundle.
+        ExportError: A checkpoint cannot be exported.
+        InvalidInputError: A checkpoint belongs to none of the bundles.
     """
-    baseline, *waiting = plan.jobs
-    bouts: list[Run] = []
-    while waiting or not bouts:
-        bout = _bout(plan, [baseline, *waiting], options, progress, again=bool(bouts))
-        waiting = waiting[len(bout.rows) + len(bout.missing) - 1 :]
-        bouts.append(bout)
-    return bouts
-
-
-def _bout(
-    plan: SizePlan,
-    jobs: Sequence[WorkerSpec],
-    options: SpeedOptions,
-    progress: Progress,
-    *,
-    again: bool,
-) -> Run:
-    """Measure as many contenders as memory takes; `again`: the first has been counted before."""
-    with contextlib.ExitStack() as stack:
-        entries, missing = _opened(stack, plan, jobs, options, progress)
-        for _ in range(options.rounds):
-            for entry in entries:
-                entry.take_turns(options)
-                job = entry.process.job
-                if not (again and job is jobs[0]):
-                    progress.step(f"{size_text(plan.size)} {job.contender}")
-        rows = tuple(entry.row(entries[0].output, plan, options) for entry in entries)
-    return Run(plan.size, plan.batch, rows, plan.work, missing)
-
-
-def _opened(
-    stack: contextlib.ExitStack,
-    plan: SizePlan,
-    jobs: Sequence[WorkerSpec],
-    options: SpeedOptions,
-    progress: Progress,
-) -> tuple[list[_Entry], dict[str, str]]:
-    """Open contenders until memory is short; return them, and why some of them cannot be."""
-    free = machine.free_memory()
-    entries: list[_Entry] = []
-    missing: dict[str, str] = {}
-    for number, job in enumerate(jobs):
-        # What the others turned out to take, since that is often half of what they may.
-        if entries and machine.free_memory() - plan.needs < _RESERVE * free:
-            if number > 1:
-                break
-            raise OutOfMemoryError(
-                f"two contenders side by side at {size_text(plan.size, plan.batch)} need up to "
-                f"{2 * plan.needs >> 20} MiB of memory; {free >> 20} MiB are free: choose smaller "
-                "--sizes"
-            )
-        progress.stage(f"{size_text(plan.size)}: warming up {job.contender}")
-        try:
-            entry = stack.enter_context(contextlib.closing(_Entry(job, plan, options)))
-        except SrDeployError as error:
-            if len(jobs) == 1:
-                raise
-            missing[str(job.contender)] = str(error)
+    for path in paths:
+        if not path.exists():
+            raise NotFoundError(f"{path}: no such bundle or checkpoint")
+    bundles = [Bundle.open(path) for path in paths if path.is_dir()]
+    for each in bundles:
+        each.manifest.model.require_images()
+    checkpoints = [path for path in paths if path.is_file()]
+    with tempfile.TemporaryDirectory() as folder:
+        if bundles:
+            yield [(each, configurations.checkpoint_of(each, checkpoints)) for each in bundles]
         else:
-            entries.append(entry)
-    if not entries:
-        raise BackendError("; ".join(missing.values()))
-    return entries, missing
+            yield [(_exported(path, Path(folder)), path) for path in checkpoints]
 
 
-class _Entry:
-    """A contender in a bout: its process, and what was measured so far."""
+def _exported(checkpoint: Path, folder: Path) -> Bundle:
+    """Export a checkpoint in its own process, which returns its memory at the end."""
+    target = folder / f"{checkpoint.stem}.srd"
+    command = [sys.executable, "-m", "sr_export", str(checkpoint), "--output", str(target)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        raise ExportError(f"{checkpoint}: export failed: {last[0]}")
+    bundle = Bundle.open(target)
+    bundle.manifest.model.require_images()
+    return bundle
 
-    def __init__(self, job: WorkerSpec, plan: SizePlan, options: SpeedOptions) -> None:
-        contender = job.contender
-        name = "torch" if contender.runtime == "torch" else contender.backend
-        self._elsewhere = plan.pythons.get(name)
-        self.process = WorkerProcess(job, self._elsewhere)
-        try:
-            self.output, self._told = self.process.prepare(
-                plan.size, plan.batch, options.warm_up_seconds
-            )
-            warm_up = _FURTHER_WARM_UP * options.warm_up_seconds
-            further = [form for form in plan.forms if self.process.add(form, warm_up)]
-        except BaseException:
-            self.process.close()
-            raise
-        self._rounds: dict[Mode, list[tuple[float, ...]]] = {"upscale": []}
-        self._joules: dict[Mode, list[float]] = {"upscale": []}
-        for form in further:
-            self._rounds[form], self._joules[form] = [], []
 
-    def take_turns(self, options: SpeedOptions) -> None:
-        """Measure each form once."""
-        for form, rounds in self._rounds.items():
-            time.sleep(options.rest_seconds)
-            samples, joules = self.process.measure(form, options.turn_seconds)
-            rounds.append(samples)
-            if joules is not None:
-                self._joules[form].append(joules)
+def measure_models(
+    targets: Sequence[tuple[Bundle, Path | None]], request: BenchRequest, options: SpeedOptions
+) -> SpeedRecord:
+    """Measure models one after the other; see `measure.measure`."""
+    made_in = environment.current()
+    free = machine.free_memory()
+    plans = [
+        (bundle, plan)
+        for bundle, checkpoint in targets
+        for plan in _plans(bundle, checkpoint, request, options, free)
+    ]
+    limits = []
+    runs: list[tuple[Bundle, Run]] = []
+    with Progress() as progress:
+        schedule = Schedule([plan for _, plan in plans], options, progress)
 
-    def row(
-        self, expected: NDArray[np.uint8], plan: SizePlan, options: SpeedOptions
-    ) -> Measurement:
-        """Return what was measured, together with what takes no turns."""
-        return Measurement(
-            contender=self.process.job.contender,
-            timings=tuple(
-                Timing(
-                    form,
-                    tuple(rounds),
-                    tuple(self._joules[form]) or None,
-                    self.process.stages(form, options.turn_seconds),
-                )
-                for form, rounds in self._rounds.items()
-            ),
-            fidelity=_fidelity(expected, self.output),
-            ran=self.process.ran,
-            versions=self.process.versions if self._elsewhere else {},
-            start_seconds=round(self.process.start_seconds, 3),
-            first_ms=round(self._told["first_ms"], 3),
-            peak_memory=self._told["peak_memory"],
-            device_memory=self._told["device_memory"],
-            truth=self._truth(plan),
+        def measure_ceilings() -> float:
+            if not request.with_ceilings:
+                return 0.0
+            schedule.show("measuring the ceilings of the machine")
+            start = time.monotonic()
+            limits.append(ceilings.measured(options.device, options.threads))
+            return time.monotonic() - start
+
+        ceiling_seconds = measure_ceilings()
+        for bundle, plan in plans:
+            found = measure.measure(plan, options, schedule, ceiling_seconds)
+            runs += ((bundle, each) for each in found)
+        measure_ceilings()
+    best = ceilings.joined(*limits)
+    series = tuple(
+        ModelBenchmark(
+            made_in,
+            environment.measured_model(bundle),
+            options,
+            tuple(run for _, run in group),
+            best,
         )
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.close()
-
-    def _truth(self, plan: SizePlan) -> Score | None:
-        """Return how close the contender comes to the ground truth."""
-        if not plan.pairs:
-            return None
-        found = []
-        for pair in plan.pairs:
-            low, truth = quality.load(pair, plan.scale)
-            found.append(quality.score(truth, self.process.upscale(low), plan.scale))
-        return mean(found)
-
-
-def _fidelity(expected: NDArray[np.uint8], found: NDArray[np.uint8]) -> Deviation:
-    """Compare two outputs (N, H, W, C)."""
-    largest = int(np.abs(found.astype(int) - expected).max())
-    decibels = psnr(expected, found)
-    first = expected[0], found[0]
-    fits = expected.shape[3] == 3 and min(expected.shape[1:3]) >= _SSIM_SIDE
-    return Deviation(
-        largest,
-        decibels if math.isfinite(decibels) else None,
-        y_ssim(*first, 0) if fits else None,
+        for bundle, group in itertools.groupby(runs, key=lambda pair: pair[0])
     )
+    return SpeedRecord(record_files.SCHEMA, "speed", series)
+
+
+def _plans(
+    bundle: Bundle,
+    checkpoint: Path | None,
+    request: BenchRequest,
+    options: SpeedOptions,
+    free: int,
+) -> Iterator[measure.SizePlan]:
+    model = bundle.manifest.model
+    selected = select(
+        bundle, request, options.device, with_torch=checkpoint is not None, quick=options.quick
+    )
+    specs = [
+        WorkerSpec(
+            each,
+            str(bundle.folder.resolve()),
+            None if checkpoint is None else str(checkpoint.resolve()),
+            options.threads,
+            options.device,
+            _INTERPRETER_BYTES + free // _SHARE_OF_FREE,
+        )
+        for each in selected
+    ]
+    truth = request.ground_truth
+    pairs = [] if truth is None else quality.pairs(truth, request.low_resolution, model.scale)
+    default_sizes = [quick_size(model)] if options.quick else FULL_SIZES
+    for size in request.sizes or default_sizes:
+        for batch in request.batches:
+            yield measure.SizePlan(
+                specs=specs,
+                size=size,
+                batch=batch,
+                modes=request.modes,
+                pythons=request.pythons,
+                pairs=pairs,
+                scale=model.scale,
+                work=ceilings.count(bundle, size, batch) if request.with_ceilings else None,
+                needs=measure.needed_memory(model, size, batch),
+            )
+
+
+def quick_size(model: Model) -> Size:
+    """Return the size for a quick run: smaller for networks with much work per pixel."""
+    for size in _QUICK_SIZES:
+        if model.gflop_per_megapixel * math.prod(size) / 1e6 <= _QUICK_GFLOP:
+            return size
+    return _QUICK_SIZES[-1]
+
+
+def select(
+    bundle: Bundle, request: BenchRequest, device: str, *, with_torch: bool, quick: bool = False
+) -> list[Configuration]:
+    """Return the configurations to measure, the baseline first.
+
+    Of the requested backends, "torch" stands for the configurations of PyTorch and "default" for
+    `Engine` without further arguments; both are included if no backends are requested. Requested
+    precisions apply to all but the default and the baseline, which is PyTorch as most scripts run
+    it. A quick run without requested backends and precisions leaves out the compiled forms and most
+    precisions.
+
+    Raises:
+        InvalidInputError: Nothing is left to measure: PyTorch needs a checkpoint.
+    """
+    requested = request.backends or ("torch", "default")
+    precisions = request.precisions
+    torch: list[Configuration] = []
+    if with_torch and "torch" in requested:
+        baseline, *strong = configurations.torch_configurations(device)
+        torch = [baseline, *(e for e in strong if precisions is None or e.precision in precisions)]
+    named = [e for e in requested if e in backends.REGISTRY] if request.backends else None
+    engines: list[Configuration] = []
+    if named != []:
+        backend_device = None if device == "cpu" else device
+        engines = configurations.engine_configurations(
+            bundle, named, precisions, backend_device, request.pythons
+        )
+    if quick and request.backends is None and precisions is None:
+        torch = [e for e in torch if e == torch[0] or e.backend == "channels_last"]
+        torch = [e for e in torch if e == torch[0] or e.precision != "fp32"]
+        engines = [each for each in engines if each.precision == "fp32"]
+    default = [DEFAULT] if "default" in requested else []
+    # Where memory is short, neighbors share a run: the default belongs beside PyTorch.
+    found = [*torch, *default, *engines] if torch else [*engines, *default]
+    if not found:
+        raise InvalidInputError(
+            f"{bundle.folder}: PyTorch needs the checkpoint of the bundle; name it with "
+            "--checkpoint"
+        )
+    return found

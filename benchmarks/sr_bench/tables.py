@@ -88,7 +88,7 @@ def speed_text(record: SpeedRecord) -> str:
             scale = benchmark.subject.scale
             parts.append(f"{size}: milliseconds per call\n{_times(rows, scale).text()}")
             parts.append(f"{size}: cost and accuracy\n{_costs(rows, benchmark).text()}")
-            parts += [each.text() for each in (_modes(rows), _stages(rows)) if each.rows]
+            parts += [each for each in (_modes(rows).text(), _stages(rows)) if each]
             parts += [wrapped(each) for each in not_measured(rows)]
         if unsteady := warning(benchmark):
             parts.append(wrapped(f"WARNING: {unsteady}"))
@@ -300,12 +300,14 @@ def _modes(rows: Rows) -> Table:
             medians += [f"{timing.percentile(50):.2f} ms", f"{intervals.percent(times.value)} %"]
         cells.append((str(row), *medians))
     header = [part for mode in shown for part in (_MODES[mode], "upscale")]
-    return Table(("", *header), tuple(cells) if shown else ())
+    return Table(("", *header), tuple(cells)) if shown else Table((), ())
 
 
-def _stages(rows: Rows) -> Table:
-    cells = []
-    for label, stages in stage_medians(rows):
+def _stages(rows: Rows) -> str:
+    found = stage_medians(rows)
+    width = max((len(label) for label, _ in found), default=0)
+    lines = ["stages: median milliseconds"] if found else []
+    for label, stages in found:
         parts = (f"{stage} {milliseconds:.2f}" for stage, milliseconds in stages.items())
-        cells.append((label, ", ".join(parts)))
-    return Table(("", "stages, ms"), tuple(cells))
+        lines.append(f"{label.ljust(width)}  {', '.join(parts)}")
+    return "\n".join(lines)

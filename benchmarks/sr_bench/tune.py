@@ -1,8 +1,9 @@
-"""The search for the tile, the batch, the lanes and the threads that are fastest here.
+"""The search for the fastest tile, batch of tiles, lanes and threads on this machine.
 
-One thing is tried after the other, each against the best so far: engines take turns, and a choice
-is only taken where it wins beyond noise. So a search on a busy machine finds little, and nothing
-wrong. A lane is one stream of the backend: as many frames are computed at once as there are lanes.
+Settings are searched one after the other, each against the best so far. Engines are measured in
+turns, and a setting is accepted only if its gain exceeds the noise: a search on a busy machine
+accepts little, and nothing wrong. A lane is one stream of the backend, so the number of lanes is
+the number of frames computed at once.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import os
 import statistics
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sr_bench import engine_runner, forms, intervals
+from sr_bench import engine_runner, intervals
 from sr_bench.records import size_text
 from sr_bench.tables import Table
+from sr_bench.timers import input_batches, wall_clock
 from sr_deploy import backends, machine
 from sr_deploy.bundle import tuning
 from sr_deploy.bundle.tuning import NAME, Tuning, TuningEntry
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from sr_deploy.cli.console import Progress
     from sr_deploy.engine import Spec
 
-__all__ = ["NAME", "TuneRequest", "TuneSearch", "TuneTrial", "keep", "search", "text"]
+__all__ = ["NAME", "TuneRequest", "TuneSearch", "TuneTrial", "save", "search", "text"]
 
 _TILES = (768, 512, 384, 256)
 _BATCHES = (2, 4)
@@ -45,7 +48,7 @@ _WARM_UP_FRAMES = 4
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """What the user wants tuned."""
+    """The requested tuning."""
 
     goal: Goal
     size: Size
@@ -58,84 +61,84 @@ class TuneRequest:
 
 @dataclass(frozen=True)
 class TuneTrial:
-    """One choice that was tried against the best before it."""
+    """One candidate, measured against the best before it."""
 
-    what: str
-    """Which choice it is about: "lanes", "threads", "tile" or "batch"."""
+    setting: str
+    """The setting that it changes: "lanes", "threads", "tile" or "batch"."""
     tuning: Tuning
-    faster: Interval
-    """How many times faster it was than the best before."""
-    taken: bool
+    speedup: Interval
+    """Speedup over the best before."""
+    accepted: bool
 
 
 @dataclass(frozen=True)
 class TuneSearch:
-    """What was tried, and what was found."""
+    """The trials and the result of a search."""
 
-    wish: TuneRequest
+    request: TuneRequest
     spec: Spec
-    """Of the engine that was tuned."""
+    """Spec of the tuned engine."""
     trials: tuple[TuneTrial, ...]
 
     @property
     def best(self) -> Tuning:
-        """The last choice that was taken."""
-        return next((each.tuning for each in reversed(self.trials) if each.taken), Tuning())
+        """The last accepted candidate."""
+        return next((each.tuning for each in reversed(self.trials) if each.accepted), Tuning())
 
     @property
     def gains(self) -> dict[str, float]:
-        """How many times faster each choice made it."""
-        found = dict.fromkeys((each.what for each in self.trials), 1.0)
-        return found | {each.what: each.faster.value for each in self.trials if each.taken}
+        """The speedup of each setting."""
+        found = dict.fromkeys((each.setting for each in self.trials), 1.0)
+        return found | {each.setting: each.speedup.value for each in self.trials if each.accepted}
 
 
 def search(
     bundle: Bundle,
-    wish: TuneRequest,
+    request: TuneRequest,
     progress: Progress,
     measure: Callable[[Sequence[Tuning]], list[list[float]]] | None = None,
 ) -> TuneSearch:
-    """TuneSearch, one thing after the other.
+    """Search one setting after the other.
 
     Args:
-        bundle: whose network is tuned.
-        wish: what the user wants.
-        progress: told what is being tried.
-        measure: takes choices, and returns for each of them the milliseconds of a frame in each
-            round; None: engines take turns.
+        bundle: The bundle to tune.
+        request: Goal, size and engine.
+        progress: Shows the current setting.
+        measure: Takes candidates and returns for each the milliseconds of a frame in each round;
+            None: engines are measured in turns.
 
     Raises:
-        SrDeployError: the engine cannot be had, or cannot upscale such frames.
+        SrDeployError: The engine cannot be opened, or cannot upscale such frames.
     """
-    with _engine(bundle, wish, Tuning()) as engine:
+    with _engine(bundle, request, Tuning()) as engine:
         spec = engine.spec
-    measure = measure or (lambda choices: _times(bundle, wish, choices))
+    measure = measure or (lambda candidates: _times(bundle, request, candidates))
     best, trials = Tuning(), []
-    for what, choices in _steps(wish):
-        candidates = choices(best)
+    for setting, candidates_for in _steps(request):
+        candidates = candidates_for(best)
         if not candidates:
             continue
-        progress.stage(f"trying {len(candidates)} choices of {what}")
+        progress.stage(f"{setting}: measuring {len(candidates)} candidates")
         before, *times = measure([best, *candidates])
-        compared = [intervals.quotient(before, each, paired=True) for each in times]
-        winner = max(range(len(times)), key=lambda i: compared[i].value)
+        speedups = [intervals.quotient(before, each, paired=True) for each in times]
+        winner = max(range(len(times)), key=lambda i: speedups[i].value)
         for i, candidate in enumerate(candidates):
-            taken = i == winner and compared[i].low > 1
-            trials.append(TuneTrial(what, candidate, compared[i], taken))
-            best = candidate if taken else best
-    return TuneSearch(wish, spec, tuple(trials))
+            accepted = i == winner and speedups[i].low > 1
+            trials.append(TuneTrial(setting, candidate, speedups[i], accepted))
+            best = candidate if accepted else best
+    return TuneSearch(request, spec, tuple(trials))
 
 
-def keep(bundle: Bundle, found: TuneSearch) -> None:
-    """Write what was found into the bundle's tuning record.
+def save(bundle: Bundle, found: TuneSearch) -> None:
+    """Write the result into the tuning record of the bundle.
 
     Raises:
-        BundleError: the record that is there does not hold.
+        BundleError: The existing record is invalid.
     """
     entry = TuningEntry(
         tuning=found.best,
-        goal=found.wish.goal,
-        size=found.wish.size,
+        goal=found.request.goal,
+        size=found.request.size,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         gains={name: round(gain, 3) for name, gain in found.gains.items()},
     )
@@ -144,17 +147,16 @@ def keep(bundle: Bundle, found: TuneSearch) -> None:
 
 
 def text(found: TuneSearch) -> str:
-    """Return what was tried, for the terminal."""
+    """Return the trials and the result for the terminal."""
     rows = tuple(
         (
-            f"{each.what} {_value(each)}",
-            f"{each.faster.value:.2f}",
-            f"{each.faster.low:.2f} to {each.faster.high:.2f}",
-            "taken" if each.taken else "",
+            f"{each.setting} {_shown(getattr(each.tuning, each.setting))}",
+            f"{each.speedup.value:.2f}",
+            f"{each.speedup.low:.2f} to {each.speedup.high:.2f}",
+            "accepted" if each.accepted else "",
         )
         for each in found.trials
     )
-    header = ("tried", "times faster", "in 95 of 100 runs", "")
     best, spec = found.best, found.spec
     result = ", ".join(
         f"{field.name} {_shown(getattr(best, field.name))}"
@@ -162,91 +164,81 @@ def text(found: TuneSearch) -> str:
         if getattr(best, field.name) != field.default
     )
     return (
-        f"{Table(header, rows).text()}\n\n"
-        f"For {found.wish.goal} at {size_text(found.wish.size)}, {spec.backend} "
-        f"{spec.precision} is best run with {result or 'what the engine chooses by itself'}."
+        f"{Table(('candidate', 'speedup', '95 % interval', ''), rows).text()}\n\n"
+        f"Fastest settings for {found.request.goal} at {size_text(found.request.size)} with "
+        f"{spec.backend} {spec.precision}: {result or 'the defaults of the engine'}."
     )
 
 
-def _steps(wish: TuneRequest) -> Iterator[tuple[str, Callable[[Tuning], list[Tuning]]]]:
-    """Yield what is tried, in order: given the best so far, other choices of one thing."""
+def _steps(request: TuneRequest) -> Iterator[tuple[str, Callable[[Tuning], list[Tuning]]]]:
+    """Yield each setting with its candidates, given the best so far."""
     cores = machine.cores()
-    if wish.goal == "throughput":
+    if request.goal == "throughput":
         lanes = sorted({each for each in (2, cores // 2, cores) if 1 < each <= cores})
         yield "lanes", lambda best: [dataclasses.replace(best, lanes=each) for each in lanes]
     processors = os.cpu_count() or cores
     threads = sorted({cores - 1, processors} - {0, cores})
     yield "threads", lambda best: [dataclasses.replace(best, threads=each) for each in threads]
-    width, height = wish.size
-    tiles = [(min(each, height), min(each, width)) for each in _TILES if each < max(wish.size)]
+    width, height = request.size
+    sides = [each for each in _TILES if each < max(request.size)]
+    tiles = list(dict.fromkeys((min(each, height), min(each, width)) for each in sides))
+    yield "tile", lambda best: [dataclasses.replace(best, tile=each) for each in tiles]
+    # Batches need a tile: the accepted one, or the smallest.
     yield (
-        "tile",
-        lambda best: [dataclasses.replace(best, tile=each) for each in dict.fromkeys(tiles)],
+        "batch",
+        lambda best: [
+            dataclasses.replace(best, tile=best.tile or tiles[-1], batch=each)
+            for each in (_BATCHES if tiles else ())
+        ],
     )
-    yield "batch", lambda best: _batches(best, tiles)
 
 
-def _batches(best: Tuning, tiles: Sequence[tuple[int, int]]) -> list[Tuning]:
-    """Return batches of the tile that was taken, or of the smallest, where none was."""
-    if not tiles:
-        return []
-    tile = best.tile or tiles[-1]
-    return [dataclasses.replace(best, tile=tile, batch=each) for each in _BATCHES]
-
-
-def _times(bundle: Bundle, wish: TuneRequest, choices: Sequence[Tuning]) -> list[list[float]]:
-    """Have engines take turns."""
-    frames = forms.inputs(*wish.size, bundle.manifest.model.channels, 1)[:, 0]
+def _times(bundle: Bundle, request: TuneRequest, candidates: Sequence[Tuning]) -> list[list[float]]:
+    """Return the milliseconds of a frame of each candidate, by round, measured in turns."""
+    frames = input_batches(*request.size, bundle.manifest.model.channels, 1)[:, 0]
     with contextlib.ExitStack() as stack:
         engines = []
-        for each in choices:
-            engine = stack.enter_context(_engine(bundle, wish, each))
+        for each in candidates:
+            engine = stack.enter_context(_engine(bundle, request, each))
             engines.append(engine)
             for _ in range(_WARM_UP_FRAMES):
                 engine_runner.settle(engine)
-                _turn(engine, wish.goal, frames, 0.0)
+                _measure(engine, request.goal, frames, 0.0)
         found: list[list[float]] = [[] for _ in engines]
-        for _ in range(wish.rounds):
+        for _ in range(request.rounds):
             for engine, times in zip(engines, found, strict=True):
-                times.append(_turn(engine, wish.goal, frames, wish.turn_seconds))
+                times.append(_measure(engine, request.goal, frames, request.turn_seconds))
     return found
 
 
-def _engine(bundle: Bundle, wish: TuneRequest, choice: Tuning) -> Engine:
+def _engine(bundle: Bundle, request: TuneRequest, tuning: Tuning) -> Engine:
     return Engine(
         bundle.folder,
-        backend=wish.backend,
-        precision=wish.precision,
-        memory=wish.memory,
-        tuning=choice,
+        backend=request.backend,
+        precision=request.precision,
+        memory=request.memory,
+        tuning=tuning,
     )
 
 
-def _turn(engine: Engine, goal: Goal, frames: NDArray[Any], seconds: float) -> float:
-    """Return the milliseconds of a frame: the median of single ones, or in a stream the mean."""
+def _measure(engine: Engine, goal: Goal, frames: NDArray[Any], seconds: float) -> float:
+    """Return the milliseconds of a frame: the median of single frames, or the mean of a stream."""
     coming = _cycled(frames, time.monotonic() + seconds, 2 * engine.spec.lanes)
     if goal == "latency":
-        times = []
-        for frame in coming:
-            start = time.perf_counter()
-            engine.upscale(frame)
-            times.append(1e3 * (time.perf_counter() - start))
-        return statistics.median(times)
+        return statistics.median(
+            wall_clock(functools.partial(engine.upscale, frame)) for frame in coming
+        )
     start, count = time.perf_counter(), 0
     for _ in engine.stream(coming, reuse=True):
         count += 1
     return 1e3 * (time.perf_counter() - start) / count
 
 
-def _cycled(frames: NDArray[Any], end: float, fewest: int) -> Iterator[NDArray[Any]]:
+def _cycled(frames: NDArray[Any], end: float, minimum: int) -> Iterator[NDArray[Any]]:
     count = 0
-    while count < fewest or time.monotonic() < end:
+    while count < minimum or time.monotonic() < end:
         yield frames[count % len(frames)]
         count += 1
-
-
-def _value(trial: TuneTrial) -> str:
-    return _shown(getattr(trial.tuning, trial.what))
 
 
 def _shown(value: object) -> str:

@@ -1,7 +1,7 @@
-"""The process in which one contender runs: `python -m sr_bench.worker`, started by `processes`.
+"""The worker process of one configuration: `python -m sr_bench.worker`, started by `process`.
 
-It does what it is told, one JSON object a line on stdin, and answers each with one on stdout.
-In between it sleeps, so that the others have the machine to themselves.
+It reads requests from stdin, one JSON object per line, and answers each with one on stdout. Between
+requests it sleeps, so that other workers have the machine to themselves.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_bench import environment, forms, meters, video
-from sr_bench.contenders import opened
-from sr_bench.forms import CallTimer, Stream
-from sr_bench.jobs import WorkerSpec
-from sr_bench.video import Video
+from sr_bench import environment, meters
+from sr_bench.configurations import WorkerSpec
+from sr_bench.timers import CallTimer, StreamTimer, VideoTimer, input_batches, video_timer
 from sr_deploy.bundle import schema
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.errors import SrDeployError
@@ -30,21 +28,20 @@ from sr_deploy.errors import SrDeployError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sr_bench.forms import Form
-    from sr_bench.jobs import Runner
     from sr_bench.meters import Meter
+    from sr_bench.timers import Runner, Timer
 
-# It is warm when so many calls in a row were no faster than the fastest before, by this much.
+# The warm-up ends when this many successive calls were not faster than the fastest before ...
 _STEADY_CALLS = 5
+# ... by more than this share, or after this multiple of its minimum time.
 _STEADY_GAIN = 0.02
-# Then what is still drifting is measured as it is.
-_LONGEST_FACTOR = 5
+_MAX_FACTOR = 5
 
 
 def main() -> int:
-    """Answer until stdin ends."""
+    """Answer requests until stdin ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    # What torch and its friends print must not come between the answers.
+    # Output of torch and other libraries must not mix with the answers.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def answer(**value: object) -> None:
@@ -52,14 +49,14 @@ def main() -> int:
         answers.flush()
 
     try:
-        job = schema.decode(WorkerSpec, json.loads(sys.stdin.readline()), "job")
-        with contextlib.closing(opened(job)) as contender:
-            channels = Bundle.open(job.bundle).manifest.model.channels
-            worker = Worker(contender, channels, meters.meter(job.device))
-            ran = contender.ran and dataclasses.asdict(contender.ran)
-            answer(ran=ran, versions=environment.versions())
+        spec = schema.decode(WorkerSpec, json.loads(sys.stdin.readline()), "worker")
+        with contextlib.closing(open_runner(spec)) as runner:
+            channels = Bundle.open(spec.bundle).manifest.model.channels
+            worker = BenchWorker(runner, channels, meters.meter(spec.device))
+            resolved = runner.resolved and dataclasses.asdict(runner.resolved)
+            answer(resolved=resolved, versions=environment.versions())
             for line in sys.stdin:
-                answer(result=worker.do(**json.loads(line)))
+                answer(result=worker.handle(**json.loads(line)))
     except (SrDeployError, OSError, MemoryError, ImportError) as error:
         traceback.print_exc()
         answer(error=type(error).__name__, text=str(error))
@@ -67,118 +64,128 @@ def main() -> int:
     return 0
 
 
-class Worker:
-    """Runs one contender at one size."""
+def open_runner(spec: WorkerSpec) -> Runner:
+    """Return the runner of a configuration."""
+    # Separate imports: this interpreter may lack the packages of the other runner.
+    if spec.configuration.runtime == "torch":
+        from sr_bench.torch_runner import TorchRunner
 
-    def __init__(self, contender: Runner, channels: int, meter: Meter) -> None:
-        self._contender = contender
+        return TorchRunner(spec)
+    from sr_bench.engine_runner import EngineRunner
+
+    return EngineRunner(spec)
+
+
+class BenchWorker:
+    """Runs one configuration at one size."""
+
+    def __init__(self, runner: Runner, channels: int, meter: Meter) -> None:
+        self._runner = runner
         self._channels = channels
         self._meter = meter
         self._batches = np.empty((0, 0, 0, 0, 0), np.uint8)
-        self._forms: dict[str, Form] = {}
+        self._timers: dict[str, Timer] = {}
 
-    def do(self, what: str, **arguments: Any) -> object:
-        """Do what a line on stdin asks for."""
+    def handle(self, action: str, **arguments: Any) -> object:
+        """Return the result of a request."""
         actions: dict[str, Callable[..., object]] = {
             "prepare": self.prepare,
+            "warm_up": self.warm_up,
             "add": self.add,
             "measure": self.measure,
             "stages": self.stages,
             "upscale": self.upscale,
         }
-        return actions[what](**arguments)
+        return actions[action](**arguments)
 
-    def prepare(
-        self, width: int, height: int, batch: int, seconds: float, output: str
-    ) -> dict[str, object]:
-        """Make frames, write what becomes of the first batch, and warm up.
+    def prepare(self, width: int, height: int, batch: int, output: str) -> dict[str, float]:
+        """Create input frames and save the output for the first batch.
 
         Returns:
-            The milliseconds of the first call, and the memory that was held at most until it was
-            warm.
+            Milliseconds of the first call, and of a later one.
         """
-        meters.forget_peak()
-        self._batches = forms.inputs(width, height, self._channels, batch)
-        self._forms = {}
-        clock = self._contender.clock()
-        first = clock(lambda: self._contender.upscale(self._batches[0]))
-        # As it will be timed, which may not be how the first call was computed.
-        np.save(output, self._contender.settle(self._batches[0]))
+        meters.reset_peak()
+        self._batches = input_batches(width, height, self._channels, batch)
+        clock = self._runner.clock()
+        first = clock(lambda: self._runner.upscale(self._batches[0]))
+        # The settled output, since that is the computation that will be timed.
+        np.save(output, self._runner.settle(self._batches[0]))
         calls = CallTimer(
-            lambda index: self._contender.upscale(self._batches[index]), len(self._batches), clock
+            lambda index: self._runner.upscale(self._batches[index]), len(self._batches), clock
         )
+        self._timers = {"upscale": calls}
+        return {"first_ms": first, "call_ms": calls.one()}
+
+    def warm_up(self, seconds: float) -> dict[str, int | None]:
+        """Warm up; return the peak memory so far."""
+        calls = self._timers["upscale"]
+        assert isinstance(calls, CallTimer)
         _warm_up(calls, seconds)
-        self._forms["upscale"] = calls
         return {
-            "first_ms": first,
             "peak_memory": meters.peak_memory(),
-            "device_memory": self._contender.device_memory(),
+            "device_memory": self._runner.device_memory(),
         }
 
-    def add(self, form: str, seconds: float) -> bool:
-        """Prepare another form and warm it up; return whether this contender has it."""
-        added = self._made(form)
-        if added is None:
+    def add(self, mode: str, seconds: float) -> bool:
+        """Add a mode and warm it up; return whether the configuration supports it."""
+        timer = self._timer(mode)
+        if timer is None:
             return False
-        if isinstance(added, CallTimer):
-            _warm_up(added, seconds)
+        if isinstance(timer, CallTimer):
+            _warm_up(timer, seconds)
         else:
-            added.turn(seconds)
-        self._forms[form] = added
+            timer.measure(seconds)
+        self._timers[mode] = timer
         return True
 
-    def measure(self, form: str, seconds: float) -> dict[str, object]:
-        """Return the milliseconds of as many calls as fit, and the energy of one."""
+    def measure(self, mode: str, seconds: float) -> dict[str, object]:
+        """Return the milliseconds of calls for a time, and the energy per call."""
         self._meter.joules()
         start = time.perf_counter()
-        samples = self._forms[form].turn(seconds)
+        samples = self._timers[mode].measure(seconds)
         joules, taken = self._meter.joules(), time.perf_counter() - start
-        # The turn's first call is not among the samples, but its energy is.
+        # The first call is not among the samples, but it uses energy.
         calls = max(1e3 * taken / (sum(samples) / len(samples)), len(samples))
         return {
             "samples": [round(each, 4) for each in samples],
             "joules": None if joules is None else joules / calls,
         }
 
-    def stages(self, form: str, seconds: float) -> dict[str, list[float]]:
-        """Return the milliseconds of each stage of as many calls as fit, one at least.
-
-        Nothing for a form that has no stages.
-        """
+    def stages(self, mode: str, seconds: float) -> dict[str, list[float]]:
+        """Return the milliseconds of the stages of calls for a time; empty: no stages."""
         found: dict[str, list[float]] = {}
         end = time.monotonic() + seconds
         for batch in itertools.cycle(self._batches):
-            for name, milliseconds in self._staged(form, batch).items():
+            for name, milliseconds in self._stages(mode, batch).items():
                 found.setdefault(name, []).append(round(milliseconds, 4))
             if not found or time.monotonic() >= end:
                 break
         return found
 
     def upscale(self, frames: str, output: str) -> None:
-        """Upscale a batch that is in a file into another."""
-        np.save(output, self._contender.upscale(np.load(frames)))
+        """Upscale the batch in one file into another."""
+        np.save(output, self._runner.upscale(np.load(frames)))
 
-    def _staged(self, form: str, batch: Any) -> dict[str, float]:
-        if form == "upscale":
-            return self._contender.staged(batch)
-        whole = self._forms[form]
-        return whole.stages() if isinstance(whole, Video) else {}
+    def _stages(self, mode: str, batch: Any) -> dict[str, float]:
+        if mode == "upscale":
+            return self._runner.stages(batch)
+        timer = self._timers[mode]
+        return timer.stages() if isinstance(timer, VideoTimer) else {}
 
-    def _made(self, form: str) -> Form | None:
-        clock = self._contender.clock()
-        if form == "network":
-            call = self._contender.network(self._batches)
-            return call and CallTimer(call, len(self._batches), clock)
-        if form == "stream":
-            overlaps = self._contender.through(iter(())) is not None
-            return Stream(self._contender, self._batches) if overlaps else None
-        return video.prepared(self._contender, self._batches)
+    def _timer(self, mode: str) -> Timer | None:
+        if mode == "network":
+            call = self._runner.network(self._batches)
+            return call and CallTimer(call, len(self._batches), self._runner.clock())
+        if mode == "stream":
+            supported = self._runner.stream(iter(())) is not None
+            return StreamTimer(self._runner, self._batches) if supported else None
+        return video_timer(self._runner, self._batches)
 
 
 def _warm_up(calls: CallTimer, seconds: float) -> None:
-    """Call until it gets no faster, and for so long at least."""
+    """Call for a minimum time and until calls get no faster."""
     start = time.monotonic()
-    least, most = start + seconds, start + _LONGEST_FACTOR * seconds
+    least, most = start + seconds, start + _MAX_FACTOR * seconds
     fastest, steady = calls.one(), 0
     while (now := time.monotonic()) < least or (steady < _STEADY_CALLS and now < most):
         last = calls.one()

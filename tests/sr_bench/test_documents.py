@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sr_bench import documents, quality_tables, record_files
-from sr_bench.jobs import DEFAULT
+from sr_bench.configurations import DEFAULT
 from sr_bench.records import QualityRecord, SpeedRecord
 from sr_deploy.errors import InvalidInputError, NotFoundError
 from sr_deploy.files import sha256_of

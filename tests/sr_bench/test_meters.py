@@ -1,4 +1,4 @@
-"""What the machine tells is read, and what it does not tell is not made up."""
+"""Meters read what the machine provides, and return None otherwise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sr_bench.meters import GpuMeter, ProcessorMeter
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
 def test_the_peak_counts_what_was_held_and_given_back() -> None:
-    meters.forget_peak()
+    meters.reset_peak()
     before = meters.peak_memory()
     held = np.ones(64 << 20, np.uint8)
     del held
@@ -27,7 +27,7 @@ def test_the_peak_counts_what_was_held_and_given_back() -> None:
 
 
 def test_a_system_that_tells_no_peak_has_none(tmp_path: Path) -> None:
-    meters.forget_peak(tmp_path)
+    meters.reset_peak(tmp_path)
     assert meters.peak_memory(tmp_path) is None
 
 

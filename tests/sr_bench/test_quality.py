@@ -1,4 +1,4 @@
-"""The protocol of the field: its bicubic figures come out, and what does not fit is refused."""
+"""The quality protocol reproduces published bicubic figures and rejects unsuitable images."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_making_the_low_resolution_gives_nearly_the_official_files(shared_data: 
     assert np.abs(made[inner].astype(int) - official[inner]).max() <= 1  # ties may round apart
 
 
-def test_rows_to_beat_come_first(tmp_path: Path) -> None:
+def test_interpolation_filters_come_first(tmp_path: Path) -> None:
     _save(tmp_path / "hr/a.png", 40, 30)
     methods = _measured(tmp_path / "hr", None)
     assert list(methods) == ["nearest", "bilinear", "bicubic", "double"]
@@ -86,13 +86,13 @@ def test_an_equal_image_has_no_psnr(tmp_path: Path) -> None:
     assert score.ssim == pytest.approx(1.0)
 
 
-def test_sides_that_are_no_multiple_are_cropped(tmp_path: Path) -> None:
+def test_sides_are_cropped_to_a_multiple_of_the_scale(tmp_path: Path) -> None:
     _save(tmp_path / "hr/a.png", 41, 31)
     _save(tmp_path / "lr/ax2.bmp", 20, 15)
     assert _measured(tmp_path / "hr", tmp_path / "lr")["double"].scores.keys() == {"a.png"}
 
 
-def test_gray_is_taken_as_three_equal_channels(tmp_path: Path) -> None:
+def test_gray_is_measured_as_three_equal_channels(tmp_path: Path) -> None:
     _save(tmp_path / "hr/a.png", 40, 30, "L")
     assert _measured(tmp_path / "hr", None)["double"].scores["a.png"].psnr
 
@@ -106,7 +106,7 @@ def test_the_same_name_goes_before_the_one_with_the_scale(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("low", "message"),
-    [("b.png", "no low-resolution file for a.png; it must be called a or ax2"), ("a.txt", "holds")],
+    [("b.png", "a.png.*ax2"), ("a.txt", "lr")],
 )
 def test_a_missing_low_resolution_file_is_named(low: str, message: str, tmp_path: Path) -> None:
     _save(tmp_path / "hr/a.png", 40, 30)
@@ -117,19 +117,19 @@ def test_a_missing_low_resolution_file_is_named(low: str, message: str, tmp_path
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="nowhere: no such folder"):
+    with pytest.raises(NotFoundError, match="nowhere"):
         quality.pairs(tmp_path / "nowhere", None, 2)
 
 
 @pytest.mark.parametrize(
     ("height", "width", "mode", "message"),
     [
-        (14, 40, "RGB", "40x14 is too small for SSIM, which needs 15 pixels a side at scale 2"),
-        (40, 30, "RGBA", "4 channels of uint8; the protocol is for 8-bit gray or RGB"),
-        (48, 30, "RGB", "15x20, but 15x24 is a.png at 1/2 of its size"),
+        (14, 40, "RGB", "40x14.*15.*scale 2"),
+        (40, 30, "RGBA", "4 channels of uint8"),
+        (48, 30, "RGB", "15x20.*15x24"),
     ],
 )
-def test_an_image_that_does_not_fit_is_refused(
+def test_an_unsuitable_image_is_refused(
     height: int, width: int, mode: str, message: str, tmp_path: Path
 ) -> None:
     _save(tmp_path / "hr/a.png", height, width, mode)
@@ -150,8 +150,8 @@ def test_precisions_are_compared_with_fp32(tmp_path: Path) -> None:
     assert other.worst_against_fp32() == pytest.approx(20 * math.log10(255))
 
 
-def test_luma_and_colours_have_their_figures(tmp_path: Path) -> None:
-    """A truth that is brighter by 10 levels everywhere, inside of a border that does not count."""
+def test_luma_and_rgb_have_their_own_figures(tmp_path: Path) -> None:
+    """A truth that is brighter by 10 levels everywhere, inside a border that is excluded."""
     truth = np.full((32, 32, 3), 100, np.uint8)
     candidate = truth + np.uint8(10)
     candidate[:2] = 0

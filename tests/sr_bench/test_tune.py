@@ -1,4 +1,4 @@
-"""The search takes what wins beyond noise, and nothing else."""
+"""The search accepts settings whose gain exceeds the noise, and no others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sr_deploy.bundle.tuning import Tuning
 from sr_deploy.cli.console import Progress
 from tests.sr_bench.conftest import Tiny
 
-WISH = TuneRequest(
+REQUEST = TuneRequest(
     goal="throughput",
     size=(640, 480),
     backend="onnxruntime",
@@ -38,28 +38,28 @@ def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def _search(
     tiny: Tiny, milliseconds: Callable[[Tuning], float], **changes: object
 ) -> tune.TuneSearch:
-    """TuneSearch where a frame takes so long, within noise of 2 %."""
+    """Search with given milliseconds of a frame, and noise of 2 %."""
     random = np.random.default_rng(0)
 
     def measure(choices: Sequence[Tuning]) -> list[list[float]]:
         return [
-            [milliseconds(each) * float(random.normal(1, 0.02)) for _ in range(WISH.rounds)]
+            [milliseconds(each) * float(random.normal(1, 0.02)) for _ in range(REQUEST.rounds)]
             for each in choices
         ]
 
-    wish = dataclasses.replace(WISH, **changes)
+    request = dataclasses.replace(REQUEST, **changes)
     with Progress() as progress:
-        return tune.search(Bundle.open(tiny.bundle), wish, progress, measure)
+        return tune.search(Bundle.open(tiny.bundle), request, progress, measure)
 
 
-def test_where_nothing_wins_nothing_is_taken(tiny: Tiny) -> None:
+def test_without_a_gain_nothing_is_accepted(tiny: Tiny) -> None:
     found = _search(tiny, lambda choice: 10.0)
     assert found.best == Tuning()
     assert set(found.gains.values()) == {1.0}
-    assert {each.what for each in found.trials} == {"lanes", "threads", "tile", "batch"}
+    assert {each.setting for each in found.trials} == {"lanes", "threads", "tile", "batch"}
 
 
-def test_what_wins_is_taken_and_built_on(tiny: Tiny) -> None:
+def test_an_accepted_setting_is_the_base_of_the_next(tiny: Tiny) -> None:
     """Four lanes are faster than two; small tiles are, in batches of 4 only."""
 
     def milliseconds(choice: Tuning) -> float:
@@ -74,25 +74,25 @@ def test_what_wins_is_taken_and_built_on(tiny: Tiny) -> None:
     assert found.gains["tile"] == 1.0
     text = tune.text(found)
     assert "lanes 4" in text
-    assert text.count("taken") == 2
-    assert "is best run with tile 256x256, batch 4, lanes 4." in text
+    assert text.count("accepted") == 2
+    assert "tile 256x256, batch 4, lanes 4." in text
 
 
-def test_for_latency_lanes_are_not_tried(tiny: Tiny) -> None:
+def test_for_latency_the_lanes_are_not_searched(tiny: Tiny) -> None:
     found = _search(tiny, lambda choice: 5.0 if choice.threads == 3 else 10.0, goal="latency")
-    assert "lanes" not in {each.what for each in found.trials}
+    assert "lanes" not in {each.setting for each in found.trials}
     assert found.best == Tuning(threads=3)
 
 
-def test_a_frame_smaller_than_all_tiles_is_not_cut(tiny: Tiny) -> None:
+def test_a_frame_smaller_than_all_tiles_is_not_tiled(tiny: Tiny) -> None:
     found = _search(tiny, lambda choice: 10.0, size=(200, 100))
-    assert {each.what for each in found.trials} == {"lanes", "threads"}
+    assert {each.setting for each in found.trials} == {"lanes", "threads"}
 
 
-def test_what_is_found_is_kept_for_this_device(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_result_is_saved_for_this_device(tiny: Tiny, tmp_path: Path) -> None:
     found = _search(tiny, lambda choice: 5.0 if choice.lanes == 4 else 10.0)
     bundle = Bundle(tmp_path, Bundle.open(tiny.bundle).manifest)
-    tune.keep(bundle, found)
+    tune.save(bundle, found)
     key = tuning.key(backends.name_and_version("onnxruntime"), "fp32")
     entry = tuning.read(tmp_path).entries[key]
     assert entry.tuning == Tuning(lanes=4)
@@ -102,9 +102,9 @@ def test_what_is_found_is_kept_for_this_device(tiny: Tiny, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("goal", ["throughput", "latency"])
-def test_engines_take_turns(goal: str, tiny: Tiny) -> None:
-    wish = dataclasses.replace(WISH, goal=goal, size=(40, 30), rounds=2)
+def test_engines_are_measured_in_turns(goal: str, tiny: Tiny) -> None:
+    request = dataclasses.replace(REQUEST, goal=goal, size=(40, 30), rounds=2)
     choices = [Tuning(), Tuning(tile=(20, 20), batch=2), Tuning(lanes=2)]
-    times = tune._times(Bundle.open(tiny.bundle), wish, choices)
+    times = tune._times(Bundle.open(tiny.bundle), request, choices)
     assert [len(each) for each in times] == [2, 2, 2]
     assert min(min(each) for each in times) > 0

@@ -1,4 +1,4 @@
-"""A slow-down is found, and a slow day is not taken for one."""
+"""A slowdown is found, and a slower machine is not mistaken for one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_bench import comparing, forms
-from sr_bench.comparing import TimingChange
-from sr_bench.forms import CallTimer
+from sr_bench import compare, timers
+from sr_bench.compare import TimingChange
 from sr_bench.records import Run, SpeedRecord, Timing
+from sr_bench.timers import CallTimer
 from sr_deploy.engine import Engine
 from sr_deploy.errors import InvalidInputError
 from tests.sr_bench.conftest import Tiny
@@ -36,28 +36,28 @@ def _record(ours: float, theirs: float = 1.0, seed: int = 0, spread: float = 0.0
 
 
 def _of(contender: object, changes: list[TimingChange]) -> TimingChange:
-    (found,) = (each for each in changes if each.key.contender == contender)
+    (found,) = (each for each in changes if each.key.configuration == contender)
     return found
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_ten_per_cent_are_found_and_nothing_is_not(seed: int) -> None:
     before = _record(0.5, seed=seed)
-    slower = _of(OPENVINO, comparing.changes(before, _record(0.55, seed=seed + 100)))
-    same = _of(OPENVINO, comparing.changes(before, _record(0.5, seed=seed + 200)))
-    assert slower.noteworthy
+    slower = _of(OPENVINO, compare.changes(before, _record(0.55, seed=seed + 100)))
+    same = _of(OPENVINO, compare.changes(before, _record(0.5, seed=seed + 200)))
+    assert slower.significant
     assert slower.slower_than(0.05)
     assert 1.1 in slower.times
-    assert not same.noteworthy
+    assert not same.significant
     assert not same.slower_than(0.0)
 
 
 def test_a_slow_day_is_no_regression() -> None:
     """All takes twice as long, the baseline too, which is the same program."""
-    found = comparing.changes(_record(0.5), _record(1.0, 2.0, seed=1))
+    found = compare.changes(_record(0.5), _record(1.0, 2.0, seed=1))
     assert _of(OPENVINO, found).relative
-    assert not _of(OPENVINO, found).noteworthy
-    assert _of(EAGER, found).noteworthy
+    assert not _of(OPENVINO, found).significant
+    assert _of(EAGER, found).significant
 
 
 def test_beside_another_baseline_times_are_compared_as_they_are() -> None:
@@ -65,7 +65,7 @@ def test_beside_another_baseline_times_are_compared_as_they_are() -> None:
     setting = dataclasses.replace(SERIES.setting, versions={"torch": "3.0"})
     series = dataclasses.replace(after.series[0], setting=setting)
     after = dataclasses.replace(after, series=(series,))
-    change = _of(OPENVINO, comparing.changes(_record(0.5), after))
+    change = _of(OPENVINO, compare.changes(_record(0.5), after))
     assert not change.relative
     assert 2.0 in change.times
 
@@ -74,18 +74,18 @@ def test_records_without_a_common_row_are_refused() -> None:
     other = _record(0.5)
     subject = dataclasses.replace(SERIES.subject, sha256="1" * 64)
     series = dataclasses.replace(other.series[0], subject=subject)
-    with pytest.raises(InvalidInputError, match="no row in common"):
-        comparing.changes(_record(0.5), dataclasses.replace(other, series=(series,)))
+    with pytest.raises(InvalidInputError, match="no measurement in common"):
+        compare.changes(_record(0.5), dataclasses.replace(other, series=(series,)))
 
 
 def test_the_text_names_regressions() -> None:
-    found = comparing.changes(_record(0.5), _record(0.6, seed=1))
-    lines = comparing.text(found, 0.05).splitlines()
+    found = compare.changes(_record(0.5), _record(0.6, seed=1))
+    lines = compare.text(found, 0.05).splitlines()
     assert lines[1].split()[-1] == "noise"
     assert lines[2].startswith("tiny sr-deploy OpenVINO BF16  64x32  upscale")
     assert lines[2].endswith("REGRESSION")
-    assert comparing.text(found, None).splitlines()[2].endswith("slower")
-    faster = comparing.text(comparing.changes(_record(0.6, seed=1), _record(0.5)), 0.05)
+    assert compare.text(found, None).splitlines()[2].endswith("slower")
+    faster = compare.text(compare.changes(_record(0.6, seed=1), _record(0.5)), 0.05)
     assert faster.splitlines()[2].endswith("faster")
 
 
@@ -96,7 +96,7 @@ def alternating(tiny: Tiny) -> tuple[list[tuple[float, ...]], ...]:
     What is timed is the processor's time, which other programs on the machine hardly change.
     """
     with Engine(tiny.bundle, precision="fp32", threads=1) as engine:
-        batches = forms.inputs(160, 120, 3, 1)
+        batches = timers.input_batches(160, 120, 3, 1)
 
         def plain(index: int) -> NDArray[np.uint8]:
             result: NDArray[np.uint8] = engine.upscale(batches[index][0])
@@ -117,8 +117,8 @@ def alternating(tiny: Tiny) -> tuple[list[tuple[float, ...]], ...]:
 
         calls = [CallTimer(each, len(batches), clock) for each in (plain, plain, slowed)]
         for each in calls:
-            each.turn(0.2)
-        rounds = [[tuple(each.turn(0.05)) for each in calls] for _ in range(20)]
+            each.measure(0.2)
+        rounds = [[tuple(each.measure(0.05)) for each in calls] for _ in range(20)]
     return tuple(map(list, zip(*rounds, strict=True)))
 
 
@@ -132,8 +132,8 @@ def test_an_artificial_slow_down_is_found_in_real_times(
     alternating: tuple[list[tuple[float, ...]], ...],
 ) -> None:
     plain, again, slowed = alternating
-    change = _of(OPENVINO, comparing.changes(_real(again, plain), _real(slowed, plain)))
-    assert change.noteworthy
+    change = _of(OPENVINO, compare.changes(_real(again, plain), _real(slowed, plain)))
+    assert change.significant
     assert change.slower_than(0.05)
 
 
@@ -145,6 +145,6 @@ def test_no_slow_down_is_not_found_in_real_times(
     base_odd, base_even = plain[1::2], plain[:-1:2]
     change = _of(
         OPENVINO,
-        comparing.changes(_real(list(odd), base_odd), _real(list(even), base_even)),
+        compare.changes(_real(list(odd), base_odd), _real(list(even), base_even)),
     )
     assert not change.slower_than(0.05)

@@ -1,4 +1,4 @@
-"""What changed from one record of speed to another, and whether that is more than noise."""
+"""Changes from one speed record to another, and whether they exceed the noise."""
 
 from __future__ import annotations
 
@@ -25,99 +25,97 @@ if TYPE_CHECKING:
         Timing,
     )
 
+    _Entry = tuple[ModelBenchmark, Run, Measurement, Timing]
+
 
 @dataclass(frozen=True)
 class TimingKey:
-    """What must be the same for two timings to be compared."""
+    """The properties that two timings must share to be compared."""
 
-    network: str
-    """The SHA-256 of its checkpoint."""
-    contender: Configuration
+    sha256: str
+    """Hash of the checkpoint."""
+    configuration: Configuration
     size: Size
     batch: int
-    form: Mode
+    mode: Mode
 
 
 @dataclass(frozen=True)
 class TimingChange:
-    """How the time of one row changed."""
+    """The change of one timing."""
 
     key: TimingKey
-    network: str
-    """Its name."""
+    model: str
     times: Interval
-    """The time after, over the time before."""
+    """Time after over time before."""
     relative: bool
-    """Whether times were first divided by those of a baseline that both records share."""
+    """Whether the times are relative to a baseline that both records share."""
 
     @property
-    def noteworthy(self) -> bool:
-        """Whether the change is beyond noise."""
+    def significant(self) -> bool:
+        """Whether the change exceeds the noise."""
         return 1.0 not in self.times
 
     def slower_than(self, limit: float) -> bool:
-        """Whether this is a regression: beyond noise, and by more than a limit (0.05 is 5 %)."""
-        return self.noteworthy and self.times.value > 1 + limit
+        """Whether it is a regression: significant, and above a limit (0.05 is 5 %)."""
+        return self.significant and self.times.value > 1 + limit
 
 
 def changes(before: SpeedRecord, after: SpeedRecord) -> list[TimingChange]:
-    """Compare two records, row by row, where both have the same.
+    """Compare the timings that two records have in common.
 
-    Times are compared after dividing them by the baseline's of the same round, if both records
-    have the same baseline, with the same versions on the same processor: a machine that is slower
-    today than yesterday is not a change. The baseline itself is compared as it is.
+    Times are divided by those of the baseline in the same round if both records have the same
+    baseline with the same versions on the same processor: a slower machine is not a change. The
+    baseline itself is compared directly.
 
     Raises:
-        InvalidInputError: the records have no row in common.
+        InvalidInputError: The records have no timing in common.
     """
     old, new = _entries(before), _entries(after)
     found = [_change(key, old[key], new[key]) for key in old if key in new]
     if not found:
         raise InvalidInputError(
-            "the records have no row in common: the same checkpoint, contender, size and batch"
+            "the records have no measurement in common: the same checkpoint, configuration, size "
+            "and batch"
         )
     return found
 
 
 def text(found: Sequence[TimingChange], limit: float | None) -> str:
-    """Return the comparison for the terminal.
+    """Return changes for the terminal.
 
     Args:
-        found: from `changes`.
-        limit: what counts as a regression; None: nothing does.
+        found: From `changes`.
+        limit: The limit of a regression; None: no limit.
     """
+    percent = intervals.percent
     rows = [
         (
-            f"{each.network} {each.key.contender}",
+            f"{each.model} {each.key.configuration}",
             size_text(each.key.size, each.key.batch),
-            each.key.form,
-            f"{_percent(each.times.value)} %",
-            f"{_percent(each.times.low)} to {_percent(each.times.high)} %",
+            each.key.mode,
+            f"{percent(each.times.value)} %",
+            f"{percent(each.times.low)} to {percent(each.times.high)} %",
             _verdict(each, limit),
         )
         for each in found
     ]
-    table = Table(("time of", "size", "form", "change", "in 95 of 100 runs", ""), tuple(rows))
-    relative = any(each.relative for each in found)
-    about = "Positive is slower. What lies within the interval around no change is noise."
-    if relative:
-        about += "\nTimes are those over the baseline's of the same round, but for the baseline."
+    table = Table(("time of", "size", "mode", "change", "95 % interval", ""), tuple(rows))
+    about = "Positive: slower. Noise: the interval includes no change."
+    if any(each.relative for each in found):
+        about += "\nTimes are relative to the baseline of the same round, except the baseline's."
     return f"{table.text()}\n\n{about}"
 
 
-_Entry = tuple["ModelBenchmark", "Run", "Measurement", "Timing"]
-
-
 def _entries(record: SpeedRecord) -> dict[TimingKey, _Entry]:
-    """Return a record's timings; of a baseline that was measured several times, the first."""
+    """Return the timings of a record; of a baseline measured several times, the first."""
     found: dict[TimingKey, _Entry] = {}
-    for series, bout in record.bouts():
-        for row in bout.rows:
+    for benchmark, run in record.bouts():
+        sha256 = benchmark.subject.sha256
+        for row in run.rows:
             for timing in row.timings:
-                key = TimingKey(
-                    series.subject.sha256, row.contender, bout.size, bout.batch, timing.form
-                )
-                found.setdefault(key, (series, bout, row, timing))
+                key = TimingKey(sha256, row.contender, run.size, run.batch, timing.form)
+                found.setdefault(key, (benchmark, run, row, timing))
     return found
 
 
@@ -129,15 +127,15 @@ def _change(key: TimingKey, old: _Entry, new: _Entry) -> TimingChange:
 
 
 def _times(entry: _Entry, *, relative: bool) -> list[float]:
-    _, bout, _, timing = entry
+    _, run, _, timing = entry
     if not relative:
         return timing.medians()
-    baseline = bout.rows[0].upscale.medians()
+    baseline = run.rows[0].upscale.medians()
     return [time / base for time, base in zip(timing.medians(), baseline, strict=True)]
 
 
 def _same_baseline(old: _Entry, new: _Entry) -> bool:
-    """Whether both were measured beside the same thing, which is not what is compared."""
+    """Whether both have the same baseline, and are not the baseline."""
     (one, first, row, _), (other, second, _, _) = old, new
     base, against = first.rows[0], second.rows[0]
     return (
@@ -150,12 +148,8 @@ def _same_baseline(old: _Entry, new: _Entry) -> bool:
     )
 
 
-def _percent(times: float) -> str:
-    return f"{100 * (times - 1):+.1f}"
-
-
 def _verdict(change: TimingChange, limit: float | None) -> str:
-    if not change.noteworthy:
+    if not change.significant:
         return "noise"
     if limit is not None and change.slower_than(limit):
         return "REGRESSION"
