@@ -1,13 +1,14 @@
-"""Locks between processes: files that one of them holds, and that its death sets free."""
+"""Locks between processes, which the death of the holder releases."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
+
+import filelock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,31 +16,30 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_SECONDS = 0.2
-"""Between two tries. Trying can be interrupted by Ctrl-C everywhere; waiting in the system not."""
+_SECONDS_BETWEEN_TRIES = 0.2
 
 
 @contextlib.contextmanager
 def locked(path: Path, purpose: str) -> Iterator[None]:
-    """Hold a lock, waiting while another thread or process does.
+    """Hold a lock, waiting while another thread or process holds it.
 
     Args:
-        path: The lock's file; it is made, and stays.
-        purpose: What the holder does, for the message of who waits.
+        path: The lock file; it is created and not deleted.
+        purpose: What the lock protects, for the message of a waiting process.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     lock: Lock | None = None
-    said = False
+    waiting = False
     while lock is None:
         try:
             lock = Lock(path)
         except BlockingIOError:
-            if not said:
+            if not waiting:
                 _log.warning("waiting for another process that is %s (%s)", purpose, path)
-            said = True
-            time.sleep(_SECONDS)
+            waiting = True
+            time.sleep(_SECONDS_BETWEEN_TRIES)
     try:
         yield
     finally:
@@ -47,7 +47,7 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
 
 
 class Lock:
-    """A locked file, until `release`; it is not waited for.
+    """A lock on a file, held until `release`.
 
     Raises:
         BlockingIOError: another process, or another lock of this one, holds it.
@@ -55,56 +55,23 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._handle: int | None = None
-        while self._handle is None:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            if not _taken(handle):
-                os.close(handle)
-                raise BlockingIOError(f"{path} is locked")
-            if self._is_current(handle):
-                self._handle = handle
-            else:
-                os.close(handle)  # its holder deleted it while this one waited to open it
+        self._lock = filelock.FileLock(path, thread_local=False)
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise BlockingIOError(f"{path} is locked") from None
 
     @property
     def held(self) -> bool:
-        """Whether it was not released yet."""
-        return self._handle is not None
+        """Whether it is not released yet."""
+        return self._lock.is_locked
 
     def release(self, *, delete: bool = False) -> None:
-        """Let others have it; calling twice is fine."""
-        if self._handle is None:
+        """Release the lock, and delete its file if asked; repeated calls do nothing."""
+        if not self.held:
             return
-        if delete and os.name != "nt":
+        if delete and os.name != "nt":  # while it is held: a waiting process notices and retries
             self._path.unlink(missing_ok=True)
-        os.close(self._handle)
-        self._handle = None
-        if delete:
-            self._path.unlink(missing_ok=True)  # Windows deletes no open file
-
-    def _is_current(self, handle: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(handle), self._path.stat())
-        except FileNotFoundError:
-            return False
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _taken(handle: int) -> bool:
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _taken(handle: int) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        self._lock.release()
+        if delete and os.name == "nt":  # where no open file can be deleted
+            self._path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from sr_deploy.bundle.locking import Lock, locked
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from sr_deploy.locking import locked
+from sr_deploy.bundle.locking import locked
 with locked(Path(sys.argv[1]), "testing"):
     print("held", flush=True)
     time.sleep(60)
@@ -22,7 +22,7 @@ with locked(Path(sys.argv[1]), "testing"):
 _UNTIL_KILLED = """
 import sys
 from pathlib import Path
-from sr_deploy.locking import Lock
+from sr_deploy.bundle.locking import Lock
 lock = Lock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
