@@ -1,8 +1,8 @@
-"""TensorRT without a GPU: the part that our code uses, in the shapes of several versions.
+"""A fake of the `tensorrt` package, builder and runtime, in the versions 8.6 to 11.
 
-Plans hold the ONNX file that they were built from, and ONNX Runtime computes it, in the memory of
-the fake CUDA, so that a build, the look at its images and a run go through all of our code. What
-the versions refuse, it refuses; what only some of them have, only those have.
+A plan is a JSON header and the ONNX file that it was built from. ONNX Runtime computes the file, or
+an oracle in its place, in the memory and streams of the fake CUDA. Each version has the names, and
+rejects the networks, that the real one has and rejects.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.machinery
 import json
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from onnx import TensorProto
 
 from tests.fakes.cuda import FakeCuda
 
-_OURS = (
+_IMPORTERS = (
     "sr_deploy.backends.tensorrt.backend",
     "sr_deploy.backends.tensorrt.contexts",
     "sr_export.trt.builder",
@@ -48,21 +49,31 @@ def _enum(name: str, members: list[str], first: int = 0) -> Any:
 
 
 class FakeTensorRt(types.ModuleType):
-    """Stands for the module `tensorrt`.
+    """The module `tensorrt`.
 
     Args:
         version: One of `VERSIONS`.
-        cuda: In whose memory and streams networks run.
+        cuda: The fake GPU.
+        network: Maps a batch to its result in place of the plans' ONNX files.
 
     Attributes:
-        faults: What is wrong with the next builds, one each: "black", "noise", "none" or "refused".
-        builds: The configurations of all builds.
-        fast_int8: Whether the GPU has INT8, which 11 takes for granted.
+        faults: Faults of the next builds, one each: "black", "noise", "none" or "refused".
+        builds: Configurations of all builds.
+        fast_int8: Whether the GPU has fast INT8; 11 does not ask.
+        old: Whether it is 8.6.
+        typed_only: Whether precision flags are gone, as in 11.
     """
 
-    def __init__(self, version: str, cuda: FakeCuda) -> None:
+    def __init__(
+        self,
+        version: str,
+        cuda: FakeCuda,
+        network: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
         super().__init__("tensorrt")
-        old, new = version.startswith("8."), version.startswith("11.")
+        self.old = old = version.startswith("8.")
+        self.typed_only = new = not _PRECISIONS[version]
+        self.network = network
         self.__version__ = version
         self.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # it is installed
         self.cuda = cuda
@@ -89,13 +100,9 @@ class FakeTensorRt(types.ModuleType):
             self.IProgressMonitor = _Monitor
             self.ExecutionContextAllocationStrategy = _enum("Strategy", ["STATIC", "USER_MANAGED"])
 
-    @property
-    def typed_only(self) -> bool:
-        return not _PRECISIONS[self.__version__]
-
 
 class _Logger:
-    """A base class as TensorRT's is: a program writes `log`, or its messages end here."""
+    """The base class: a subclass must define `log`."""
 
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
@@ -104,7 +111,7 @@ class _Logger:
 
 
 class _Monitor:
-    """A base class, which TensorRT calls."""
+    """The base class of progress monitors."""
 
 
 class _Builder:
@@ -139,17 +146,20 @@ class _Builder:
             assert monitor.step_complete("Building", 0) is True
             monitor.phase_finish("Building")
         config.timing_cache.content += b"timed "
-        header: dict[str, Any] = {
+        header = {
             "fault": fault,
+            "code": "VERSION_COMPATIBLE" in config.flags,
+            "memory": 4096,
             "profiles": [each.shapes for each in config.profiles],
+            "inputs": network.shapes("input"),
+            "outputs": network.shapes("output"),
         }
-        header["code"] = "VERSION_COMPATIBLE" in config.flags
         return json.dumps(header).encode() + b"\n" + network.onnx
 
     def _problem(self, network: _Network, config: _Config) -> str:
         precisions = config.flags & set(_PRECISIONS[self._trt.__version__])
         typed = self._trt.typed_only or "STRONGLY_TYPED" in network.creation
-        if "EXPLICIT_BATCH" not in network.creation and self._trt.__version__.startswith("8."):
+        if "EXPLICIT_BATCH" not in network.creation and self._trt.old:
             return "implicit batch"
         if typed and precisions:
             return "precision flags of a strongly typed network"
@@ -164,9 +174,15 @@ class _Network:
         self.onnx = b""
 
     def get_input(self, index: int) -> Any:
-        value = onnx.load_from_string(self.onnx).graph.input[index]
-        sides = [each.dim_value or -1 for each in value.type.tensor_type.shape.dim]
-        return types.SimpleNamespace(name=value.name, shape=tuple(sides))
+        name, shape = list(self.shapes("input").items())[index]
+        return types.SimpleNamespace(name=name, shape=shape)
+
+    def shapes(self, kind: str) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the inputs or outputs by name."""
+        return {
+            value.name: tuple(each.dim_value or -1 for each in value.type.tensor_type.shape.dim)
+            for value in getattr(onnx.load_from_string(self.onnx).graph, kind)
+        }
 
 
 class _Parser:
@@ -183,7 +199,7 @@ class _Parser:
 
     def parse(self, content: bytes) -> bool:
         model = onnx.load_from_string(content)
-        if self._trt.__version__.startswith("8."):
+        if self._trt.old:
             types_found = {each.data_type for each in model.graph.initializer}
             if model.opset_import[0].version > 17:
                 self._errors.append("opset")
@@ -268,45 +284,49 @@ class _Runtime:
         try:
             found = json.loads(header)
         except ValueError:
-            raise AssertionError("a damaged plan reached TensorRT") from None
+            self._log.log(_Logger.ERROR, "magic tag does not match")
+            return None
         if found["code"] and not self.engine_host_code_allowed:
             self._log.log(_Logger.ERROR, "host code is not allowed")
             return None
-        return _Engine(self._trt, found, content)
+        return _Engine(self._trt, self._log, found, content)
 
 
 class _Engine:
-    def __init__(self, trt: FakeTensorRt, header: dict[str, Any], content: bytes) -> None:
-        self.trt, self.header = trt, header
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
-        )
-        self.inputs = [each.name for each in self.session.get_inputs()]
-        self.names = [*self.inputs, *(each.name for each in self.session.get_outputs())]
-        if trt.__version__.startswith("8."):
+    def __init__(
+        self, trt: FakeTensorRt, log: _Logger, header: dict[str, Any], content: bytes
+    ) -> None:
+        self.trt, self.log, self.header = trt, log, header
+        self.network = trt.network or _session(content, header)
+        if trt.old:
             self.create_execution_context_without_device_memory = lambda: _Context(self)
         else:
-            self.create_execution_context = lambda strategy: _Context(self)
+            self.create_execution_context = self._create
         name = "device_memory_size_v2" if trt.typed_only else "device_memory_size"
-        setattr(self, name, 4096)
+        setattr(self, name, header["memory"])
+
+    def _create(self, strategy: Any) -> _Context:
+        assert strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        return _Context(self)
+
+    @property
+    def tensors(self) -> dict[str, list[int]]:
+        tensors: dict[str, list[int]] = self.header["inputs"] | self.header["outputs"]
+        return tensors
 
     @property
     def num_io_tensors(self) -> int:
-        return len(self.names)
+        return len(self.tensors)
 
     def get_tensor_name(self, index: int) -> str:
-        return self.names[index]
+        return list(self.tensors)[index]
 
     def get_tensor_mode(self, name: str) -> Any:
         modes = self.trt.TensorIOMode
-        return modes.INPUT if name in self.inputs else modes.OUTPUT
+        return modes.INPUT if name in self.header["inputs"] else modes.OUTPUT
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        found = [*self.session.get_inputs(), *self.session.get_outputs()][self.names.index(name)]
-        return tuple(each if isinstance(each, int) else -1 for each in found.shape)
+        return tuple(self.tensors[name])
 
 
 class _Context:
@@ -314,15 +334,29 @@ class _Context:
         self._engine = engine
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
-        self._memory = 0
-        if not engine.trt.__version__.startswith("8."):
-            self.update_device_memory_size_for_shapes = lambda: 1024
-            self.set_device_memory = self._take
-        self.device_memory = 0
+        self._lent = (0, 0)
+        if not engine.trt.old:
+            self.update_device_memory_size_for_shapes = self._needed
+            self.set_device_memory = self._lend
 
-    def _take(self, address: int, size: int) -> None:
-        assert size >= 1024
-        self.device_memory = address
+    @property
+    def device_memory(self) -> int:
+        return self._lent[0]
+
+    @device_memory.setter
+    def device_memory(self, address: int) -> None:
+        self._lent = address, self._needed()
+
+    def _lend(self, address: int, size: int) -> None:
+        self._lent = address, size
+
+    def _needed(self) -> int:
+        """Return the memory for intermediates: of the largest shape, or since 10 of this one."""
+        memory: int = self._engine.header["memory"]
+        if self._engine.trt.old or not self._engine.header["profiles"]:
+            return memory
+        _, _, most = next(iter(self._engine.header["profiles"][0].values()))
+        return int(memory * np.prod(self._shape) / np.prod(most))
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         for profile in self._engine.header["profiles"]:
@@ -336,45 +370,85 @@ class _Context:
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
-        return name in self._engine.names
+        return name in self._engine.tensors
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        assert self.device_memory, "no memory for intermediates was lent"
-        trt, shape, addresses = self._engine.trt, self._shape, dict(self._addresses)
+        engine, shape, (scratch, size) = self._engine, self._shape, self._lent
+        if size < self._needed():
+            engine.log.log(_Logger.ERROR, "too little memory was lent")
+            return False
+        (source,) = (self._addresses[name] for name in list(engine.header["inputs"])[:1])
+        (target,) = (self._addresses[name] for name in engine.header["outputs"])
+        cuda = engine.trt.cuda
 
-        def work() -> None:
-            kind = np.dtype(np.float32 if len(shape) == 2 else np.uint8)  # numbers, or pixels
-            size = int(np.prod(shape)) * kind.itemsize
-            given = trt.cuda.array(addresses[self._engine.names[0]], size).view(kind)
-            result = self._run(given.reshape(shape))
-            target = trt.cuda.array(addresses[self._engine.names[-1]], result.size)
-            target[...] = result.ravel()
+        def compute() -> None:
+            cuda.array(scratch, size)[...] = 7  # damages whatever else is there
+            kind = np.dtype(np.float32 if len(shape) == 2 else np.uint8)  # noise, or pixels
+            batch = cuda.array(source, int(np.prod(shape)) * kind.itemsize).view(kind)
+            result = _faulty(engine.network(batch.reshape(shape)), engine.header["fault"])
+            cuda.array(target, result.size)[...] = result.ravel()
 
-        trt.cuda.put(stream_handle, work)
+        cuda.put(stream_handle, compute)
         return True
 
-    def _run(self, pixels: np.ndarray) -> np.ndarray:
-        (result,) = self._engine.session.run(None, {self._engine.inputs[0]: pixels})
-        fault = self._engine.header["fault"]
-        if fault == "noise":
-            shift = np.random.default_rng(0).integers(0, 60, result.shape, np.uint8)
-            return np.asarray(result // 2 + shift, np.uint8)
-        return np.zeros_like(result) if fault == "black" else np.asarray(result)
+
+def _faulty(result: np.ndarray, fault: str) -> np.ndarray:
+    if fault == "noise":
+        shift = np.random.default_rng(0).integers(0, 60, result.shape, np.uint8)
+        return np.asarray(result // 2 + shift, np.uint8)
+    return np.zeros_like(result) if fault == "black" else np.asarray(result)
 
 
-def install(patch: pytest.MonkeyPatch, version: str, cuda: FakeCuda) -> FakeTensorRt:
-    """Have our code find a fake of a version, as if it were started anew."""
-    for name in _OURS:
-        patch.delitem(sys.modules, name, raising=False)
-        package, _, module = name.rpartition(".")
-        if package in sys.modules:
-            patch.delattr(sys.modules[package], module, raising=False)
-    fake = FakeTensorRt(version, cuda)
+def _session(content: bytes, header: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the network of an ONNX file, computed by ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = next(iter(header["inputs"]))
+    return lambda batch: np.asarray(session.run(None, {name: batch})[0])
+
+
+def plan(
+    least: tuple[int, ...], most: tuple[int, ...], *, memory: int = 1000, rows: bool = False
+) -> bytes:
+    """Return a plan for the network of the fake, `FakeTensorRt.network`.
+
+    Args:
+        least: Smallest batch, height and width.
+        most: Largest.
+        memory: Bytes for intermediates of the largest.
+        rows: The input is noise (N, size), with a height of 1.
+    """
+    limits = [[each[0], each[2]] if rows else [*each, 3] for each in (least, most, most)]
+    header = {
+        "fault": "",
+        "code": False,
+        "memory": memory,
+        "profiles": [{"pixels": limits}],
+        "inputs": {"pixels": [-1, most[2]] if rows else [-1, -1, -1, 3]},
+        "outputs": {"upscaled": [-1, -1, -1, 3]},
+    }
+    return json.dumps(header).encode() + b"\n"
+
+
+def install(
+    patch: pytest.MonkeyPatch,
+    version: str,
+    cuda: FakeCuda,
+    network: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> FakeTensorRt:
+    """Make the library import a fake of a version; see `uninstall`."""
+    uninstall()
+    fake = FakeTensorRt(version, cuda, network)
     patch.setitem(sys.modules, "tensorrt", fake)
     return fake
 
 
 def uninstall() -> None:
-    """Forget our modules that have met a fake."""
-    for name in _OURS:
+    """Forget the modules that have imported a fake, so that the next test imports them again."""
+    for name in _IMPORTERS:
         sys.modules.pop(name, None)
+        package, _, module = name.rpartition(".")
+        if package in sys.modules:
+            vars(sys.modules[package]).pop(module, None)
