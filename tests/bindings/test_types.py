@@ -13,7 +13,7 @@ import pytest
 
 from tests.bindings import check
 from tests.bindings.check import ROOT, VERSIONS, Version
-from tests.fakes import tensorrt_builder
+from tests.fakes import tensorrt as fake_tensorrt
 from tests.fakes.cuda import FakeCuda
 
 _PACKAGES = ("sr_deploy", "export/sr_export")
@@ -141,14 +141,14 @@ def test_every_name_that_is_looked_for_is_there_in_some_version() -> None:
     assert {each for each in wanted if each[1] not in known | _OTHERS} == set()
 
 
-@pytest.mark.parametrize("number", tensorrt_builder.VERSIONS)
+@pytest.mark.parametrize("number", fake_tensorrt.VERSIONS)
 def test_the_fake_has_nothing_that_the_real_one_lacks(number: str) -> None:
     real = next(each for each in VERSIONS if each.number == number)
     if not check.ready(real):
         pytest.skip(f"no bindings of TensorRT {number}")
     names = real.names()
-    fake = tensorrt_builder.FakeTensorRt(number, FakeCuda())
-    ours = {"cuda", "faults", "builds", "fast_int8", "typed_only"}
+    fake = fake_tensorrt.FakeTensorRt(number, FakeCuda())
+    ours = {"cuda", "faults", "builds", "fast_int8", "typed_only", "old", "network"}
     found = {name for name in vars(fake) if not name.startswith("__")} - ours
     assert found <= set(names)
     for name in found:

@@ -1,7 +1,7 @@
-"""CUDA without a GPU: the narrow part that the library uses, with memory and streams that work.
+"""A fake of cuda-python with working memory, streams, events, graphs and kernels.
 
-Work that is put into a stream waits there until something waits for it, as late as CUDA may do it:
-whoever frees or overwrites memory too early gets wrong pixels, or the error that a GPU would give.
+Work in a stream runs only when something waits for it, as late as CUDA may run it. So memory that
+is freed or overwritten too early shows as wrong pixels, or as the error that a GPU would report.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import itertools
+import struct
 import threading
 import types
 from collections.abc import Callable
@@ -18,8 +19,6 @@ import numpy as np
 import pytest
 
 from sr_deploy.backends.cuda import calls
-from sr_deploy.tiling import native
-from sr_deploy.tiling.blender import _mixed, _reflection, _rise
 
 
 class Status(enum.IntEnum):
@@ -306,12 +305,10 @@ class FakeCuda:
 
     def cuLaunchKernel(self, function: str, *more: Any) -> Any:
         *_, stream, arguments, _ = more
-        kind: Any = {"sr_gather": native.Gather, "sr_scatter": native.Scatter}.get(
-            function, native.Mix
-        )
+        kernel, layout = _KERNELS[function]
         (address,) = (ctypes.c_void_p * 1).from_address(arguments)
-        step = kind.from_buffer_copy(kind.from_address(address))  # as CUDA does
-        self.put(stream, lambda: _STEPS[function](self, step))
+        fields = layout.unpack(ctypes.string_at(address, layout.size))  # copied, as CUDA does
+        self.put(stream, lambda: kernel(self, *fields))
         return (DriverStatus.CUDA_SUCCESS,)
 
 
@@ -333,45 +330,85 @@ def _allocated(blocks: dict[int, Any], size: int) -> int:
     return ctypes.addressof(block)
 
 
-def _rows(
-    cuda: FakeCuda, address: int, pitch: int, shape: tuple[int, int], sample: int
-) -> np.ndarray:
-    """Return samples in memory as an array that can be written."""
-    height, width = shape
-    size = (height - 1) * pitch + width * sample
-    flat = cuda.array(address, size)
-    view = np.lib.stride_tricks.as_strided(flat, (height, width * sample), (pitch, 1))
-    return view.view(np.dtype(f"<u{sample}"))
+# The kernels, written from `native/pixels.h` alone: nothing of the library computes here.
 
 
-def _gather(cuda: FakeCuda, step: Any) -> None:
-    frame = _rows(
-        cuda, step.frame, step.pitch, (step.frame_height, step.frame_width * step.depth), 1
-    )
-    tile = _rows(
-        cuda, step.tile, step.width * step.depth, (step.height, step.width * step.depth), 1
-    )
-    rows = _reflection(step.frame_height, step.top + step.height)[step.top :]
-    columns = _reflection(step.frame_width, step.left + step.width)[step.left :]
-    pixels = frame.reshape(step.frame_height, step.frame_width, step.depth)
-    tile[...] = pixels[rows[:, None], columns].reshape(tile.shape)
+def _rows(cuda: FakeCuda, address: int, pitch: int, rows: int, width: int) -> np.ndarray:
+    """Return rows of bytes in memory as an array that can be written."""
+    flat = cuda.array(address, (rows - 1) * pitch + width)
+    return np.lib.stride_tricks.as_strided(flat, (rows, width), (pitch, 1))
 
 
-def _scatter(cuda: FakeCuda, step: Any) -> None:
-    shape = step.height, step.width * step.channels
-    part = _rows(cuda, step.part, step.part_pitch, shape, step.sample)
-    out = _rows(cuda, step.out, step.out_pitch, shape, step.sample)
-    ramp = step.ramp * step.channels
-    weights = _rise(step.ramp).repeat(step.channels)
-    out[:, :ramp] = _mixed(out[:, :ramp], part[:, :ramp], weights)
-    out[:, ramp:] = part[:, ramp:]
+def _mirrored(first: int, count: int, side: int) -> np.ndarray:
+    """Return the pixels of an axis that a tile shows: 0 1 2 1 0 1 ... for a side of 3."""
+    turn = max(side - 1, 1)
+    return (turn - np.abs(np.arange(first, first + count) % (2 * turn) - turn)) % side
 
 
-def _mix(cuda: FakeCuda, step: Any) -> None:
-    shape = step.height, step.samples
-    above = _rows(cuda, step.above, step.samples * step.sample, shape, step.sample)
-    out = _rows(cuda, step.out, step.out_pitch, shape, step.sample)
-    out[...] = _mixed(above, out, _rise(step.height)[:, None])
+def _weights(count: int) -> np.ndarray:
+    """Return the smooth step in the middle of each of `count` cells, in FP32."""
+    at = (np.arange(count, dtype=np.float32) + np.float32(0.5)) / np.float32(count)
+    return at * at * (np.float32(3) - np.float32(2) * at)
 
 
-_STEPS: dict[str, Any] = {"sr_gather": _gather, "sr_scatter": _scatter, "sr_mix": _mix}
+def _blend(old: np.ndarray, new: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return values between old and new ones, with halves rounded to even."""
+    start = old.astype(np.float32)
+    return np.rint(start + (new.astype(np.float32) - start) * weights).astype(old.dtype)
+
+
+def _gather(
+    cuda: FakeCuda,
+    frame: int,
+    tile: int,
+    pitch: int,
+    frame_height: int,
+    frame_width: int,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    depth: int,
+) -> None:
+    source = _rows(cuda, frame, pitch, frame_height, frame_width * depth)
+    target = _rows(cuda, tile, width * depth, height, width * depth)
+    columns = _mirrored(left, width, frame_width)
+    inner = columns[:, None] * depth + np.arange(depth)
+    target[...] = source[_mirrored(top, height, frame_height)[:, None], inner.ravel()]
+
+
+def _scatter(
+    cuda: FakeCuda,
+    part: int,
+    out: int,
+    part_pitch: int,
+    out_pitch: int,
+    height: int,
+    width: int,
+    ramp: int,
+    channels: int,
+    sample: int,
+) -> None:
+    size, kind = width * channels * sample, f"<u{sample}"
+    source = _rows(cuda, part, part_pitch, height, size).view(kind)
+    target = _rows(cuda, out, out_pitch, height, size).view(kind)
+    weights = np.ones(width, np.float32)
+    weights[:ramp] = _weights(ramp)
+    target[...] = _blend(target, source, weights.repeat(channels))
+
+
+def _mix(
+    cuda: FakeCuda, above: int, out: int, out_pitch: int, height: int, samples: int, sample: int
+) -> None:
+    size, kind = samples * sample, f"<u{sample}"
+    source = _rows(cuda, above, size, height, size).view(kind)
+    target = _rows(cuda, out, out_pitch, height, size).view(kind)
+    target[...] = _blend(source, target, _weights(height)[:, None])
+
+
+# The fields of the C structures, in their order.
+_KERNELS: dict[str, tuple[Callable[..., None], struct.Struct]] = {
+    "sr_gather": (_gather, struct.Struct("@PPq7i")),
+    "sr_scatter": (_scatter, struct.Struct("@PPqq5i")),
+    "sr_mix": (_mix, struct.Struct("@PPq3i")),
+}

@@ -14,6 +14,7 @@ import pytest
 from sr_deploy.backends.base import LoadRequest
 from sr_deploy.backends.cuda import driver
 from sr_deploy.backends.cuda.buffers import Scratch
+from sr_deploy.backends.cuda.driver import CudaStream, Memory
 from sr_deploy.backends.cuda.lane import DeviceLane
 from sr_deploy.backends.host import HostLane
 from sr_deploy.bundle.manifest import Model
@@ -21,10 +22,58 @@ from sr_deploy.errors import BackendError, OutOfMemoryError
 from sr_deploy.tiling.planner import TilePlan, TilePlanner
 from tests.fakes import cuda as fake_cuda
 from tests.fakes.cuda import FakeCuda, Status
-from tests.fakes.tensorrt_execution import FakeExecution
 from tests.sr_deploy.oracles import Convolutions, Frame, Inference, Pooling, frame
 
 NETWORK = Convolutions(depth=2)
+
+
+class FakeExecution:
+    """An `Execution` that computes an oracle in the memory and stream of the fake GPU."""
+
+    def __init__(self, cuda: FakeCuda, network: Any, scratch: int = 100) -> None:
+        self.cuda, self.network, self.scratch = cuda, network, scratch
+        self.bound: tuple[Any, ...] = ()
+        self.shapes: list[tuple[int, ...]] = []
+        self.lent: Memory | None = None
+        self.most_pixels = 1 << 40
+        self.error: BaseException | None = None
+        self.capturable = True
+        self.closed = False
+        self.threads: set[int] = set()
+
+    def bind(self, shape: tuple[int, ...], pixels: int, result: int, color: int | None) -> int:
+        if shape[0] * shape[1] * shape[2] > self.most_pixels:
+            raise OutOfMemoryError("too large for this test")
+        self.bound = shape, pixels, result
+        return self.scratch
+
+    def lend(self, memory: Memory) -> None:
+        self.lent = memory
+
+    def enqueue(self, stream: CudaStream) -> None:
+        self.threads.add(threading.get_ident())
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        if stream.handle in self.cuda.capturing and not self.capturable:
+            raise BackendError("this network cannot be captured")
+        shape, pixels, result = self.bound
+        assert self.lent is not None
+        scratch = self.lent
+        self.shapes.append(shape)
+
+        def compute() -> None:
+            self.cuda.array(scratch.address, scratch.size)[...] = 7
+            batch = self.cuda.array(pixels, int(np.prod(shape))).reshape(shape)
+            values = np.stack([self.network(each) for each in batch])
+            self.cuda.array(result, values.size)[...] = values.ravel()
+
+        self.cuda.put(stream.handle, compute)
+
+    def close(self) -> None:
+        self.closed = True
+
+
 Made = Callable[..., tuple[DeviceLane, FakeExecution]]
 
 
@@ -290,25 +339,25 @@ def test_what_the_numbers_of_yuv_mean_comes_with_the_frame(make: Made, gpu: Fake
     seen = []
     bind = execution.bind
 
-    def bound(shape: Any, pixels: int, result: int, colour: int | None) -> int:
-        assert colour is not None
+    def bound(shape: Any, pixels: int, result: int, color: int | None) -> int:
+        assert color is not None
         network = execution.network
 
         def looking(each: Frame) -> Frame:
-            seen.append(gpu.array(colour, 84).view(np.float32).copy())
+            seen.append(gpu.array(color, 84).view(np.float32).copy())
             return network(each)
 
         execution.network = looking
-        return bind(shape, pixels, result, colour)
+        return bind(shape, pixels, result, color)
 
     execution.bind = bound  # type: ignore[method-assign]
     image = frame(60, 30)
     for factor in range(4):
-        colour = factor * np.arange(21, dtype=np.float32).reshape(7, 3)
+        color = factor * np.arange(21, dtype=np.float32).reshape(7, 3)
         out = np.zeros((120, 60, 3), np.uint8)
-        lane.run(image, whole(image), out, colour)
+        lane.run(image, whole(image), out, color)
         assert np.array_equal(out, NETWORK(image))
-        assert np.array_equal(seen[-1], colour.ravel())
+        assert np.array_equal(seen[-1], color.ravel())
 
 
 def test_a_lane_closes_even_where_cuda_works_no_more(gpu: FakeCuda) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +26,7 @@ from sr_deploy.errors import (
 )
 from sr_deploy.files import sha256_of
 from sr_deploy.tiling import native
-from tests.fakes import tensorrt_runtime
+from tests.fakes import tensorrt as fake_tensorrt
 from tests.fakes.cuda import FakeCuda, Status
 from tests.sr_deploy import networks
 from tests.sr_deploy.manifests import MODEL
@@ -35,8 +34,6 @@ from tests.sr_deploy.oracles import Convolutions, frame
 
 NETWORK = Convolutions(depth=2)
 LATENT = Latent(size=5, height=6, width=8)
-PACKAGE = "sr_deploy.backends.tensorrt"
-MODULES = ("backend", "contexts")
 Store = Callable[..., PlanRecord]
 
 
@@ -45,29 +42,22 @@ def tensorrt(
     request: pytest.FixtureRequest, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
     """A fake TensorRT of each kind, imported afresh by the library."""
-    found = tensorrt_runtime.module(gpu, _computed, request.param)
-    monkeypatch.setitem(sys.modules, "tensorrt", found)
     monkeypatch.setattr(native, "kernels", lambda: b"kernels")
-    _forget()
-    yield found
-    _forget()
+
+    def network(batch: np.ndarray) -> np.ndarray:
+        return np.stack([_computed(each) for each in batch])
+
+    yield fake_tensorrt.install(monkeypatch, request.param, gpu, network)
+    fake_tensorrt.uninstall()
 
 
 def _computed(each: np.ndarray) -> np.ndarray:
-    """What comes of an image, or of the numbers that an image is made of."""
+    """Return the result of an image, or of the noise of a generator."""
     if each.dtype == np.uint8:
         return NETWORK(each)
     model = dataclasses.replace(MODEL, latent=LATENT)
     levels = (each @ networks.mixing(model) + 128).clip(0, 255)
     return levels.round().astype(np.uint8).reshape(LATENT.height, LATENT.width, 3)
-
-
-def _forget() -> None:
-    """Have the library import its TensorRT modules afresh, whichever fake they know."""
-    for name in MODULES:
-        sys.modules.pop(f"{PACKAGE}.{name}", None)
-        if hasattr(sys.modules.get(PACKAGE), name):
-            delattr(sys.modules[PACKAGE], name)
 
 
 @pytest.fixture
@@ -102,7 +92,7 @@ def kept(
         device_memory=1000,
     )
     record = dataclasses.replace(record, **changes)
-    content = tensorrt_runtime.plan(least, most, memory=record.device_memory, rows=rows)
+    content = fake_tensorrt.plan(least, most, memory=record.device_memory, rows=rows)
     plan = plan_store.write(bundle, record, None if record.refused else content)
     return record if plan is None else plan.record
 

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from sr_deploy import backends
 from sr_deploy.cli import doctor
 from sr_deploy.cli.doctor import diagnose, main
 from sr_deploy.tiling import native
-from tests.fakes import tensorrt_runtime
+from tests.fakes import tensorrt as fake_tensorrt
 from tests.fakes.cuda import FakeCuda, Status
 
 
@@ -123,8 +122,7 @@ def test_a_package_may_come_by_another_distribution(monkeypatch: pytest.MonkeyPa
 def test_of_a_gpu_it_says_what_tensorrt_finds(
     gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = tensorrt_runtime.module(gpu, lambda frame: frame, "10.3.0")
-    monkeypatch.setitem(sys.modules, "tensorrt", found)
+    fake_tensorrt.install(monkeypatch, "10.3.0", gpu)
     monkeypatch.setattr(native, "kernels", lambda: None)
     monkeypatch.setattr(doctor, "_version", lambda _: "10.3.0")
     assert main([]) == 0

@@ -16,8 +16,8 @@ from sr_export.trt import worker
 from sr_export.trt.build import Building, Machine
 from sr_export.trt.build_request import BuildSettings
 from tests.fakes import cuda as fake_cuda
-from tests.fakes import tensorrt_builder
-from tests.fakes.tensorrt_builder import FakeTensorRt
+from tests.fakes import tensorrt as fake_tensorrt
+from tests.fakes.tensorrt import FakeTensorRt
 from tests.sr_export.trt.bundles import write_bundle
 
 
@@ -71,7 +71,7 @@ def workshop(
     cuda = fake_cuda.install(monkeypatch)
     folder = tmp_path / "net.srd"
     shutil.copytree(exported, folder)
-    yield lambda version: Workshop(tensorrt_builder.install(monkeypatch, version, cuda), folder)
-    tensorrt_builder.uninstall()
+    yield lambda version: Workshop(fake_tensorrt.install(monkeypatch, version, cuda), folder)
+    fake_tensorrt.uninstall()
     gc.collect()
     assert cuda.leaks == {}

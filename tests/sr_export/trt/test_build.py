@@ -12,7 +12,7 @@ from sr_deploy.bundle.manifest import Precision, Variant
 from sr_deploy.bundle.plan_record import PlanRecord, PlanRequest, Shapes
 from sr_deploy.errors import BackendError, BundleError
 from sr_export.trt.build import Building
-from tests.fakes.tensorrt_builder import VERSIONS
+from tests.fakes.tensorrt import VERSIONS
 from tests.sr_export.trt.conftest import Workshop
 
 Open = Callable[[str], Workshop]

@@ -16,7 +16,7 @@ from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import Latent, Variant
 from sr_deploy.bundle.plan_record import PlanRecord, Shapes
 from sr_export import cli
-from tests.fakes.tensorrt_builder import VERSIONS
+from tests.fakes.tensorrt import VERSIONS
 from tests.sr_deploy import networks
 from tests.sr_export.generators import Dcgan, trained
 from tests.sr_export.trt.conftest import Workshop
