@@ -124,7 +124,12 @@ _ROOT_OPTIONS = ("-h", "--help", "--debug", "--version")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `sr-bench`."""
     arguments = with_command(sys.argv[1:] if argv is None else argv)
-    return console.run(_parser(), lambda parsed: int(parsed.command(parsed)), arguments)
+    return console.run(_parser(), _run, arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    console.require("bench", "sr-bench")
+    return int(arguments.command(arguments))
 
 
 def with_command(argv: Sequence[str]) -> list[str]:

@@ -1,19 +1,13 @@
-"""The worker process of one configuration: `python -m sr_bench.worker`, started by `process`.
+"""The worker process of one configuration; `process` starts it and calls it.
 
-It reads requests from stdin, one JSON object per line, and answers each with one on stdout. Between
-requests it sleeps, so that other workers have the machine to themselves.
+Between calls it sleeps, so that other workers have the machine to themselves.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
-import json
-import os
-import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +15,9 @@ import numpy as np
 from sr_bench import environment, meters
 from sr_bench.configurations import WorkerSpec
 from sr_bench.timers import CallTimer, StreamTimer, VideoTimer, input_batches, video_timer
+from sr_deploy import _worker
 from sr_deploy.bundle import schema
 from sr_deploy.bundle.bundle import Bundle
-from sr_deploy.errors import SrDeployError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,30 +32,26 @@ _STEADY_GAIN = 0.02
 _MAX_FACTOR = 5
 
 
-def main() -> int:
-    """Answer requests until stdin ends."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    # Output of torch and other libraries must not mix with the answers.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+_ACTIONS = ("prepare", "warm_up", "add", "measure", "stages", "upscale")
 
-    def answer(**value: object) -> None:
-        answers.write(json.dumps(value) + "\n")
-        answers.flush()
 
-    try:
-        spec = schema.decode(WorkerSpec, json.loads(sys.stdin.readline()), "worker")
-        with contextlib.closing(open_runner(spec)) as runner:
-            channels = Bundle.open(spec.bundle).manifest.model.channels
-            worker = BenchWorker(runner, channels, meters.meter(spec.device))
-            resolved = runner.resolved and dataclasses.asdict(runner.resolved)
-            answer(resolved=resolved, versions=environment.versions())
-            for line in sys.stdin:
-                answer(result=worker.handle(**json.loads(line)))
-    except (SrDeployError, OSError, MemoryError, ImportError) as error:
-        traceback.print_exc()
-        answer(error=type(error).__name__, text=str(error))
-        return 1
-    return 0
+def main() -> None:
+    """Answer calls until the parent ends."""
+    started: list[BenchWorker] = []
+
+    def start(progress: object, **fields: Any) -> dict[str, Any]:
+        """Open a runner; return what the default resolved to, and the package versions."""
+        spec = schema.decode(WorkerSpec, fields, "worker")
+        runner = open_runner(spec)
+        channels = Bundle.open(spec.bundle).manifest.model.channels
+        started.append(BenchWorker(runner, channels, meters.meter(spec.device)))
+        resolved = runner.resolved and dataclasses.asdict(runner.resolved)
+        return {"resolved": resolved, "versions": environment.versions()}
+
+    def action(name: str) -> Callable[..., object]:
+        return lambda progress, **arguments: getattr(started[0], name)(**arguments)
+
+    _worker.serve({"start": start} | {name: action(name) for name in _ACTIONS})
 
 
 def open_runner(spec: WorkerSpec) -> Runner:
@@ -85,18 +75,6 @@ class BenchWorker:
         self._meter = meter
         self._batches = np.empty((0, 0, 0, 0, 0), np.uint8)
         self._timers: dict[str, Timer] = {}
-
-    def handle(self, action: str, **arguments: Any) -> object:
-        """Return the result of a request."""
-        actions: dict[str, Callable[..., object]] = {
-            "prepare": self.prepare,
-            "warm_up": self.warm_up,
-            "add": self.add,
-            "measure": self.measure,
-            "stages": self.stages,
-            "upscale": self.upscale,
-        }
-        return actions[action](**arguments)
 
     def prepare(self, width: int, height: int, batch: int, output: str) -> dict[str, float]:
         """Create input frames and save the output for the first batch.
@@ -194,4 +172,4 @@ def _warm_up(calls: CallTimer, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

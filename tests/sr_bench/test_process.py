@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -64,7 +66,8 @@ def test_an_unsupported_precision_is_an_error(tiny: Tiny) -> None:
 def test_a_worker_that_dies_is_an_error(tiny: Tiny) -> None:
     process = WorkerProcess(_job(ENGINE, tiny))
     try:
-        process._process.kill()
+        assert process._worker.pid is not None
+        os.kill(process._worker.pid, signal.SIGKILL)
         with pytest.raises(BackendError, match="SIGKILL"):
             process.measure("upscale", 0.0)
     finally:
@@ -75,7 +78,7 @@ def test_an_unexpected_failure_shows_its_last_line(tiny: Tiny) -> None:
     process = WorkerProcess(_job(ENGINE, tiny))
     try:
         with pytest.raises(BackendError, match=r"exit code 1.*KeyError: 'nonsense'"):
-            process._request(action="nonsense")
+            process._call("nonsense")
     finally:
         process.close()
 

@@ -76,7 +76,7 @@ def _prepared(slow: Slow, output: Path, monkeypatch: pytest.MonkeyPatch) -> Benc
     for module in (worker, timers):
         monkeypatch.setattr(module, "time", slow)
     found = BenchWorker(slow, 3, Meter())
-    found.handle(action="prepare", width=24, height=16, batch=1, output=str(output))
+    found.prepare(width=24, height=16, batch=1, output=str(output))
     return found
 
 
@@ -113,7 +113,7 @@ def test_the_warm_up_ends_when_calls_get_no_faster(
     found = _prepared(slow, output, monkeypatch)
     prepared = len(slow.frames)
     assert prepared == 3  # first, settled, timed
-    memory = found.handle(action="warm_up", seconds=1.0)
+    memory = found.warm_up(seconds=1.0)
     assert memory["device_memory"] == 7
     assert len(slow.frames) - prepared == count
 
@@ -140,7 +140,7 @@ def test_modes_are_added_if_the_runner_supports_them(
 ) -> None:
     found = _prepared(Slow(0.25), output, monkeypatch)
     assert found.add("network", 0.5)
-    assert found.handle(action="measure", mode="network", seconds=0.5) == {
+    assert found.measure(mode="network", seconds=0.5) == {
         "samples": [250.0] * 2,
         "joules": pytest.approx(100 / 3),
     }
@@ -159,5 +159,5 @@ def test_images_are_upscaled_from_file_to_file(
     found = _prepared(Slow(0.25), output, monkeypatch)
     frames = tmp_path / "frames.npy"
     np.save(frames, np.full((1, 2, 3, 3), 7, np.uint8))
-    found.handle(action="upscale", frames=str(frames), output=str(output))
+    found.upscale(frames=str(frames), output=str(output))
     assert np.load(output).shape == (1, 4, 6, 3)
