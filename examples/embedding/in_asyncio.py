@@ -1,4 +1,4 @@
-"""A server's event loop: frames come and go while the loop stays free for everything else.
+"""Upscale frames in a server's event loop, which stays free for other work.
 
 python in_asyncio.py BUNDLE
 """
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 async def frames(count: int) -> AsyncIterator[tuple[Any, int]]:
-    """Yield frames as a client would send them, each with its number."""
+    """Yield numbered frames, as a client would send them."""
     for number in range(count):
         await asyncio.sleep(0.01)
         yield np.full((120, 160, 3), number, np.uint8), number
 
 
 async def main(bundle: str) -> None:
-    """Upscale some frames, and count what the loop does meanwhile."""
+    """Upscale ten frames and print the size of each result."""
     with Engine(bundle) as engine:
         async with contextlib.aclosing(engine.astream(frames(10))) as results:
             async for big, number in results:
@@ -34,4 +34,6 @@ async def main(bundle: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    asyncio.run(main(sys.argv[1]))

@@ -1,9 +1,9 @@
-"""A camera or a network stream, upscaled as it comes: what is out of date is never computed.
+"""Upscale a camera or a network stream live and show it in a window: outdated frames are skipped.
 
-    python live.py BUNDLE 0                          the first camera, shown in a window
+    python live.py BUNDLE 0                          the first camera
     python live.py BUNDLE rtsp://host/stream         a network camera
 
-Needs OpenCV (pip install opencv-python).
+Needs OpenCV: pip install opencv-python
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RECONNECT_SECONDS = 1.0
 
 
 def camera(address: str) -> Iterator[Any]:
-    """Yield frames (H, W, 3) for ever; open the source again when it ends."""
+    """Yield RGB frames (H, W, 3) forever; reopen the source when it ends."""
     while True:
         capture = cv2.VideoCapture(int(address) if address.isdigit() else address)
         try:
@@ -35,10 +35,10 @@ def camera(address: str) -> Iterator[Any]:
 
 
 def main(bundle: str, address: str) -> None:
-    """Show the source until someone presses Q."""
+    """Show the upscaled source until Q is pressed."""
     with Engine(bundle) as engine:
-        # latest=True: the camera never waits. Of the frames that come while one is computed, only
-        # the newest is kept, so the picture lags by two frames at most, however slow the network.
+        # latest=True: the camera never waits. A waiting frame is replaced by a newer one, so the
+        # picture lags by two frames at most, even with a slow network.
         for big in engine.stream(camera(address), latest=True, reuse=True):
             cv2.imshow("upscaled", cv2.cvtColor(big, cv2.COLOR_RGB2BGR))
             if cv2.waitKey(1) == ord("q"):
@@ -46,4 +46,6 @@ def main(bundle: str, address: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -1,8 +1,8 @@
-"""torch tensors that live on the GPU: no copy through the host, on torch's own stream.
+"""Upscale torch tensors on the GPU: no copy through the host, on torch's current stream.
 
     python torch_on_gpu.py BUNDLE
 
-Needs an NVIDIA GPU, TensorRT and torch with CUDA. It has not been run yet (docs/gpu.md).
+Needs an NVIDIA GPU, TensorRT and torch with CUDA. Untested on GPUs (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sr_deploy import Engine
 
 
 def main(bundle: str) -> None:
-    """Upscale what another network made, and go on with it in torch."""
+    """Upscale a tensor and continue with the result in torch."""
     with Engine(bundle, backend="tensorrt") as engine:
         frame = torch.randint(0, 256, (540, 960, 3), dtype=torch.uint8, device="cuda")
         stream = torch.cuda.current_stream()
@@ -25,4 +25,6 @@ def main(bundle: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -1,9 +1,9 @@
-"""OpenCV on both sides: its capture brings the frames, its writer takes them.
+"""Upscale a video with OpenCV's capture and writer.
 
     python with_opencv.py BUNDLE in.mp4 out.mp4
 
-OpenCV knows neither sound nor exact times; `sr-upscale` keeps both. Needs OpenCV (pip install
-opencv-python).
+OpenCV drops audio and exact timestamps; `sr-upscale` keeps both.
+Needs OpenCV: pip install opencv-python
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def frames(capture: cv2.VideoCapture) -> Iterator[Any]:
-    """Yield each frame as RGB; each is an array of its own, as `stream` needs it."""
+    """Yield RGB frames, each in a new array: `stream` still reads earlier ones."""
     while (got := capture.read())[0]:
         yield cv2.cvtColor(got[1], cv2.COLOR_BGR2RGB)
 
@@ -42,4 +42,6 @@ def main(bundle: str, source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -1,9 +1,9 @@
-"""PyAV by hand: decode, upscale and encode at the same time, with each frame's own time.
+"""Upscale a video with PyAV: decoding, network and encoding overlap; frames keep their timestamps.
 
     python with_pyav.py BUNDLE in.mp4 out.mkv
 
-This is the core of what `sr-upscale` does with a video; that also keeps sound, subtitles, tags and
-10 bits. Needs PyAV (pip install av).
+This is the core of `sr-upscale`, which also keeps audio, subtitles, tags and 10 bits.
+Needs PyAV: pip install av
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def frames(source: av.container.InputContainer) -> Iterator[tuple[Any, Any]]:
-    """Yield each frame's pixels and its time; the time comes back with the result."""
+    """Yield pixels and timestamp of each frame; the timestamp comes back with the result."""
     for frame in source.decode(video=0):
         yield frame.to_ndarray(format="rgb24"), frame.pts
 
@@ -45,4 +45,6 @@ def main(bundle: str, source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

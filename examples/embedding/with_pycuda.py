@@ -1,10 +1,10 @@
-"""Embeds the engine in a PyCUDA program: one context, the program's stream and arrays, no copies.
+"""Embed the engine in a PyCUDA program: its context, stream and arrays, without copies.
 
-    pip install sr-deploy[pycuda]     # PyCUDA comes as source and is built with the CUDA toolkit
-    python with_pycuda.py checkpoint.srd photo.png big.png
+    pip install "sr-deploy[pycuda]"     # builds PyCUDA from source with the CUDA toolkit
+    python with_pycuda.py BUNDLE photo.png big.png
 
-The engine calls CUDA through cuda-python, in the primary context of the device. PyCUDA has no CUDA
-graphs and takes no stream of others, so it is the engine that takes PyCUDA's.
+The engine calls CUDA through cuda-python in the device's primary context. PyCUDA has no CUDA graphs
+and accepts no foreign streams, so the engine uses PyCUDA's stream. Untested on GPUs (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-import pycuda.autoprimaryctx  # the primary context: `pycuda.autoinit` would make another one
+import pycuda.autoprimaryctx  # the primary context; `pycuda.autoinit` creates another
 import pycuda.driver
 from PIL import Image
 from pycuda import gpuarray
@@ -21,21 +21,21 @@ from sr_deploy import Engine
 
 
 def main(bundle: str, source: str, target: str) -> None:
-    """Upscale an image in both ways that a PyCUDA program has its frames."""
+    """Upscale an image from page-locked host memory and from GPU memory, and compare."""
     picture = np.asarray(Image.open(source).convert("RGB"))
     with Engine(bundle, backend="tensorrt") as engine:
         height, width, channels = picture.shape
         scale = engine.spec.scale
         larger = (scale * height, scale * width, channels)
 
-        # Frames in PyCUDA's page-locked memory are uploaded from there and downloaded to there.
+        # PyCUDA's page-locked arrays are uploaded and downloaded without another copy.
         frame = pycuda.driver.pagelocked_empty(picture.shape, np.uint8)
         result = pycuda.driver.pagelocked_empty(larger, np.uint8)
         frame[...] = picture
         engine.upscale(frame, result)
 
-        # Frames on the GPU stay there. Nothing waits until the program does: what it puts into its
-        # stream before and after the engine comes before and after the engine's work.
+        # Frames on the GPU stay there. The engine's work runs in the order of the stream, after
+        # `set_async` and before `get_async`; only `synchronize` waits.
         stream = pycuda.driver.Stream()
         on_gpu = gpuarray.empty(picture.shape, np.uint8)
         upscaled = gpuarray.empty(larger, np.uint8)
@@ -46,9 +46,11 @@ def main(bundle: str, source: str, target: str) -> None:
         stream.synchronize()
 
     if not np.array_equal(result, again):
-        sys.exit("the two ways differ")
+        sys.exit("the results differ")
     Image.fromarray(result).save(target)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

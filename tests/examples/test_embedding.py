@@ -1,11 +1,13 @@
-"""The examples that embed the engine do what they say."""
+"""The programs in examples/embedding run."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """A video that gets brighter, lossless."""
+    """A lossless video that becomes brighter."""
     av = pytest.importorskip("av")
     path = tmp_path / "clip.mkv"
     with av.open(str(path), "w") as container:
@@ -45,51 +47,51 @@ def example(name: str) -> Any:
 
 
 def decoded(path: Path) -> list[tuple[tuple[int, ...], float]]:
-    """Return size and brightness of each frame."""
+    """Return shape and mean brightness of each frame."""
     av = pytest.importorskip("av")
     with av.open(str(path)) as container:
         arrays = [each.to_ndarray(format="rgb24") for each in container.decode(video=0)]
     return [(each.shape, float(each.mean())) for each in arrays]
 
 
-def is_the_clip_enlarged(path: Path) -> None:
+def assert_clip_upscaled(path: Path) -> None:
     found = decoded(path)
     assert [shape for shape, _ in found] == [(2 * HEIGHT, 2 * WIDTH, 3)] * FRAMES
-    # What a lossy codec does to flat frames, in the range of 0 to 220 that they span.
+    # A lossy codec changes flat frames of levels 0 to 220 by less than 4 levels.
     assert [value for _, value in found] == pytest.approx(
         [20 * number for number in range(FRAMES)], abs=4
     )
 
 
-def test_pyav_by_hand(bundle: str, clip: Path, tmp_path: Path) -> None:
+def test_pyav(bundle: str, clip: Path, tmp_path: Path) -> None:
     example("with_pyav.py")["main"](bundle, str(clip), str(tmp_path / "big.mkv"))
-    is_the_clip_enlarged(tmp_path / "big.mkv")
+    assert_clip_upscaled(tmp_path / "big.mkv")
 
 
-def test_opencv_on_both_sides(bundle: str, clip: Path, tmp_path: Path) -> None:
+def test_opencv(bundle: str, clip: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     example("with_opencv.py")["main"](bundle, str(clip), str(tmp_path / "big.mp4"))
-    is_the_clip_enlarged(tmp_path / "big.mp4")
+    assert_clip_upscaled(tmp_path / "big.mp4")
 
 
-def test_ffmpeg_around_it(bundle: str, clip: Path, tmp_path: Path) -> None:
+def test_ffmpeg_pipe(bundle: str, clip: Path, tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None or shutil.which("sr-upscale") is None:
         pytest.skip("needs ffmpeg and sr-upscale on the path")
     command = ["sh", str(FOLDER / "ffmpeg_pipe.sh"), bundle, str(clip), str(tmp_path / "big.mkv")]
     subprocess.run(command, check=True)
-    is_the_clip_enlarged(tmp_path / "big.mkv")
+    assert_clip_upscaled(tmp_path / "big.mkv")
 
 
-def test_an_event_loop(bundle: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_asyncio(bundle: str, capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(example("in_asyncio.py")["main"](bundle))
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"frame {number}: 320x240" for number in range(10)]
 
 
-def test_a_live_source_that_ends_is_opened_again(
+def test_live_source_is_reopened_when_it_ends(
     bundle: str, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It shows frames until someone presses Q, and goes on when the camera comes back."""
+    """After the last frame of the clip, its first one is shown again."""
     cv2 = pytest.importorskip("cv2")
     shown: list[tuple[int, ...]] = []
     monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture.shape))
@@ -97,3 +99,22 @@ def test_a_live_source_that_ends_is_opened_again(
     monkeypatch.setattr("time.sleep", lambda _: None)
     example("live.py")["main"](bundle, str(clip))
     assert shown == [(2 * HEIGHT, 2 * WIDTH, 3)] * (FRAMES + 1)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.*")), ids=lambda path: path.name)
+def test_usage_without_arguments(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").touch()
+    (tmp_path / "pycuda").mkdir()
+    for name in ("__init__", "autoprimaryctx", "driver", "gpuarray"):
+        (tmp_path / "pycuda" / f"{name}.py").touch()
+    search = os.pathsep.join([*sys.path, str(tmp_path)])
+    done = subprocess.run(
+        ["sh" if path.suffix == ".sh" else sys.executable, path],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": search},
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"{path.name} BUNDLE" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""docs/training.md is run from top to bottom: its commands and its programs, with fewer steps."""
+"""The commands and programs of docs/training.md run from top to bottom, with fewer steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def steps() -> list[tuple[str, str]]:
     return BLOCK.findall(text)
 
 
-def test_the_page_does_what_it_says(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_all_commands_and_programs_run(tmp_path: Path) -> None:
     if not (Path(sys.executable).parent / "sr-export").exists():
         pytest.skip("the commands are not installed beside this Python")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
@@ -53,9 +54,7 @@ def test_the_page_does_what_it_says(tmp_path: Path) -> None:
     for name in ("big.png", "large.png"):
         header = images.inspect(tmp_path / name)
         assert (header.width, header.height) == (4 * 225, 4 * 150)
-    of_training, of_mine = (
-        Bundle.open(tmp_path / name).manifest for name in ("srgan.srd", "mine.srd")
-    )
-    assert (of_training.model.architecture, of_training.model.scale) == ("SRResNet", 4)
-    assert "generator_ema" in of_training.source.taken
-    assert of_mine.model.scale == 2
+    trained, own = (Bundle.open(tmp_path / name).manifest for name in ("srgan.srd", "mine.srd"))
+    assert (trained.model.architecture, trained.model.scale) == ("SRResNet", 4)
+    assert "generator_ema" in trained.source.taken
+    assert own.model.scale == 2
