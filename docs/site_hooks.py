@@ -121,7 +121,7 @@ def _parser_section(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield f"```text\n{parser.format_usage().strip()}\n```\n"
     formatter = parser._get_formatter()
     if parser.description:
-        yield _prose(parser.description % {"prog": parser.prog})
+        yield _prose(parser.description.replace("%(prog)s", parser.prog))
     for group in parser._action_groups:
         actions = [each for each in group._group_actions if each.help != argparse.SUPPRESS]
         if not actions:
