@@ -135,8 +135,8 @@ class TorchRunner:
 def _load(spec: WorkerSpec) -> torch.nn.Module:
     from sr_export.checkpoint import load, state_dict
     from sr_export.graph import to_onnx
-    from sr_export.models import network
-    from sr_export.models.ranged_module import ranged
+    from sr_export.models.network import with_ranges
+    from sr_export.models.recognize import recognize
 
     model = Bundle.open(spec.bundle).manifest.model
     if spec.checkpoint is None:
@@ -144,6 +144,6 @@ def _load(spec: WorkerSpec) -> torch.nn.Module:
     content = load.read(Path(spec.checkpoint))
     if not isinstance(content, load.Weights):
         raise CheckpointError(f"{spec.checkpoint}: PyTorch's rows need a checkpoint of weights")
-    found = network.recognise(state_dict.strippings(content.tensors), model.architecture)
+    found = recognize(state_dict.strippings(content.tensors), model.architecture)
     module = to_onnx.Padded(found, model.multiple_of)
-    return ranged(module, found.ranges).eval()
+    return with_ranges(module, found.ranges).eval()

@@ -1,4 +1,4 @@
-"""A verified float graph as a bundle: its variants, what they measure up to, and the manifest."""
+"""Write a verified float graph as a bundle: its variants, their quality, and the manifest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sr_export.quantize.yuv_variants import Film, Studio
 from sr_export.report import page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -33,17 +33,18 @@ if TYPE_CHECKING:
     Run = Callable[[NDArray[Any]], NDArray[Any]]
     Report = Callable[[str], None]
 
+# Sides at which the cost is measured, and at which the conversion of frames is verified.
 _COST_SIDE = 128
-_TELLING_SIDE = 32
+_FRAME_SIDE = 32
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A float graph that holds, and what it takes."""
+    """A verified float graph and its properties."""
 
     model: onnx.ModelProto
     reference: Run
-    """The network that the graph came from, on images in [0, 1]."""
+    """The original network, on images in [0, 1]."""
     architecture: str
     scale: int
     channels: Literal[1, 3]
@@ -51,14 +52,16 @@ class Exported:
     ranges: Ranges
     limits: verify.Tolerances
     checks: tuple[Check, ...]
+    how: str = ""
+    """How settings were decided that the weights do not determine, for the user."""
     trained: Placed | None = None
-    """The layers that were trained in INT8; None: none, so that it is calibrated."""
+    """The layers that were trained in INT8; None: INT8 is calibrated."""
 
 
 def write(
     exported: Exported, options: Options, taken: str, folder: Path, report: Report
 ) -> Manifest:
-    """Write all files of the bundle; the manifest last, so that no half bundle has one."""
+    """Write all files of the bundle; the manifest last, so that no partial bundle has one."""
     described = _describe(exported, report)
     stored = store(exported.model, folder / "model.onnx")
     variants = [
@@ -74,7 +77,7 @@ def write(
         schema=manifest.SCHEMA,
         name=options.name,
         created=now(),
-        source=source_of(options, taken, str(exported.ranges)),
+        source=source_of(options, [taken, exported.how], str(exported.ranges)),
         model=described,
         onnx=stored,
         variants=tuple(variants),
@@ -83,16 +86,29 @@ def write(
         refused=offered.refused | {key: why for each in films for key, why in each.refused.items()},
         tools=versions(),
     )
-    (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")
-    report("confirming with the other runtimes")
-    budgets = acceptance.BUDGETS | options.budgets
-    checked = confirmed(folder, written.variants, offered.scenes, budgets, films)
-    written = replace(written, variants=checked)
+    written = confirm(written, offered, options, folder, report, films)
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     report_page = page(written, offered.scenes, sizes)
     (folder / manifest.REPORT).write_text(report_page, encoding="utf-8")
-    (folder / manifest.NAME).write_text(written.to_json(), encoding="utf-8")
-    return manifest.read(folder / manifest.NAME)  # what was written is what will be read
+    return written
+
+
+def confirm(
+    written: Manifest,
+    offered: offer.Offer,
+    options: Options,
+    folder: Path,
+    report: Report,
+    films: Sequence[Film] = (),
+) -> Manifest:
+    """Write the manifest, run the bundle with the other runtimes, and note what they cannot run."""
+    path = folder / manifest.NAME
+    path.write_text(written.to_json(), encoding="utf-8")
+    report("confirming with the other runtimes")
+    budgets = acceptance.BUDGETS | options.budgets
+    checked = confirmed(folder, written.variants, offered.scenes, budgets, films)
+    path.write_text(replace(written, variants=checked).to_json(), encoding="utf-8")
+    return manifest.read(path)  # exactly what a user will read
 
 
 def _subject(exported: Exported, described: Model) -> offer.ExportedNetwork:
@@ -115,10 +131,10 @@ def _film(
     pixel_format: manifest.YuvFormat,
     report: Report,
 ) -> Film:
-    """Make the precisions for one format of video."""
+    """Make the variants for one video format."""
     even = [each for each in verify.shapes(exported.limits) if not (each[1] % 2 or each[2] % 2)]
     if exported.channels != 3 or exported.limits.fixed_batch not in (None, 1) or not even:
-        why = "that takes a network of three channels, for single frames of even sides"
+        why = "YUV needs a network with 3 channels that accepts single frames with even sides"
         return Film(pixel_format, (), {pixel_format: why}, (), ())
     studio = Studio(
         network=exported.model,
@@ -133,7 +149,7 @@ def _film(
 
 
 def _stored_film(film: Film, folder: Path) -> list[Variant]:
-    """Write the files of a format of video; return its variants."""
+    """Write the files of a video format; return its variants."""
     variants: list[Variant] = []
     for each in film.variants:
         path = folder / f"{each.precision}-{film.pixel_format}.onnx"
@@ -152,8 +168,8 @@ def _variant(
     report(f"verifying: {depth}-bit frames")
     model = pixels.wrap(exported.model, pixel_format)
     shapes = verify.shapes(exported.limits)
-    # A photo of a few pixels shows little; but a network may take nothing else.
-    shape = next((each for each in shapes if min(each[1:]) >= _TELLING_SIDE), shapes[-1])
+    # A photo of a few pixels shows little, but a network may accept no other size.
+    shape = next((each for each in shapes if min(each[1:]) >= _FRAME_SIDE), shapes[-1])
     verify.compare_bytes(OnnxRunner(model), exported.reference, shape, exported.channels, depth)
     name = "fp32.onnx" if depth == 8 else f"fp32-{pixel_format}.onnx"
     stored = store(model, folder / name)
@@ -161,12 +177,12 @@ def _variant(
 
 
 def stored_offer(offered: offer.Offer, exact: Variant, folder: Path) -> list[Variant]:
-    """Write the files of the precisions that hold; return their variants.
+    """Write the files of all offered precisions; return their variants.
 
     Args:
-        offered: What came of all precisions.
-        exact: The variant of FP32; what has no file of its own is computed from its file.
-        folder: Where to write.
+        offered: The precisions and their graphs.
+        exact: The FP32 variant, whose file precisions without a graph share.
+        folder: The bundle.
     """
     variants = []
     for each in offered.variants:
@@ -184,7 +200,7 @@ def store(model: onnx.ModelProto, path: Path) -> Stored:
 
 
 def _describe(exported: Exported, report: Report) -> Model:
-    """Measure what the runtime must know."""
+    """Return the properties that the runtime needs: cost and halo are measured."""
     limits = exported.limits
     free = limits.fixed_size is None
     side = max(_COST_SIDE, limits.minimum)
@@ -222,19 +238,19 @@ def _describe(exported: Exported, report: Report) -> Model:
     )
 
 
-def source_of(options: Options, taken: str, ranges: str) -> Source:
-    """Return where weights came from."""
+def source_of(options: Options, taken: Iterable[str], ranges: str) -> Source:
+    """Return the origin of the weights; `taken` are texts for the user, of which some are empty."""
     path = Path(options.checkpoint)
-    return Source(path.name, sha256_of(path), taken, ranges)
+    return Source(path.name, sha256_of(path), "; ".join(filter(None, taken)), ranges)
 
 
 def now() -> str:
-    """Return the time as a manifest has it."""
+    """Return the current time in the format of the manifest."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what makes a bundle."""
+    """Return the versions of the tools that wrote the bundle."""
     names = ("sr-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "spandrel")
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names

@@ -1,8 +1,7 @@
-"""A generator as a bundle: exported, compared with its module, and offered in each precision."""
+"""Export a generator to a bundle: compared with its module, in all precisions that are accurate."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,7 @@ from sr_deploy.runtime.generator import draw_noise
 from sr_export import bundle_writer
 from sr_export.graph import cost, pixels, to_onnx, verify
 from sr_export.graph.onnx_runner import OnnxRunner
-from sr_export.quantize import acceptance, variants
-from sr_export.quantize.backend_check import confirmed
+from sr_export.quantize import variants
 from sr_export.quantize.calibration_data import Example, Material
 
 if TYPE_CHECKING:
@@ -25,51 +23,57 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from sr_deploy.bundle.manifest import PixelFormat
     from sr_export.models.generators import Generator
     from sr_export.options import Options
 
     Report = Callable[[str], None]
 
 _BATCHES = (1, 3, 8)
-_CALIBRATED_ON = 96
-_JUDGED_BY = 16
+# Numbers of draws for calibration and for the quality check.
+_CALIBRATION = 96
+_SCENES = 16
 
 
-def build(found: Generator, options: Options, taken: str, folder: Path, report: Report) -> Manifest:
-    """Write a generator's bundle into a folder; the manifest last.
+def build(
+    generator: Generator, options: Options, taken: str, folder: Path, report: Report
+) -> Manifest:
+    """Write a generator's bundle; the manifest last.
 
     Args:
-        found: The generator.
-        options: What the user asked for.
-        taken: What was taken of the checkpoint, in words.
+        generator: The generator.
+        options: The user's options.
+        taken: The location of the weights in the checkpoint, for the user.
         folder: An empty folder.
-        report: Called with what is being done, as it begins.
+        report: Called with the current stage.
 
     Raises:
-        ExportError: no graph of it holds.
-        InvalidInputError: an option does not fit a generator.
+        ExportError: its graph is not correct.
+        InvalidInputError: an option does not apply to generators.
     """
-    _check(options, found.architecture)
-    report(f"exporting {found.architecture}")
-    model = to_onnx.export_generator(found.module, found.size)
+    images_only = {"--yuv": options.yuv, "--calibration": options.calibration}
+    if given := [name for name, value in images_only.items() if value]:
+        raise InvalidInputError(
+            f"{', '.join(given)}: not for {generator.architecture}, whose input is random numbers"
+        )
+    report(f"exporting {generator.architecture}")
+    model = to_onnx.export_generator(generator.module, generator.size)
     report("verifying")
-    checks = _verified(model, found)
+    checks = _verified(model, generator)
     report("measuring the cost")
-    spent = cost.measure(model, (found.height, found.width))
-    described = _describe(found, spent)
+    spent = cost.measure(model, (generator.height, generator.width))
+    pixel_format = pixels.formats(generator.channels)[0]
     stored = bundle_writer.store(model, folder / "model.onnx")
-    exact = bundle_writer.store(pixels.wrap(model, _format(found)), folder / "fp32.onnx")
-    first = Variant(exact.file, exact.sha256, "fp32", _format(found))
+    exact = bundle_writer.store(pixels.wrap(model, pixel_format), folder / "fp32.onnx")
+    first = Variant(exact.file, exact.sha256, "fp32", pixel_format)
     subject = variants.ExportedNetwork(
         model=model,
-        channels=found.channels,
+        channels=generator.channels,
         scale=1,
         minimum=1,
         fixed_size=None,
         fixed_batch=None,
-        operations=spent.operations * found.height * found.width,
-        material=_material(found.size, options.seed),
+        operations=spent.operations * generator.height * generator.width,
+        material=_material(generator.size, options.seed),
     )
     offered = variants.make(subject, options, report)
     report("writing")
@@ -77,8 +81,8 @@ def build(found: Generator, options: Options, taken: str, folder: Path, report: 
         schema=manifest.SCHEMA,
         name=options.name,
         created=bundle_writer.now(),
-        source=bundle_writer.source_of(options, taken, found.ranges),
-        model=described,
+        source=bundle_writer.source_of(options, [taken, generator.how], generator.ranges),
+        model=_describe(generator, spent),
         onnx=stored,
         variants=(first, *bundle_writer.stored_offer(offered, first, folder)),
         checks=checks,
@@ -86,47 +90,29 @@ def build(found: Generator, options: Options, taken: str, folder: Path, report: 
         refused=offered.refused,
         tools=bundle_writer.versions(),
     )
-    path = folder / manifest.NAME
-    path.write_text(written.to_json(), encoding="utf-8")
-    report("confirming with the other runtimes")
-    budgets = acceptance.BUDGETS | options.budgets
-    checked = confirmed(folder, written.variants, offered.scenes, budgets)
-    path.write_text(replace(written, variants=checked).to_json(), encoding="utf-8")
-    return manifest.read(path)  # what was written is what will be read
+    return bundle_writer.confirm(written, offered, options, folder, report)
 
 
-def _check(options: Options, name: str) -> None:
-    """Refuse what is for networks that take images.
+def _verified(model: onnx.ModelProto, generator: Generator) -> tuple[Check, ...]:
+    """Compare the float graph and the 8-bit graph with the module, on new numbers for each batch.
 
     Raises:
-        InvalidInputError: it was asked for.
+        ExportError: a graph differs.
+        CheckpointError: the module returns NaN or infinity.
     """
-    options_for_images = {"--yuv": options.yuv, "--calibration": options.calibration}
-    asked = [each for each, value in options_for_images.items() if value]
-    if asked:
-        raise InvalidInputError(
-            f"{', '.join(asked)}: {name} makes images of random numbers and takes none"
-        )
-
-
-def _verified(model: onnx.ModelProto, found: Generator) -> tuple[Check, ...]:
-    """Compare a float graph, and the one for bytes, with the module: other numbers each time.
-
-    Raises:
-        ExportError: one differs.
-        CheckpointError: the module makes no image.
-    """
-    run, run_bytes = OnnxRunner(model), OnnxRunner(pixels.wrap(model, _format(found)))
+    run = OnnxRunner(model)
+    run_bytes = OnnxRunner(pixels.wrap(model, pixels.formats(generator.channels)[0]))
     checks = []
     for seed, batch in enumerate(_BATCHES):
-        noise = draw_noise(found.size, batch, seed)
+        noise = draw_noise(generator.size, batch, seed)
         with torch.inference_mode():
-            expected = found.module(torch.from_numpy(noise)).numpy()
+            expected = generator.module(torch.from_numpy(noise)).numpy()
         where = f"for a batch of {batch}"
         if not np.isfinite(expected).all():
-            raise CheckpointError(f"the network itself gives NaN or infinity {where}")
+            raise CheckpointError(f"the network itself returns NaN or infinity {where}")
         error = verify.difference(run(noise), expected, where)
-        checks.append(Check((batch, found.channels, found.height, found.width), error))
+        shape = (batch, generator.channels, generator.height, generator.width)
+        checks.append(Check(shape, error))
         levels = 255 * expected.clip(0, 1).transpose(0, 2, 3, 1)
         off = float(np.abs(run_bytes(noise) - levels).max())
         if not off <= 0.5 + 255 * verify.TOLERANCE:
@@ -134,30 +120,26 @@ def _verified(model: onnx.ModelProto, found: Generator) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _describe(found: Generator, spent: cost.Cost) -> Model:
+def _describe(generator: Generator, spent: cost.Cost) -> Model:
     return Model(
-        architecture=found.architecture,
+        architecture=generator.architecture,
         scale=1,
-        channels=found.channels,
+        channels=generator.channels,
         halo=None,
         multiple_of=1,
         minimum=1,
         fixed_size=None,
         fixed_batch=None,
-        parameters=found.parameters,
+        parameters=generator.parameters,
         gflop_per_megapixel=round(spent.operations / 1e3, 3),
         bytes_per_pixel=spent.bytes,
-        latent=Latent(found.size, found.height, found.width),
+        latent=Latent(generator.size, generator.height, generator.width),
     )
 
 
-def _format(found: Generator) -> PixelFormat:
-    return pixels.formats(found.channels)[0]
-
-
 def _material(size: int, seed: int) -> Material:
-    """Return numbers to calibrate on, and others to judge by."""
-    noise = draw_noise(size, _CALIBRATED_ON + _JUDGED_BY, seed)
-    exam = (Example(f"noise {i}", each, None) for i, each in enumerate(noise[_CALIBRATED_ON:], 1))
-    text = f"{_CALIBRATED_ON} draws of random numbers, seed {seed}"
-    return Material(tuple(noise[:_CALIBRATED_ON]), tuple(exam), text)
+    """Return random numbers for calibration, and others for the quality check."""
+    noise = draw_noise(size, _CALIBRATION + _SCENES, seed)
+    scenes = (Example(f"noise {i}", each, None) for i, each in enumerate(noise[_CALIBRATION:], 1))
+    text = f"{_CALIBRATION} draws of random numbers, seed {seed}"
+    return Material(tuple(noise[:_CALIBRATION]), tuple(scenes), text)

@@ -1,4 +1,4 @@
-"""The way from a checkpoint to the files of a bundle, each step checked before the next."""
+"""From a checkpoint to the files of a bundle: read, recognize, export, verify, write."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ import torch
 from sr_deploy.errors import CheckpointError, ExportError
 from sr_export import generator_export, photos
 from sr_export.bundle_writer import Exported, write
-from sr_export.checkpoint import load, state_dict
+from sr_export.checkpoint import load
+from sr_export.checkpoint.state_dict import strippings
 from sr_export.graph import foreign_onnx, padding, to_onnx, verify
 from sr_export.graph.onnx_runner import OnnxRunner
-from sr_export.models import custom, generators, network
-from sr_export.models.ranges import Ranges, guess
+from sr_export.models import generators
+from sr_export.models.custom import load_module
+from sr_export.models.network import FAILURES, Network, from_module, from_program
+from sr_export.models.ranges import Ranges
+from sr_export.models.recognize import recognize
+from sr_export.models.restoration import infer_ranges
 from sr_export.options import Options
 from sr_export.quantize import qat
 from sr_export.quantize.calibration_data import gather
@@ -36,23 +41,26 @@ if TYPE_CHECKING:
 
 
 def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> Manifest:
-    """Write a bundle's files into a folder and return its manifest, which is written last.
+    """Write a bundle's files and return its manifest, which is written last.
 
     Args:
-        options: what the user asked for.
+        options: the user's options.
         folder: an empty folder.
-        report: called with what is being done, as it begins.
-        skip: how many of the ways to export crashed this process in earlier tries.
+        report: called with the current stage.
+        skip: number of export strategies that crashed this process in earlier attempts.
 
     Raises:
         CheckpointError: there is no network to export.
-        ExportError: no way of exporting it holds.
+        ExportError: no strategy results in a correct graph.
     """
     torch.manual_seed(0)
     report("reading the checkpoint")
     content = load.read(
         Path(options.checkpoint), ema=options.ema, key=options.key, trust=options.trust
     )
+    taken = content.taken if isinstance(content, load.Weights) else "the whole file"
+    if isinstance(content, load.Onnx):
+        return write(_export_onnx(content.path, options, report), options, taken, folder, report)
     if isinstance(content, load.Weights):
         generator = generators.find(
             content.tensors,
@@ -62,42 +70,36 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
             ranges=options.ranges,
         )
         if generator is not None:
-            taken = "; ".join(each for each in (content.taken, generator.how) if each)
             return generator_export.build(generator, options, taken, folder, report)
-    if isinstance(content, load.Onnx):
-        taken = "the whole file"
-        exported = _convert_foreign(foreign_onnx.read(content.path), options, report)
-    else:
-        taken, found = _network(content, options)
-        exported = _export(found, options, report, skip)
-        if isinstance(content, load.Weights) and content.trained:
-            names = _constants(found, content)
-            placed = qat.placed(exported.model, names, content.trained)
-            exported = replace(exported, trained=placed)
+    network = _network(content, options)
+    exported = _export(network, options, report, skip)
+    if isinstance(content, load.Weights) and content.trained:
+        names = _constant_names(network, content)
+        exported = replace(exported, trained=qat.placed(exported.model, names, content.trained))
     return write(exported, options, taken, folder, report)
 
 
 def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str, Start]:
-    """Return how a network would compute in INT8, for a training to go on from there.
+    """Return the calibrated INT8 parameters of a network, as the start of an INT8 training.
 
     Args:
-        weights: Of a network that is recognised by them, and takes and gives [0, 1].
-        report: Called with what is being done, as it begins.
+        weights: The weights of a network that is recognized by them, and uses [0, 1].
+        report: Called with the current stage.
 
     Returns:
-        By the names of weights, all layers that can compute in INT8; but not those that share
-        their weights, or whose weights are equal to others.
+        By weight name, all layers that can compute in INT8, except those that share weights or
+        have equal weights.
 
     Raises:
         CheckpointError: there is no network to export.
-        ExportError: no way of exporting it holds.
+        ExportError: no strategy results in a correct graph.
     """
     plain = {name: each.detach().cpu().clone() for name, each in weights.items()}
     content = load.Weights(plain, "the network")
     options = Options(checkpoint="network.pth", name="network", ranges=Ranges())
-    _, found = _network(content, options)
-    exported = _export(found, options, report, skip=0)
-    layers = qat.layers(exported.model, _constants(found, content))
+    network = _network(content, options)
+    exported = _export(network, options, report, skip=0)
+    layers = qat.layers(exported.model, _constant_names(network, content))
     material = gather(
         None,
         channels=exported.channels,
@@ -111,97 +113,81 @@ def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str,
     return qat.calibrated(exported.model, layers, material.tiles, report)
 
 
-def _constants(found: network.Network, content: load.Weights) -> dict[str, str]:
-    """Return what the graph calls weights, by what the checkpoint calls them."""
-    names = qat.names(found.module, content.tensors)
+def _constant_names(network: Network, content: load.Weights) -> dict[str, str]:
+    """Return the graph's names of weights by the checkpoint's names."""
+    names = qat.names(network.module, content.tensors)
     return {name: to_onnx.PARAMETERS + each for name, each in names.items()}
 
 
-def _network(
-    content: load.Weights | load.Scripted | load.Program, options: Options
-) -> tuple[str, network.Network]:
-    """Return what was taken of a checkpoint, in words, and the network that it makes."""
-    if isinstance(content, load.Weights):
-        candidates = state_dict.strippings(content.tensors)
-        if options.arch_file:
-            source, *pairs = options.arch_file
-            path, _, name = source.rpartition(":")
-            found = custom.from_file(Path(path), name, candidates, network.arguments(name, pairs))
-        else:
-            found = network.recognise(candidates, options.architecture, options.ranges)
-        return "; ".join(each for each in (content.taken, found.how) if each), found
+def _network(content: load.Weights | load.Scripted | load.Program, options: Options) -> Network:
     if isinstance(content, load.Program):
-        return "the whole file", custom.from_program(content.program)
-    return "the whole file", custom.from_module(content.module, "TorchScript")
+        return from_program(content.program)
+    if isinstance(content, load.Scripted):
+        return from_module(content.module, "TorchScript")
+    if options.arch_file:
+        name, module = load_module(options.arch_file, strippings(content.tensors))
+        return from_module(module, name)
+    return recognize(strippings(content.tensors), options.architecture, options.ranges)
 
 
-def _export(found: network.Network, options: Options, report: Report, skip: int) -> Exported:
-    """Try one way of exporting after the other, until one holds."""
-    run = _torch_runner(found.module)
-    _check_repeatable(run, found)
+def _export(network: Network, options: Options, report: Report, skip: int) -> Exported:
+    """Try the export strategies in turn, and return the first graph that is correct."""
+    run = _torch_runner(network.module)
+    image = photos.as_float(photos.batch(1, *network.probe_size(), network.channels))
+    # The network may write into its input.
+    difference = float(np.abs(run(image.copy()) - run(image.copy())).max())
+    if difference > verify.TOLERANCE:
+        raise CheckpointError(
+            f"{network.architecture} returns different results for the same image (by "
+            f"{difference:.3g}, where white is 1): it draws random numbers, so an export could not "
+            "be verified"
+        )
     ranges = (
         options.ranges
-        or found.ranges
-        or guess(run, found.channels, found.scale, found.probe_size())
+        or network.ranges
+        or infer_ranges(run, network.channels, network.scale, network.probe_size())
     )
-    failures: list[tuple[str, str]] = []
-    for number, strategy in enumerate(to_onnx.strategies(found)):
+    failures: dict[str, list[str]] = {}
+    for number, strategy in enumerate(to_onnx.strategies(network)):
         if number < skip:
-            failures.append((str(strategy), "the exporter crashed"))
+            failures.setdefault("the exporter crashed", []).append(str(strategy))
             continue
-        report(f"exporting {found.architecture}: {strategy}")
-        reference = ranges.around(_torch_runner(to_onnx.Padded(found, strategy.grid)))
-        limits = verify.Tolerances(found.minimum, strategy.grid, strategy.size, strategy.batch)
+        report(f"exporting {network.architecture}: {strategy}")
+        reference = ranges.around(_torch_runner(to_onnx.Padded(network, strategy.grid)))
+        limits = verify.Tolerances(network.minimum, strategy.grid, strategy.size, strategy.batch)
         try:
-            model = ranges.put_into(to_onnx.export(found, strategy))
-            limits, checks = _checked(model, reference, limits, found.channels, report)
+            model = ranges.put_into(to_onnx.export(network, strategy))
+            limits, checks = _verify(model, reference, limits, network.channels, report)
         except ExportError as error:
-            failures.append((str(strategy), str(error)))
+            failures.setdefault(str(error), []).append(str(strategy))
             continue
         return Exported(
             model=model,
             reference=reference,
-            architecture=found.architecture,
-            scale=found.scale,
-            channels=found.channels,
-            # A frozen TorchScript module has constants, and no parameters.
-            parameters=found.parameters
-            or sum(math.prod(each.dims) for each in model.graph.initializer),
+            architecture=network.architecture,
+            scale=network.scale,
+            channels=network.channels,
+            # A frozen TorchScript module has constants in place of parameters.
+            parameters=network.parameters or _count_weights(model),
             ranges=ranges,
             limits=limits,
             checks=checks,
+            how=network.how,
         )
-    raise ExportError(f"{found.architecture} cannot be exported. {_listed(failures)}")
+    reasons = "; ".join(f"{reason} ({' / '.join(tried)})" for reason, tried in failures.items())
+    raise ExportError(f"{network.architecture} cannot be exported. {reasons}")
 
 
-def _check_repeatable(run: Run, found: network.Network) -> None:
-    """Refuse a network that draws random numbers: no graph of it could be compared with it."""
-    image = photos.as_float(photos.batch(1, *found.probe_size(), found.channels))
-    # A network may write into its input.
-    first, second = run(image.copy()), run(image.copy())
-    difference = float(np.abs(first - second).max())
-    if difference > verify.TOLERANCE:
-        raise CheckpointError(
-            f"{found.architecture} gives two results for one image ({difference:.3g} apart, where "
-            "white is 1): it draws random numbers, so nothing exported of it could be verified"
-        )
-
-
-def _listed(failures: list[tuple[str, str]]) -> str:
-    """Return the reasons of failures, each once, with the ways that failed for it."""
-    reasons = dict.fromkeys(reason for _, reason in failures)
-    ways = {each: [way for way, reason in failures if reason == each] for each in reasons}
-    return "; ".join(f"{reason} ({' / '.join(ways[reason])})" for reason in reasons)
-
-
-def _convert_foreign(found: foreign_onnx.Foreign, options: Options, report: Report) -> Exported:
-    ranges = options.ranges or guess(
+def _export_onnx(path: Path, options: Options, report: Report) -> Exported:
+    """Return the graph of an ONNX file in the form of our own exports, verified."""
+    found = foreign_onnx.read(path)
+    ranges = options.ranges or infer_ranges(
         found.reference, found.channels, found.scale, found.probe_size()
     )
     reference = ranges.around(found.reference)
     model = ranges.put_into(padding.pad_inside(found.model, found.grid, found.scale))
     limits = verify.Tolerances(1, found.grid, found.fixed_size, found.fixed_batch)
-    limits, checks = _checked(model, reference, limits, found.channels, report)
+    limits, checks = _verify(model, reference, limits, found.channels, report)
     return Exported(
         model=model,
         reference=reference,
@@ -215,14 +201,13 @@ def _convert_foreign(found: foreign_onnx.Foreign, options: Options, report: Repo
     )
 
 
-def _checked(
+def _verify(
     model: onnx.ModelProto, reference: Run, limits: verify.Tolerances, channels: int, report: Report
 ) -> tuple[verify.Tolerances, tuple[Check, ...]]:
-    """Compare a graph with its reference; return the limits with the smallest side found."""
+    """Compare a graph with its reference; return its limits, with the measured minimum."""
     run = OnnxRunner(model)
     report("verifying: the smallest size")
-    minimum = verify.smallest_side(run, reference, limits, channels)
-    limits = verify.Tolerances(minimum, limits.grid, limits.fixed_size, limits.fixed_batch)
+    limits = replace(limits, minimum=verify.smallest_side(run, reference, limits, channels))
     checks = []
     for shape in verify.shapes(limits):
         report("verifying: batch {}, {}x{}".format(*shape))
@@ -230,12 +215,18 @@ def _checked(
     return limits, tuple(checks)
 
 
+def _count_weights(model: onnx.ModelProto) -> int:
+    return sum(math.prod(each.dims) for each in model.graph.initializer)
+
+
 def _torch_runner(module: torch.nn.Module) -> Run:
+    """Return a function on arrays that runs a module."""
+
     def run(image: NDArray[Any]) -> NDArray[Any]:
         try:
             with torch.inference_mode():
                 return module(torch.from_numpy(image)).numpy()
-        except custom.FAILURES as error:
+        except FAILURES as error:
             shape = "x".join(map(str, image.shape))
             raise ExportError(f"the network itself fails at {shape}: {error}") from error
 

@@ -62,9 +62,9 @@ def test_bundle_is_whole(bundle: Path) -> None:
 
 
 def test_bundle_is_the_network(bundle: Path, gan: Path) -> None:
-    from sr_export.models.network import recognise
+    from sr_export.models.recognize import recognize
 
-    module = recognise([torch.load(gan, weights_only=True)["generator"]]).module
+    module = recognize([torch.load(gan, weights_only=True)["generator"]]).module
     frames = photos.batch(2, 31, 45, 3)
     with torch.inference_mode():
         expected = module(torch.from_numpy(photos.as_float(frames))).numpy()
@@ -228,12 +228,12 @@ def test_real_esrgan_needs_no_option(shared_data: Path, tmp_path: Path) -> None:
     """A published checkpoint on real images: within 1 level of PyTorch, rounded."""
     from PIL import Image
 
-    from sr_export.models.network import recognise
+    from sr_export.models.recognize import recognize
 
     path = shared_data / "checkpoints" / "realesr-animevideov3.pth"
     assert main([str(path), "-o", str(tmp_path / "anime.srd"), "--precision", "fp32"]) == 0
     run = OnnxRunner(tmp_path / "anime.srd" / "fp32.onnx")
-    module = recognise([torch.load(path, weights_only=True)["params"]]).module
+    module = recognize([torch.load(path, weights_only=True)["params"]]).module
     for image in sorted((shared_data / "images" / "set5" / "LRx4").iterdir()):
         frame = np.asarray(Image.open(image).convert("RGB"))[None]
         with torch.inference_mode():

@@ -23,7 +23,7 @@ def _build(found: Network, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Man
     """Run the pipeline on a network, as if a checkpoint had given it."""
     (folder / "x.pth").touch()
     monkeypatch.setattr(load, "read", lambda *_, **__: None)
-    monkeypatch.setattr(pipeline, "_network", lambda *_: ("weights", found))
+    monkeypatch.setattr(pipeline, "_network", lambda *_: found)
     torch.manual_seed(0)
     options = Options(checkpoint=str(folder / "x.pth"), name="x", precisions=("fp32",))
     return pipeline.build(options, folder, lambda _: None)

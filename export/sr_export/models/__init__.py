@@ -1,11 +1,7 @@
-"""Architectures that people train and spandrel does not know, as additions to its registry."""
+"""Networks from weights: `recognize` by names or shapes of tensors, `custom` by the user's code.
 
-from sr_export.models.torchvision_stub import import_spandrel
-
-import_spandrel()  # before what imports it
-
-from sr_export.models.layers import MismatchError  # noqa: E402
-from sr_export.models.recognition import ARCHITECTURES, PlainArch, find  # noqa: E402
-from sr_export.models.translators import TRANSLATORS, Translator  # noqa: E402
-
-__all__ = ["ARCHITECTURES", "TRANSLATORS", "MismatchError", "PlainArch", "Translator", "find"]
+`registry` has the known architectures. `layer_chain`, `topology`, `families` and `infer` recognize
+plain networks, whatever the names of their layers. `network` describes what is exported, `ranges`
+its pixel values; `generators` have random numbers as input. `rewrite` replaces parts of networks
+that cannot be exported.
+"""

@@ -1,50 +1,67 @@
-"""Networks that make images out of random numbers: recognised, or the user's own."""
+"""Generators of images from random numbers: DCGANs by their weights, or the user's own module.
+
+The order and shapes of a DCGAN's weights determine everything except the activations. The first
+transposed convolution makes an image of its kernel's size from one pixel; each further one doubles
+the size.
+"""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
 from sr_deploy.errors import CheckpointError, InvalidInputError
-from sr_export.checkpoint import state_dict
-from sr_export.models import MismatchError, custom, latent_network
-from sr_export.models.arch_settings import SIGNED, slope
-from sr_export.models.network import arguments
-from sr_export.models.ranges import UNIT, Ranges
+from sr_export.checkpoint.state_dict import strippings
+from sr_export.models.custom import load_module, parse_arguments
+from sr_export.models.layer_chain import MismatchError, layers_of, orders
+from sr_export.models.named_layers import NamedLayers
+from sr_export.models.network import FAILURES
+from sr_export.models.plain_network import slope
+from sr_export.models.ranges import SIGNED, UNIT, Ranges
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
-_USUAL = {"activation": "relu", "final": "tanh"}
-_CHOICES = {"activation": ("relu", "leaky0.2"), "final": latent_network.FINAL}
-# Images to see a generator's range by.
-_LOOKED_AT = 16
-_CHANNELS = (1, 3)
+DCGAN = "DCGAN"
+_FINAL: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "none": nn.Identity,
+}
+_DEFAULTS = {"activation": "relu", "final": "tanh"}
+_CHOICES = {"activation": ("relu", "leaky0.2"), "final": tuple(_FINAL)}
+# Fewer transposed convolutions could be anything.
+_MIN_KERNELS = 3
+# Number of images from which the value range of a generator is seen.
+_SAMPLES = 16
+_IMAGE_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A module in evaluation mode: float32 (N, size) in, NCHW in [0, 1] out."""
+    """A module in eval mode: float32 (N, size) in, NCHW in [0, 1] out."""
 
     module: nn.Module
     architecture: str
     size: int
-    """How many numbers make an image."""
+    """Number of random numbers for one image."""
     channels: Literal[1, 3]
     height: int
     width: int
     ranges: str
-    """The values that the network itself takes and gives, in words."""
+    """Values at the input and output of the original network, for the user."""
     how: str = ""
-    """What its weights do not tell, and what was taken, in words."""
+    """Settings that were assumed, for the user."""
 
     @property
     def parameters(self) -> int:
-        """The number of weights."""
+        """Number of weights."""
         return sum(each.numel() for each in self.module.parameters())
 
 
@@ -56,102 +73,154 @@ def find(
     latent: int | None = None,
     ranges: Ranges | None = None,
 ) -> Generator | None:
-    """Return the generator that weights are of; None: they are of a network that takes images.
+    """Return the generator that has these weights, or None if the network takes images.
+
+    The arguments are those of the command line.
 
     Raises:
-        CheckpointError: they are not of the generator that the user names.
-        InvalidInputError: an option does not fit a generator.
+        CheckpointError: the weights do not belong to the generator that the user named.
+        InvalidInputError: an option does not apply to generators.
     """
     if arch_file:
-        return None if latent is None else _own(tensors, arch_file, ranges, latent)
+        return None if latent is None else _custom(tensors, arch_file, ranges, latent)
     if latent is not None:
-        raise InvalidInputError("--latent goes with --arch-file FILE.py:CLASS")
+        raise InvalidInputError("--latent requires --arch-file FILE.py:CLASS")
     name, _, pairs = (architecture or "").partition(" ")
-    if name not in ("", latent_network.NAME):
+    if name not in ("", DCGAN):
         return None
-    given = _checked(arguments(latent_network.NAME, pairs.split()))
-    taken = _USUAL | given
-    try:
-        module, size = latent_network.generator(tensors, taken["activation"], taken["final"])
-    except MismatchError as error:
-        if name:
-            raise CheckpointError(f"the weights are not those of {name}: it {error}") from error
-        return None
-    untold = ", ".join(f"{key}={value}" for key, value in taken.items() if key not in given)
-    how = f"weights do not tell activations, so the usual were taken: {untold}" if untold else ""
-    usual = Ranges(output=SIGNED if taken["final"] == "tanh" else UNIT)
-    return _made(module, latent_network.NAME, size, ranges or usual, how)
-
-
-def _checked(given: dict[str, str]) -> dict[str, str]:
-    """Return what the user knows of a generator.
-
-    Raises:
-        InvalidInputError: it is nothing that can be said of one.
-    """
+    given = parse_arguments(DCGAN, pairs.split())
     for key, value in given.items():
         leaky = key == "activation" and slope(value) is not None
         if not leaky and value not in _CHOICES.get(key, ()):
-            choices = ", ".join(f"{name}={'|'.join(each)}" for name, each in _CHOICES.items())
-            raise InvalidInputError(f"{latent_network.NAME}: {key}={value} is none of {choices}")
-    return given
+            allowed = ", ".join(f"{known}={'|'.join(each)}" for known, each in _CHOICES.items())
+            raise InvalidInputError(f"{DCGAN}: {key}={value} is not allowed; allowed: {allowed}")
+    settings = _DEFAULTS | given
+    try:
+        module, size = _dcgan(tensors, settings["activation"], settings["final"])
+    except MismatchError as error:
+        if name:
+            raise CheckpointError(f"the weights do not belong to a {name}: it {error}") from error
+        return None
+    assumed = ", ".join(f"{key}={value}" for key, value in settings.items() if key not in given)
+    how = f"WARNING: assumed defaults for what weights do not determine: {assumed}"
+    usual = Ranges(output=SIGNED if settings["final"] == "tanh" else UNIT)
+    return _measured(module, DCGAN, size, ranges or usual, how if assumed else "")
 
 
-def _own(
+def _dcgan(tensors: Mapping[str, Tensor], activation: str, final: str) -> tuple[nn.Sequential, int]:
+    """Return the DCGAN generator that has these weights, and its number of random numbers.
+
+    Args:
+        tensors: the weights, in the order in which the program registered them.
+        activation: between the layers: relu, or leaky with its slope, such as leaky0.2.
+        final: last activation, a key of _FINAL.
+
+    Raises:
+        MismatchError: the weights belong to another network.
+    """
+    mismatches: list[MismatchError] = []
+    for order in orders(tensors):
+        try:
+            kernels, parts = _read_dcgan(order, activation)
+        except MismatchError as error:
+            mismatches.append(error)
+            continue
+        size = kernels[0].in_channels
+        module = nn.Sequential(nn.Unflatten(1, (size, 1, 1)), *parts, _FINAL[final]())
+        return module.eval(), size
+    raise mismatches[0]
+
+
+def _read_dcgan(
+    tensors: Mapping[str, Tensor], activation: str
+) -> tuple[list[nn.ConvTranspose2d], list[nn.Module]]:
+    """Return the transposed convolutions, and all layers up to the last one of them."""
+    named = NamedLayers(tensors)
+    leak = slope(activation)
+    parts: list[nn.Module] = []
+    kernels: list[nn.ConvTranspose2d] = []
+    try:
+        for layer in layers_of(tensors):
+            if layer.kind == "kernel":
+                if parts:
+                    parts.append(nn.ReLU() if leak is None else nn.LeakyReLU(leak))
+                kernels.append(named.transposed(layer.name, 2 if kernels else 1))
+                parts.append(kernels[-1])
+            elif layer.kind == "norm" and kernels:
+                parts.append(named.batch_norm(layer.name, kernels[-1].out_channels))
+            else:
+                raise MismatchError(f"has {layer.name!r}, a layer that DCGANs do not have")
+    except (RuntimeError, ValueError) as error:  # shapes that do not fit each other
+        raise MismatchError(" ".join(str(error).split())[:200]) from error
+    if len(kernels) < _MIN_KERNELS or not isinstance(parts[-1], nn.ConvTranspose2d):
+        raise MismatchError(f"has fewer than {_MIN_KERNELS} convolutions, or does not end in one")
+    # Encoders and discriminators have similar weights, but the channels of their layers do not fit.
+    for before, each in itertools.pairwise(kernels):
+        if each.in_channels != before.out_channels or each.kernel_size[0] % 2:
+            raise MismatchError(
+                f"has a kernel of {each.kernel_size[0]}x{each.kernel_size[0]} for "
+                f"{each.in_channels} channels behind a layer with {before.out_channels}"
+            )
+    inputs, outputs = kernels[0].in_channels, kernels[-1].out_channels
+    if inputs in _IMAGE_CHANNELS or outputs not in _IMAGE_CHANNELS:
+        raise MismatchError(f"has {inputs} input and {outputs} output channels")
+    return kernels, parts
+
+
+def _custom(
     tensors: dict[str, Tensor], arch_file: tuple[str, ...], ranges: Ranges | None, size: int
 ) -> Generator:
-    """Return the generator that a class of the user's own makes."""
-    source, *pairs = arch_file
-    path, _, name = source.rpartition(":")
-    given = arguments(name, pairs)
-    own = custom.loaded(Path(path), name, state_dict.strippings(tensors), given)
+    """Return the generator of --arch-file, whether it takes (N, size) or (N, size, 1, 1)."""
+    name, own = load_module(arch_file, strippings(tensors))
     failure = ""
     for module in (nn.Sequential(nn.Unflatten(1, (size, 1, 1)), own), own):
         try:
-            images = _images(module, size)
-        except custom.FAILURES as error:
+            images = _sample(module, size)
+        except FAILURES as error:
             failure = failure or " ".join(str(error).split())[:200]
             continue
         usual = Ranges(output=SIGNED if float(images.min()) < 0 else UNIT)
-        return _made(module, name, size, ranges or usual)
-    raise CheckpointError(f"{name}: makes no images of {size} random numbers: {failure}")
+        return _measured(module, name, size, ranges or usual)
+    raise CheckpointError(f"{name}: generates no images from {size} random numbers: {failure}")
 
 
-def _made(module: nn.Module, name: str, size: int, ranges: Ranges, how: str = "") -> Generator:
+def _measured(module: nn.Module, name: str, size: int, ranges: Ranges, how: str = "") -> Generator:
+    """Return a generator with its channels and image size, measured by running it."""
     if replace(ranges, output=UNIT, bgr=False) != Ranges():
         raise InvalidInputError(
-            f"{name} takes random numbers, so that there is no range, mean or std of an input; "
-            "--output-range and --bgr say what it gives"
+            f"{name}: the input is random numbers, so --input-range, --mean and --std do not "
+            "apply; allowed: --output-range, --bgr"
         )
-    images = _images(module, size)
-    if not torch.equal(images, _images(module, size)):
+    images = _sample(module, size)
+    if not torch.equal(images, _sample(module, size)):
         raise CheckpointError(
-            f"{name} makes another image of the same numbers each time: it draws random numbers "
-            "of its own, so that nothing could be verified"
+            f"{name}: the same input results in different images; the module draws random numbers "
+            "itself, so an export could not be verified"
         )
     channels: Literal[1, 3] = 1 if images.shape[1] == 1 else 3
     height, width = images.shape[2:]
     text = "random numbers in, {:g} to {:g} out".format(*ranges.output)
     text += ", BGR" if ranges.bgr else ""
-    return Generator(_Imaging(module, ranges), name, size, channels, height, width, text, how)
+    return Generator(_UnitOutput(module, ranges), name, size, channels, height, width, text, how)
 
 
-def _images(module: nn.Module, size: int) -> Tensor:
-    """Return what a module makes of numbers, always the same ones.
+def _sample(module: nn.Module, size: int) -> Tensor:
+    """Return the images for fixed random numbers.
 
     Raises:
-        ValueError: it is no batch of images.
+        ValueError: the output is not a batch of images.
     """
-    noise = torch.randn(_LOOKED_AT, size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(_SAMPLES, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         images = module(noise)
-    if not isinstance(images, torch.Tensor) or images.ndim != 4 or images.shape[1] not in _CHANNELS:
-        found = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
-        raise ValueError(f"it gives {found}, not (N, 1 or 3, height, width)")
+    is_tensor = isinstance(images, torch.Tensor)
+    if not is_tensor or images.ndim != 4 or images.shape[1] not in _IMAGE_CHANNELS:
+        found = tuple(images.shape) if is_tensor else type(images).__name__
+        raise ValueError(f"returns {found}, expected (N, 1 or 3, height, width)")
     return images
 
 
-class _Imaging(nn.Module):
+class _UnitOutput(nn.Module):
     """A generator whose images are RGB in [0, 1]."""
 
     def __init__(self, module: nn.Module, ranges: Ranges) -> None:

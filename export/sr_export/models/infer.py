@@ -1,4 +1,8 @@
-"""Deciding what weights do not tell: the choice with which a network restores photos best."""
+"""Infer the settings that weights do not determine, by testing which ones restore photos best.
+
+The search is a hill climb over groups of settings, from several starts, since few settings show an
+effect as long as certain others are wrong.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sr_export.models import restoration
-from sr_export.models.arch_settings import ArchSettings, Options
-from sr_export.models.plain import Plain, base, ended
+from sr_export.models.plain_network import ArchSettings, PlainNetwork, base, finish
 from sr_export.models.ranges import UNIT, Ranges
+from sr_export.models.restoration import MIN_GAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,147 +26,144 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from sr_export.models.candidates import Choices
     from sr_export.models.families import NetworkPlan
-    from sr_export.models.topology import Parts
+    from sr_export.models.topology import Topology
 
-# Settings that make up for each other, or make no sense alone, are tried together.
-_TOGETHER = (
+# Settings that compensate for each other, or make no sense alone, are varied together.
+_GROUPS = (
     ("full_size", "strided", "output_padding"),
     ("activation", "eps", "final", "ranges", "residual", "mean"),
 )
-# What little fits the right choice of others as long as these are wrong: each is a start.
+# While these are wrong, right values of the others show no effect: each value is a start.
 _STARTS = ("scale", "head_activation", "tail_activation")
-# Networks trained with zeros around the image may well look better with something else.
-_ONLY_GIVEN = ("padding",)
-# A wrong choice restores worse, if only by a tenth of a decibel; less than this, in decibels, is
-# what two choices that fit equally well differ by.
-_TELLING_GAIN = 0.05
-# Below this, in decibels, what comes out does not resemble the photos, whatever is chosen.
+# Networks trained with zero padding may look better with another one: never inferred.
+_NOT_INFERRED = ("padding",)
+# All thresholds in decibels of gain over the baseline of the task.
+# Below this, the output does not resemble the photos with any settings.
 _RESEMBLANCE = -6.0
-# A network that enlarges, run as if it did not, still smooths noise away; in decibels.
-_EASE_OF_SCALE_1 = 1.5
-# From this on, in decibels, it is not worth looking further: a GAN's generator has no more.
+# A network that upscales still smooths noise if it runs as a denoiser.
+_SCALE_1_BONUS = 1.5
+# From here on, other plans need not be tried: the generator of a GAN gains no more.
 _RESTORING = -3.0
-# What one look may cost: weights times pixels.
+# Budget of one measurement: weights times pixels, and the sides of small and large test images.
 _EFFORT = 3e9
-# Of small images at least, and of large ones at most.
 _SIDES = (24, 96)
 
 
 @dataclass(frozen=True)
-class Look:
-    """The best choice for a plan."""
+class Inference:
+    """The best settings of a plan."""
 
     plan: NetworkPlan
     settings: ArchSettings
     gain: float
 
     @property
-    def resembling(self) -> bool:
-        """Whether the network restores photos in some way; if not, the choice is the usual one."""
+    def restores(self) -> bool:
+        """Whether the network restores photos at all; otherwise the settings are defaults."""
         return self.gain > _RESEMBLANCE
 
     @property
-    def merit(self) -> float:
-        """The gain as it compares between scales."""
-        return self.gain - (_EASE_OF_SCALE_1 if self.settings.scale == 1 else 0)
+    def score(self) -> float:
+        """The gain, comparable between scales."""
+        return self.gain - (_SCALE_1_BONUS if self.settings.scale == 1 else 0)
 
 
-def best(plans: Sequence[NetworkPlan]) -> Look:
+def best(plans: Sequence[NetworkPlan]) -> Inference:
     """Return the plan and the settings with which its weights restore photos best.
 
-    Where they restore nothing, as untrained weights do, it is the first plan as is usual.
+    If none restores photos, as with untrained weights, the first plan with default settings.
     """
-    told = [replace(plan, options=plan.options | plan.told) for plan in plans if plan.told]
-    looks = [look for plan in told for look in _looks(plan)]
-    if not any(look.resembling for look in looks):
-        looks = []
+    hinted = [replace(plan, choices=plan.choices | plan.hints) for plan in plans if plan.hints]
+    found = [each for plan in hinted for each in _climbs(plan)]
+    if not any(each.restores for each in found):
+        found = []
         for plan in plans:
-            if plan.likely or not any(look.gain > _RESTORING for look in looks):
-                looks += _looks(plan)
-    highest = max(look.merit for look in looks)
-    found = next(look for look in looks if look.merit >= highest - _TELLING_GAIN)
-    if found.resembling:
-        return found
-    settings = usual(plans[0])
-    assert settings is not None, "checked where arguments settle options"
-    return Look(plans[0], settings, -math.inf)
+            if plan.likely or not any(each.gain > _RESTORING for each in found):
+                found += _climbs(plan)
+    highest = max(each.score for each in found)
+    winner = next(each for each in found if each.score >= highest - MIN_GAIN)
+    if winner.restores:
+        return winner
+    settings = default(plans[0])
+    assert settings is not None, "checked when the user's arguments were applied"
+    return Inference(plans[0], settings, -math.inf)
 
 
-def usual(plan: NetworkPlan) -> ArchSettings | None:
-    """Return the first choice of all that fits, if any does."""
-    names = list(plan.options)
-    for values in itertools.product(*(plan.options[name] for name in names)):
+def default(plan: NetworkPlan) -> ArchSettings | None:
+    """Return the first combination of choices that fits the topology, if any does."""
+    names = list(plan.choices)
+    for values in itertools.product(*(plan.choices[name] for name in names)):
         settings = ArchSettings(**dict(zip(names, values, strict=True)))
-        if plan.parts.fits(settings):
+        if plan.topology.fits(settings):
             return settings
     return None
 
 
-def _looks(plan: NetworkPlan) -> Iterator[Look]:
-    """Yield the best choice from each start."""
-    names = [name for name in _STARTS if name in plan.options]
-    for values in itertools.product(*(plan.options[name] for name in names)):
-        start = {name: (value,) for name, value in zip(names, values, strict=True)}
-        options = plan.options | start
-        settings = usual(replace(plan, options=options))
+def _climbs(plan: NetworkPlan) -> Iterator[Inference]:
+    """Yield the best settings from each start."""
+    names = [name for name in _STARTS if name in plan.choices]
+    for values in itertools.product(*(plan.choices[name] for name in names)):
+        choices = plan.choices | {name: (each,) for name, each in zip(names, values, strict=True)}
+        settings = default(replace(plan, choices=choices))
         if settings is not None:
-            look = _climbed(plan, settings, options)
-            yield look
-            if look.gain > 0 and len(plan.options["scale"]) == 1:
+            found = _climb(plan, settings, choices)
+            yield found
+            if found.gain > 0 and len(plan.choices["scale"]) == 1:
                 return
 
 
-def _climbed(plan: NetworkPlan, settings: ArchSettings, options: Options) -> Look:
-    """Choose one group of settings after the other, until no other choice is better."""
-    measure = _Measure(plan.parts, settings.scale)
+def _climb(plan: NetworkPlan, settings: ArchSettings, choices: Choices) -> Inference:
+    """Improve one group of settings after the other, until nothing improves."""
+    gain = _Gain(plan.topology, settings.scale)
     before = None
     while settings != before:
         before = settings
-        for group in _groups(options):
+        for group in _grouped(choices):
             for values in group:
                 trial = replace(settings, **values)
-                if trial.sensible and plan.parts.fits(trial):
-                    better = measure(trial) > measure(settings) + _TELLING_GAIN
+                if trial.sensible and plan.topology.fits(trial):
+                    better = gain(trial) > gain(settings) + MIN_GAIN
                     settings = trial if better else settings
-    return Look(plan, settings, measure(settings))
+    return Inference(plan, settings, gain(settings))
 
 
-def _groups(options: Mapping[str, tuple[Any, ...]]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the choices of each group of options."""
-    others = {*_ONLY_GIVEN, *itertools.chain(*_TOGETHER)}
-    alone = [(name,) for name in options if name not in others]
-    for group in (*_TOGETHER, *alone):
-        names = [name for name in group if name in options]
-        chosen = itertools.product(*(options[name] for name in names))
-        yield [dict(zip(names, values, strict=True)) for values in chosen]
+def _grouped(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield all combinations of values in each group of settings."""
+    others = {*_NOT_INFERRED, *itertools.chain(*_GROUPS)}
+    alone = [(name,) for name in choices if name not in others]
+    for group in (*_GROUPS, *alone):
+        names = [name for name in group if name in choices]
+        combinations = itertools.product(*(choices[name] for name in names))
+        yield [dict(zip(names, values, strict=True)) for values in combinations]
 
 
-class _Measure:
-    """By how many decibels choices restore photos better than doing without; each asked once."""
+class _Gain:
+    """The gain in decibels over the baseline by settings; each is measured once."""
 
-    def __init__(self, parts: Parts, scale: int) -> None:
-        self._parts = parts
-        weights = sum(stage.weight.numel() for stage in parts.chain.stages)
+    def __init__(self, topology: Topology, scale: int) -> None:
+        self._topology = topology
+        weights = sum(stage.weight.numel() for stage in topology.chain.stages)
         affordable = math.isqrt(int(_EFFORT / weights / restoration.PHOTOS))
         side = max(min(affordable, _SIDES[1] // scale), _SIDES[0])
-        self._task = restoration.task(parts.chain.channels, scale, side // 8 * 8)
-        self._inner: dict[ArchSettings, Tensor] = {}
-        self._gain = functools.cache(self._measured)
+        self._task = restoration.task(topology.chain.channels, scale, side // 8 * 8)
+        self._outputs: dict[ArchSettings, Tensor] = {}
+        self._measured = functools.cache(self._measure)
 
     def __call__(self, settings: ArchSettings) -> float:
-        return self._gain(settings)
+        return self._measured(settings)
 
-    def _measured(self, settings: ArchSettings) -> float:
-        found = self._restored(lambda image: self._run(image, settings), settings.ranges)
+    def _measure(self, settings: ArchSettings) -> float:
+        found = self._restore(lambda image: self._run(image, settings), settings.ranges)
         if settings.residual == "none":
             return found
-        # What adds to its input must do better than that alone: any weights do as well that, in
-        # some range, add next to nothing.
-        alone = self._restored(lambda image: base(image, settings), Ranges())
-        return found if found > alone + _TELLING_GAIN else -math.inf
+        # A global residual must beat its base alone. Otherwise any weights would do: in some
+        # range, they add next to nothing.
+        alone = self._restore(lambda image: base(image, settings), Ranges())
+        return found if found > alone + MIN_GAIN else -math.inf
 
-    def _restored(self, network: Callable[[Tensor], Tensor], ranges: Ranges) -> float:
+    def _restore(self, network: Callable[[Tensor], Tensor], ranges: Ranges) -> float:
         def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
             with torch.inference_mode():
                 return network(torch.from_numpy(image)).numpy()
@@ -170,9 +171,9 @@ class _Measure:
         return self._task.gain(ranges.around(run)(self._task.given))
 
     def _run(self, image: Tensor, settings: ArchSettings) -> Tensor:
-        """Run a network, or only its end where all else is as it was before."""
+        """Run a network; reuse the output of its stages if only the end differs."""
         ranges = replace(settings.ranges, output=UNIT)
         inner = replace(settings, final="none", residual="none", ranges=ranges)
-        if inner not in self._inner:
-            self._inner[inner] = Plain(self._parts, inner).eval().inner(image)
-        return ended(self._inner[inner], image, settings)
+        if inner not in self._outputs:
+            self._outputs[inner] = PlainNetwork(self._topology, inner).eval().inner(image)
+        return finish(self._outputs[inner], image, settings)

@@ -1,235 +1,125 @@
-"""A network ready for export: RGB (or gray) in, the same out, and what is known of it."""
+"""A network that is ready for export, and its properties: scale, channels, grid, pixel values.
+
+They come from spandrel's description of the network, or from running the module.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import nn
 
-from sr_deploy.errors import CheckpointError, InvalidInputError
-from sr_export.models import MismatchError, PlainArch, Translator, find, latent_network, unknown
-from sr_export.models.ranges import Ranges
-from sr_export.models.registry import registry  # first, since it sees to spandrel's import
+from sr_deploy.errors import CheckpointError
 from sr_export.models.rewrite import rewrite
-
-from spandrel import ImageModelDescriptor  # isort: skip
+from sr_export.models.spandrel_import import ImageModelDescriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from torch import Tensor
 
+    from sr_export.models.ranges import Ranges
+
 _PROBE_SIDE = 64
-# Attributes by which networks with windows say how large their windows are.
+_SIDES = (64, 96, 128, 256)
+_GRIDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# Larger grids belong to deep U-Nets; running them at seven times the grid would be slow.
+_USUAL_GRID = 64
+# Attributes in which modules store the size of their windows.
 _WINDOW_NAMES = ("window_size", "split_size", "patch_size", "win_size", "ws")
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+"""What modules raise for inputs of a size that they do not support."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A module in evaluation mode, NCHW float32 in and out, and what its author says of it."""
+    """A module in eval mode, NCHW float32 in and out, and its properties."""
 
     module: nn.Module
     architecture: str
     scale: int
     channels: Literal[1, 3]
     grid: int = 1
-    """Sides that are multiples of this are known to go through the module unpadded."""
+    """Sides that are multiples of this need no padding."""
     minimum: int = 1
-    """The smallest side that is known to go through."""
+    """Smallest side known to work."""
     windowed: bool = False
-    """Whether parts of it cut images into windows."""
+    """Whether the module divides images into windows."""
     fixed_size: tuple[int, int] | None = None
-    """The only (height, width) that it takes."""
+    """The only (height, width) that works; None: any."""
     ranges: Ranges | None = None
-    """Of its images; None: not known."""
+    """Its pixel values; None: unknown."""
     how: str = ""
-    """How it was decided what the weights do not tell, in words."""
+    """How settings were decided that the weights do not determine, for the user."""
 
     @property
     def parameters(self) -> int:
-        """The number of weights."""
+        """Number of weights."""
         return sum(each.numel() for each in self.module.parameters())
 
     def probe_size(self) -> tuple[int, int]:
-        """Return a (height, width) that the module takes unpadded."""
+        """Return a (height, width) that needs no padding."""
         side = math.ceil(max(_PROBE_SIDE, self.minimum) / self.grid) * self.grid
         return self.fixed_size or (side, side)
 
 
-def known_architectures() -> set[str]:
-    """Return the identifiers of all architectures that are recognised."""
-    return {str(each.architecture.id) for each in registry()}
-
-
-def recognise(
-    candidates: Iterable[dict[str, Tensor]],
-    architecture: str | None = None,
-    ranges: Ranges | None = None,
-) -> Network:
-    """Build the network that weights belong to.
-
-    Args:
-        candidates: the same weights under differently stripped names, likeliest first.
-        architecture: where detection should not decide, its identifier, and what it takes to
-            build it, such as "FSRCNN scale=3".
-        ranges: of its images, where they are known.
+def from_descriptor(descriptor: object, name: str) -> Network:
+    """Return the network that spandrel describes.
 
     Raises:
-        CheckpointError: no architecture has these weights, or one that cannot be exported.
-        InvalidInputError: the architecture is not known, or does not take these arguments.
-    """
-    name, given = _asked(architecture)
-    stripped = list(candidates)
-    misfit = None
-    if name not in _plain():
-        found, misfit = _by_names(stripped, name)
-        if found and given:
-            raise InvalidInputError(f"{name} takes no arguments: its weights tell all of it")
-        if found:
-            return found
-        if name:
-            raise misfit or CheckpointError(unknown.describe(stripped, name))
-    try:
-        plain = find(stripped[-1], name, given, ranges)
-    except MismatchError as error:
-        text = unknown.describe(stripped, name, f"as a plain chain of convolutions, it {error}")
-        raise misfit or CheckpointError(text) from error
-    network = describe(
-        plain.descriptor(_plain()[plain.plan.family]), architecture or plain.plan.family
-    )
-    return replace(network, ranges=plain.settings.ranges, how=plain.how)
-
-
-def _plain() -> dict[str, PlainArch]:
-    """Return the architectures that are recognised by the order and shapes of their weights."""
-    found = [each.architecture for each in registry()]
-    return {str(each.id): each for each in found if isinstance(each, PlainArch)}
-
-
-def _asked(architecture: str | None) -> tuple[str | None, dict[str, str]]:
-    """Return the name and the arguments of "NAME key=value ..."."""
-    if architecture is None:
-        return None, {}
-    name, *pairs = architecture.split()
-    known = sorted({*known_architectures(), latent_network.NAME}, key=str.lower)
-    if name not in known:
-        raise InvalidInputError(f"unknown architecture {name!r}; known are: {', '.join(known)}")
-    return name, arguments(name, pairs)
-
-
-def arguments(name: str, pairs: Iterable[str]) -> dict[str, str]:
-    """Return texts such as "scale=2" as names and values.
-
-    Raises:
-        InvalidInputError: one is not like that; the text says that it was given to `name`.
-    """
-    found = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        if not (key.isidentifier() and value):
-            raise InvalidInputError(f"{name}: arguments are like scale=2, found {pair!r}")
-        found[key] = value
-    return found
-
-
-def _by_names(
-    candidates: list[dict[str, Tensor]], name: str | None
-) -> tuple[Network | None, _MisfitError | None]:
-    """Return the first of spandrel's networks that weights fit, or why one did not."""
-    misfit: _MisfitError | None = None
-    for tensors in candidates:
-        for support in registry().architectures("detection"):
-            found = str(support.architecture.id)
-            architecture = support.architecture
-            if isinstance(architecture, PlainArch) or name not in (None, found):
-                continue
-            if not support.detect(tensors):
-                continue
-            try:
-                network = describe(_load(architecture.load, found, tensors), found)
-            except _MisfitError as error:
-                misfit = misfit or error
-            else:
-                ranges = architecture.ranges if isinstance(architecture, Translator) else Ranges()
-                return replace(network, ranges=ranges), None
-    return None, misfit
-
-
-class _MisfitError(CheckpointError):
-    """An architecture was detected by a few names, and then the weights do not fit it."""
-
-
-def _load(
-    load: Callable[[dict[str, Tensor]], object], name: str, tensors: dict[str, Tensor]
-) -> object:
-    try:
-        return load(dict(tensors))
-    except (RuntimeError, KeyError, ValueError, AssertionError, IndexError, TypeError) as error:
-        text = " ".join(str(error).split())
-        raise _MisfitError(
-            f"the weights look like {name}, but do not fit it: {text[:300]}"
-        ) from error
-
-
-def describe(descriptor: object, name: str) -> Network:
-    """Return the network of a spandrel descriptor.
-
-    Raises:
-        CheckpointError: it does not turn one gray or RGB image into one of the same kind.
+        CheckpointError: it does not map one gray or RGB image to one of the same kind.
     """
     if not isinstance(descriptor, ImageModelDescriptor):
         raise CheckpointError(
-            f"{name} needs a mask beside the image; only networks that take one image are exported"
+            f"{name}: needs a mask besides the image; only networks with one image as input are "
+            "supported"
         )
-    channels, given = descriptor.input_channels, descriptor.output_channels
+    inputs, outputs = descriptor.input_channels, descriptor.output_channels
     call = descriptor._call_fn
-    if name == "DRUNet" and channels == given - 1:
-        # Trained without the noise level map that spandrel always feeds beside the image.
-        channels, call = given, lambda model, image: model(image)
-    if channels not in (1, 3) or given != channels:
-        raise CheckpointError(_other_channels(name, channels, given))
+    if name == "DRUNet" and inputs == outputs - 1:
+        # Trained without the noise level map that spandrel always adds to the image.
+        inputs, call = outputs, lambda model, image: model(image)
+    if inputs not in (1, 3) or outputs != inputs:
+        raise CheckpointError(_channels_text(name, inputs, outputs))
     requirements = descriptor.size_requirements
     if requirements.square:
-        raise CheckpointError(f"{name} takes square images only, so it cannot run in tiles")
-    module = _Called(descriptor.model, call)
+        raise CheckpointError(f"{name}: accepts square images only, so it cannot run in tiles")
+    module = _SpandrelModule(descriptor.model, call)
     rewrite(module)
     windows = window_sizes(module)
     return Network(
         module=module.eval(),
         architecture=name,
         scale=descriptor.scale,
-        channels=channels,
+        channels=inputs,
         grid=math.lcm(requirements.multiple_of, *windows),
         minimum=max(1, requirements.minimum),
         windowed=bool(windows),
     )
 
 
-def _other_channels(name: str, taken: int, given: int) -> str:
-    beside = ""
-    if (taken, given) == (3, 1):
-        beside = ", which makes a map of an image (such as depth or a mask), not an image"
-    elif given in (1, 3) and taken > given:
-        beside = (
-            f", which is an image and {taken - given} more beside it "
-            "(such as a noise level or a condition)"
-        )
+def _channels_text(name: str, inputs: int, outputs: int) -> str:
+    meaning = ""
+    if (inputs, outputs) == (3, 1):
+        meaning = ": it computes a map of an image (such as depth or a mask), not an image"
+    elif outputs in (1, 3) and inputs > outputs:
+        meaning = f": an image and {inputs - outputs} more channels (such as a noise level)"
     return (
-        f"{name} takes {taken} channels{beside}, and gives {given}; networks are exported that "
-        "take one gray or RGB image and give one of the same kind. One with more inputs goes "
-        "through --arch-file, with a class that holds the rest constant"
+        f"{name}: {inputs} input and {outputs} output channels{meaning}; supported are 1 or 3 for "
+        "both. For further inputs, use --arch-file with a class that keeps them constant"
     )
 
 
-class _Called(nn.Module):
-    """A spandrel model as a plain module: as the descriptor calls it, unpadded and unclamped."""
+class _SpandrelModule(nn.Module):
+    """A spandrel model as a plain module, without the padding and clamping of its descriptor."""
 
     def __init__(self, model: nn.Module, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
         self.model = model
-        # Only the descriptor knows how to call models that take or give more than an image.
+        # Only the descriptor knows how to call models with other inputs or outputs.
         self._call = call
 
     def forward(self, image: Tensor) -> Tensor:
@@ -238,7 +128,7 @@ class _Called(nn.Module):
 
 
 def window_sizes(module: nn.Module) -> set[int]:
-    """Return the window sizes that a network's parts name, as far as they divide images."""
+    """Return the window sizes stored in a module's parts, which divide the sides of images."""
     sizes: set[int] = set()
     for part in module.modules():
         for name in _WINDOW_NAMES:
@@ -247,3 +137,109 @@ def window_sizes(module: nn.Module) -> set[int]:
                 if type(size) is int and 1 < size <= 64:
                     sizes.add(size)
     return sizes
+
+
+def from_program(program: torch.export.ExportedProgram) -> Network:
+    """Return the network of a torch.export program, whose example may have fixed the size."""
+    module = program.module()
+    # A program is exported for training or for inference; switching raises an error.
+    module.train = module.eval = lambda *_: module  # type: ignore[assignment, method-assign]
+    inputs = program.graph_signature.user_inputs
+    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise CheckpointError(
+            f"torch.export: has inputs {[tuple(map(str, shape)) for shape in shapes]}; expected "
+            "one image as batch, channels, height, width"
+        )
+    sides = [side for side in shapes[0][2:] if isinstance(side, int)]
+    size = (sides[0], sides[1]) if len(sides) == 2 else None
+    return from_module(module, "torch.export", size)
+
+
+def from_module(module: nn.Module, name: str, fixed: tuple[int, int] | None = None) -> Network:
+    """Return the network of a module; channels, scale and sizes are measured by running it.
+
+    Raises:
+        CheckpointError: it does not map one gray or RGB image to one of the same kind.
+    """
+    module.eval()
+    rewrite(module)
+    failure = ""
+    sizes = [fixed] if fixed else [(side, side) for side in _SIDES]
+    channels: Literal[1, 3]
+    for channels in (3, 1):
+        for size in sizes:
+            try:
+                output = _run(module, channels, size)
+            except FAILURES as error:
+                failure = failure or " ".join(str(error).split())[:200]
+                continue
+            scale = output.shape[2] // size[0]
+            if scale < 1 or output.shape != (1, channels, size[0] * scale, size[1] * scale):
+                failure = f"1x{channels}x{size[0]}x{size[1]} becomes {tuple(output.shape)}"
+                continue
+            free = not fixed and _accepts(module, channels, (2 * size[0], 2 * size[1]))
+            return Network(
+                module=module,
+                architecture=name,
+                scale=scale,
+                channels=channels,
+                grid=_measure_grid(module, channels, scale) if free else 1,
+                fixed_size=None if free else size,
+                windowed=bool(window_sizes(module)),
+            )
+    raise CheckpointError(
+        f"{name}: not a network from image to image: {failure}. For a generator of images from N "
+        "random numbers, use --arch-file and --latent N"
+    )
+
+
+def _run(module: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
+    with torch.inference_mode():
+        output = module(torch.full((1, channels, *size), 0.5))
+    if not isinstance(output, torch.Tensor) or output.ndim != 4:
+        raise ValueError(f"returns {type(output).__name__}, not one batch of images")
+    return output
+
+
+def _accepts(module: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    try:
+        _run(module, channels, size)
+    except FAILURES:
+        return False
+    return True
+
+
+def _measure_grid(module: nn.Module, channels: int, scale: int) -> int:
+    """Return the smallest grid on which the module runs and returns the right size."""
+    named = math.lcm(1, *window_sizes(module))
+    for grid in _GRIDS:
+        size = (7 * grid, 9 * grid) if grid <= _USUAL_GRID else (grid, 3 * grid)
+        try:
+            output = _run(module, channels, size)
+        except FAILURES:
+            continue
+        if output.shape[2:] == (size[0] * scale, size[1] * scale):
+            return math.lcm(grid, named)
+    return named
+
+
+def with_ranges(module: nn.Module, ranges: Ranges | None) -> nn.Module:
+    """Return a module on RGB in [0, 1] for one on other pixel values."""
+    return module if ranges is None or ranges.plain else _RangedModule(module, ranges)
+
+
+class _RangedModule(nn.Module):
+    def __init__(self, module: nn.Module, ranges: Ranges) -> None:
+        super().__init__()
+        self.module = module
+        self._bgr = ranges.bgr
+        self._maps = nn.ParameterList(
+            torch.from_numpy(each) for each in (*ranges.input_map(), *ranges.output_map())
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        before, shift, after, rest = self._maps
+        image = image.flip(1) if self._bgr else image
+        output = self.module(image * before + shift) * after + rest
+        return output.flip(1) if self._bgr else output

@@ -1,17 +1,17 @@
-"""The architectures that weights are recognised by: spandrel's, and those that it lacks."""
+"""The registry of recognizable architectures: spandrel's, and those that it lacks."""
 
 from __future__ import annotations
 
 import functools
 
-from sr_export.models import ARCHITECTURES, TRANSLATORS  # first, since it sees to spandrel's import
-
-from spandrel import MAIN_REGISTRY, ArchRegistry, ArchSupport  # isort: skip
+from sr_export.models.plain_recognition import ARCHITECTURES
+from sr_export.models.spandrel_import import MAIN_REGISTRY, ArchRegistry, ArchSupport
+from sr_export.models.translators import TRANSLATORS
 
 
 @functools.cache
 def registry() -> ArchRegistry:
-    """Return spandrel's registry with this project's architectures behind its own."""
+    """Return a copy of spandrel's registry, followed by the architectures of this package."""
     extended = MAIN_REGISTRY.copy()
     extended.add(*map(ArchSupport.from_architecture, (*TRANSLATORS, *ARCHITECTURES)))
     return extended

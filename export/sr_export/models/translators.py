@@ -1,8 +1,8 @@
-"""Translators from image to image, recognised by the names that well-known repositories save.
+"""Image-to-image translators, recognized by the tensor names of well-known repositories.
 
-Two come from pytorch-CycleGAN-and-pix2pix: its U-Net, and its residual generator. The third is the
-network for style transfer of PyTorch's examples. All of them keep the size of the image. What they
-do beside convolutions (norms, paddings, dropout) is read off the names and shapes of their weights.
+Two come from pytorch-CycleGAN-and-pix2pix: its U-Net and its ResNet generator. The third is the
+style transfer network of PyTorch's examples. All preserve the image size. Normalization, padding
+and dropout are inferred from the names and shapes of the weights.
 """
 
 from __future__ import annotations
@@ -11,50 +11,56 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from spandrel import Architecture, ImageModelDescriptor, SizeRequirements
-from spandrel.util import KeyCondition
 from torch import nn
 
-from sr_export.models.defaults import TO_255, TO_TANH
-from sr_export.models.named import Named
+from sr_export.models.named_layers import NamedLayers
+from sr_export.models.ranges import BYTES, SIGNED, Ranges
+from sr_export.models.spandrel_import import (
+    Architecture,
+    ImageModelDescriptor,
+    KeyCondition,
+    SizeRequirements,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-    from sr_export.models.ranges import Ranges
-
 _UNET = "model.model"
-# Borders are reflected by a few pixels, which takes as many.
-_LEAST_SIDE = 8
+# Reflection padding needs images of at least this size.
+_MIN_SIDE = 8
 
 
 @dataclass(frozen=True)
 class _Built:
-    """A module, and what it takes."""
+    """A module and its inputs."""
 
     module: nn.Module
     inputs: int
-    """Channels of the image that it takes."""
+    """Number of input channels."""
     outputs: int
-    """Channels of the image that it gives."""
+    """Number of output channels."""
     grid: int
-    """Sides must be multiples of this."""
+    """Image sides must be multiples of this."""
 
 
 class Translator(Architecture[nn.Module]):
-    """One layout, as an architecture of spandrel's.
+    """A translator as an architecture of spandrel's registry.
 
     Args:
         name: Its identifier.
-        detect: Which names tell it.
-        build: Makes the module out of weights.
-        ranges: Of the images that it takes and gives.
+        detect: The names that identify it.
+        build: Builds the module from weights.
+        ranges: Its pixel values.
     """
 
     def __init__(
-        self, name: str, detect: KeyCondition, build: Callable[[Named], _Built], ranges: Ranges
+        self,
+        name: str,
+        detect: KeyCondition,
+        build: Callable[[NamedLayers], _Built],
+        ranges: Ranges,
     ) -> None:
         super().__init__(id=name, detect=detect)
         self._build = build
@@ -64,12 +70,12 @@ class Translator(Architecture[nn.Module]):
         """Build the network that has these weights.
 
         Raises:
-            ValueError, RuntimeError: some are missing, do not fit each other, or are of no layer.
+            ValueError, RuntimeError: tensors are missing, unused, or do not fit each other.
         """
-        named = Named(state_dict)
+        named = NamedLayers(state_dict)
         built = self._build(named)
         named.require_all_used()
-        module, side = built.module.eval(), 2 * max(built.grid, _LEAST_SIDE)
+        module, side = built.module.eval(), 2 * max(built.grid, _MIN_SIDE)
         with torch.inference_mode():
             module(torch.zeros(1, built.inputs, side, side))  # do the layers fit each other?
         return ImageModelDescriptor(
@@ -87,8 +93,8 @@ class Translator(Architecture[nn.Module]):
         )
 
 
-class _Beside(nn.Module):
-    """Gives an image, and behind its channels what parts make of it."""
+class _ConcatSkip(nn.Module):
+    """Concatenates the input and the output of its parts."""
 
     def __init__(self, parts: nn.Module) -> None:
         super().__init__()
@@ -98,8 +104,8 @@ class _Beside(nn.Module):
         return torch.cat([image, self.parts(image)], 1)
 
 
-class _Added(nn.Module):
-    """Adds to an image what parts make of it."""
+class _AddSkip(nn.Module):
+    """Adds the input to the output of its parts."""
 
     def __init__(self, *parts: nn.Module) -> None:
         super().__init__()
@@ -109,63 +115,63 @@ class _Added(nn.Module):
         return image + self.parts(image)
 
 
-def _unet(named: Named) -> _Built:
-    """Build pix2pix's U-Net: each level has the next one, of half the size, inside.
+def _unet(named: NamedLayers) -> _Built:
+    """Build pix2pix's U-Net: each level contains the next one, at half the size.
 
-    The dropout of inner levels has no weights, and does nothing outside of training.
+    The dropout of inner levels has no weights, and no effect in eval mode.
     """
     depth = 1
     while named.has(f"{_inside(depth)}.1.weight"):
         depth += 1
-    down, up = named.convolution(f"{_UNET}.0", 2, 1), named.enlarging(f"{_UNET}.3")
+    down, up = named.convolution(f"{_UNET}.0", 2, 1), named.transposed(f"{_UNET}.3")
     module = nn.Sequential(down, _level(named, 1, depth - 1), nn.ReLU(), up, nn.Tanh())
     return _Built(module, down.in_channels, up.out_channels, 2**depth)
 
 
 def _inside(level: int) -> str:
-    """Return the name of a level, counted from the outermost, which is 0."""
+    """Return the name of a level; the outermost is 0."""
     steps = ["1", *["3"] * (level - 1)][:level]
     return ".".join([_UNET, *(f"{step}.model" for step in steps)])
 
 
-def _level(named: Named, level: int, last: int) -> nn.Module:
+def _level(named: NamedLayers, level: int, last: int) -> nn.Module:
     name = _inside(level)
     down = named.convolution(f"{name}.1", 2, 1)
     if level == last:
         inner: list[nn.Module] = []
-        up, norm = named.enlarging(f"{name}.3"), f"{name}.4"
+        up, norm = named.transposed(f"{name}.3"), f"{name}.4"
     else:
         inner = [named.norm(f"{name}.2", down), _level(named, level + 1, last)]
-        up, norm = named.enlarging(f"{name}.5"), f"{name}.6"
+        up, norm = named.transposed(f"{name}.5"), f"{name}.6"
     parts = [nn.LeakyReLU(0.2), down, *inner, nn.ReLU(), up, named.norm(norm, up)]
-    return _Beside(nn.Sequential(*parts))
+    return _ConcatSkip(nn.Sequential(*parts))
 
 
-def _resnet(named: Named) -> _Built:
-    """Build CycleGAN's generator: convolutions halve the image, blocks follow, it is enlarged."""
+def _resnet(named: NamedLayers) -> _Built:
+    """Build CycleGAN's generator: downsampling, residual blocks, upsampling."""
     head = named.convolution("model.1")
     parts: list[nn.Module] = [nn.ReflectionPad2d(head.kernel_size[0] // 2), head]
     parts += [named.norm("model.2", head), nn.ReLU()]
-    index, halvings = 4, 0
+    index, downsamplings = 4, 0
     while named.has(f"model.{index}.weight"):
         down = named.convolution(f"model.{index}", 2, 1)
         parts += [down, named.norm(f"model.{index + 1}", down), nn.ReLU()]
-        index, halvings = index + 3, halvings + 1
+        index, downsamplings = index + 3, downsamplings + 1
     while named.has_below(f"model.{index}.conv_block"):
         parts.append(_block(named, f"model.{index}.conv_block"))
         index += 1
-    for _ in range(halvings):
-        up = named.enlarging(f"model.{index}")
+    for _ in range(downsamplings):
+        up = named.transposed(f"model.{index}")
         parts += [up, named.norm(f"model.{index + 1}", up), nn.ReLU()]
         index += 3
     tail = named.convolution(f"model.{index + 1}")
     parts += [nn.ReflectionPad2d(tail.kernel_size[0] // 2), tail, nn.Tanh()]
-    return _Built(nn.Sequential(*parts), head.in_channels, tail.out_channels, 2**halvings)
+    return _Built(nn.Sequential(*parts), head.in_channels, tail.out_channels, 2**downsamplings)
 
 
-def _block(named: Named, name: str) -> nn.Module:
-    """Build a residual block; where its convolutions stand tells of what has no weights."""
-    first = 1 if named.has(f"{name}.1.weight", kernel=True) else 0  # behind a padding, or not
+def _block(named: NamedLayers, name: str) -> nn.Module:
+    """Build a residual block; the indices of its convolutions reveal layers without weights."""
+    first = 1 if named.has(f"{name}.1.weight", kernel=True) else 0  # 1 behind a padding layer
     others = (i for i in range(first + 3, 7) if named.has(f"{name}.{i}.weight", kernel=True))
     second = next(others, first)
     parts: list[nn.Module] = []
@@ -174,33 +180,33 @@ def _block(named: Named, name: str) -> nn.Module:
         convolution = named.convolution(f"{name}.{index}", 1, padding)
         parts += [nn.ReflectionPad2d(1)] if first else []
         parts += [convolution, named.norm(f"{name}.{index + 1}", convolution), nn.ReLU()]
-    return _Added(*parts[:-1])
+    return _AddSkip(*parts[:-1])
 
 
-def _stylist(named: Named) -> _Built:
-    """Build the network of PyTorch's example for style transfer: instance norm throughout."""
+def _style_transfer(named: NamedLayers) -> _Built:
+    """Build the style transfer network of PyTorch's examples, with instance norm throughout."""
     parts: list[nn.Module] = []
     for i in (1, 2, 3):
-        parts += [*_normalised(named, f"conv{i}", f"in{i}", stride=min(i, 2)), nn.ReLU()]
+        parts += [*_normalized(named, f"conv{i}", f"in{i}", stride=min(i, 2)), nn.ReLU()]
     index = 1
     while named.has_below(f"res{index}"):
-        one, two = (_normalised(named, f"res{index}.conv{i}", f"res{index}.in{i}") for i in (1, 2))
-        parts.append(_Added(*one, nn.ReLU(), *two))
+        one, two = (_normalized(named, f"res{index}.conv{i}", f"res{index}.in{i}") for i in (1, 2))
+        parts.append(_AddSkip(*one, nn.ReLU(), *two))
         index += 1
     for i in (1, 2):
-        enlarged = _normalised(named, f"deconv{i}", f"in{i + 3}")
+        enlarged = _normalized(named, f"deconv{i}", f"in{i + 3}")
         parts += [nn.Upsample(scale_factor=2), *enlarged, nn.ReLU()]
     padding, tail = _padded(named, "deconv3")
     inputs = named.shape("conv1.conv2d.weight")[1]
     return _Built(nn.Sequential(*parts, padding, tail), inputs, tail.out_channels, 4)
 
 
-def _padded(named: Named, name: str, stride: int = 1) -> tuple[nn.Module, nn.Conv2d]:
+def _padded(named: NamedLayers, name: str, stride: int = 1) -> tuple[nn.Module, nn.Conv2d]:
     convolution = named.convolution(f"{name}.conv2d", stride)
     return nn.ReflectionPad2d(convolution.kernel_size[0] // 2), convolution
 
 
-def _normalised(named: Named, name: str, norm: str, stride: int = 1) -> tuple[nn.Module, ...]:
+def _normalized(named: NamedLayers, name: str, norm: str, stride: int = 1) -> tuple[nn.Module, ...]:
     padding, convolution = _padded(named, name, stride)
     return padding, convolution, named.instance_norm(norm, convolution.out_channels)
 
@@ -211,7 +217,7 @@ UNET = Translator(
         f"{_UNET}.0.weight", f"{_UNET}.3.weight", f"{_UNET}.3.bias", f"{_inside(1)}.1.weight"
     ),
     _unet,
-    TO_TANH,
+    Ranges(input=SIGNED, output=SIGNED),
 )
 RESNET = Translator(
     "CycleGANResNet",
@@ -223,7 +229,7 @@ RESNET = Translator(
         ),
     ),
     _resnet,
-    TO_TANH,
+    Ranges(input=SIGNED, output=SIGNED),
 )
 STYLE = Translator(
     "FastNeuralStyle",
@@ -234,7 +240,7 @@ STYLE = Translator(
         "deconv1.conv2d.weight",
         "deconv3.conv2d.weight",
     ),
-    _stylist,
-    TO_255,
+    _style_transfer,
+    Ranges(input=BYTES, output=BYTES),
 )
 TRANSLATORS = (UNET, RESNET, STYLE)

@@ -8,7 +8,7 @@ from torch import nn
 
 from examples.training.networks import NETWORKS
 from sr_deploy.errors import InvalidInputError
-from sr_export.models.network import recognise
+from sr_export.models.recognize import recognize
 
 NAMES = {"espcn": "ESPCN", "compact": "Compact", "srresnet": "SRResNet", "rrdb": "ESRGAN"}
 
@@ -25,7 +25,7 @@ def test_the_exporter_rebuilds_the_very_same_network(name: str, scale: int, chan
         if isinstance(module, nn.BatchNorm2d):  # as training leaves them: not 0 and 1
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2.0)
-    found = recognise([network.state_dict()])
+    found = recognize([network.state_dict()])
     image = torch.rand(1, channels, 12, 17)
     with torch.inference_mode():
         wanted, got = network.eval()(image), found.module(image)

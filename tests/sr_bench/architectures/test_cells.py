@@ -4,7 +4,7 @@ import torch
 
 from architectures import cells
 from architectures.cells import Cell
-from sr_export.models import PlainArch
+from sr_export.models.plain_recognition import PlainArch
 from sr_export.models.registry import registry
 from sr_export.models.translators import Translator
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sr_export.checkpoint import load, state_dict
-from sr_export.models.network import recognise
+from sr_export.models.recognize import recognize
 
 from spandrel.architectures import (  # isort: skip
     ESRGAN,
@@ -239,7 +239,7 @@ def test_repository(name: str, tmp_path: Path) -> None:
     content = load.read(path)
     assert isinstance(content, load.Weights)
     assert content.taken.split(" (")[0] == repository.taken
-    found = recognise(state_dict.strippings(content.tensors), repository.spec or None)
+    found = recognize(state_dict.strippings(content.tensors), repository.spec or None)
     assert found.architecture.split()[0] == repository.found
     assert (found.scale, found.channels) == (repository.scale, 3)
     white = 255 if isinstance(net, Edsr) else 1

@@ -1,4 +1,4 @@
-"""Generators of images: recognised by their weights, or made by a class of the user's own."""
+"""Generators: recognized by their weights, or from the user's own class."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ def _images(module: nn.Module, noise: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("channels", "layers", "side"), [(3, 4, 32), (1, 3, 16), (3, 5, 64)])
-def test_dcgan_is_told_by_its_weights(channels: int, layers: int, side: int) -> None:
+def test_dcgan_is_recognized(channels: int, layers: int, side: int) -> None:
     module = trained(Dcgan(10, 4, channels, layers), 10)
     found = _found(dict(module.state_dict()))
     assert found is not None
     assert (found.architecture, found.size, found.channels) == ("DCGAN", 10, channels)
     assert (found.height, found.width) == (side, side)
     assert found.ranges == "random numbers in, -1 to 1 out"
-    assert found.how.endswith("the usual were taken: activation=relu, final=tanh")
+    assert found.how.startswith("WARNING")
+    assert found.how.endswith(" activation=relu, final=tanh")
     noise = torch.randn(3, 10)
     expected = (_images(module, noise[:, :, None, None]) + 1) / 2
     assert expected.std() > 0.1
     assert torch.allclose(_images(found.module, noise), expected, atol=1e-6)
 
 
-def test_what_weights_do_not_tell_can_be_said() -> None:
+def test_settings_can_be_given() -> None:
     module = trained(NestedDcgan(), 10)
     weights = dict(module.state_dict())
     found = _found(weights, architecture="DCGAN activation=leaky0.2 final=sigmoid")
@@ -56,8 +57,8 @@ def test_what_weights_do_not_tell_can_be_said() -> None:
     assert half.how.endswith(": activation=relu")
 
 
-def test_weights_in_the_order_of_their_names() -> None:
-    """As safetensors has them: main.10 before main.3."""
+def test_weights_sorted_by_name() -> None:
+    """In safetensors files, main.10 comes before main.3."""
     module = trained(Dcgan(10, 4, 3, 5), 10)
     weights = dict(sorted(module.state_dict().items()))
     found = _found(weights)
@@ -68,30 +69,30 @@ def test_weights_in_the_order_of_their_names() -> None:
 
 
 @pytest.mark.parametrize("module", [Discriminator(), Convolutions(), UNet(), Repeating()])
-def test_others_are_not_taken_for_generators(module: nn.Module) -> None:
+def test_other_networks_are_not_generators(module: nn.Module) -> None:
     weights = dict(module.state_dict())
     assert _found(weights) is None
-    with pytest.raises(CheckpointError, match="the weights are not those of DCGAN: it "):
+    with pytest.raises(CheckpointError, match="DCGAN"):
         _found(weights, architecture="DCGAN")
     assert _found(weights, architecture="EDSR") is None
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "fact"),
     [
-        ({"architecture": "DCGAN final=relu"}, "final=relu is none of activation=.*final=tanh"),
-        ({"architecture": "DCGAN scale=2"}, "scale=2 is none of"),
-        ({"latent": 10}, "--latent goes with --arch-file"),
-        ({"ranges": Ranges(input=(-1.0, 1.0))}, "no range, mean or std of an input"),
-        ({"ranges": Ranges(mean=(0.5,))}, "no range, mean or std of an input"),
+        ({"architecture": "DCGAN final=relu"}, "final=relu .*activation=.*final=tanh"),
+        ({"architecture": "DCGAN scale=2"}, "scale=2 "),
+        ({"latent": 10}, "--latent.*--arch-file"),
+        ({"ranges": Ranges(input=(-1.0, 1.0))}, "--output-range"),
+        ({"ranges": Ranges(mean=(0.5,))}, "--output-range"),
     ],
 )
-def test_what_does_not_fit_a_generator_is_said(options: dict[str, object], message: str) -> None:
-    with pytest.raises(InvalidInputError, match=message):
+def test_options_for_image_networks_are_refused(options: dict[str, object], fact: str) -> None:
+    with pytest.raises(InvalidInputError, match=fact):
         _found(dict(Dcgan().state_dict()), **options)
 
 
-def test_the_user_knows_the_range() -> None:
+def test_the_user_can_give_the_range() -> None:
     module = trained(Dcgan(), 10)
     ranges = Ranges(output=(-1.0, 3.0), bgr=True)
     found = _found(dict(module.state_dict()), ranges=ranges)
@@ -106,8 +107,8 @@ def test_the_user_knows_the_range() -> None:
     ("name", "module", "size"),
     [("Repeating", Repeating(12), 12), ("Dcgan", Dcgan(), 10), ("NestedDcgan", NestedDcgan(), 10)],
 )
-def test_a_class_of_the_users_own(name: str, module: nn.Module, size: int) -> None:
-    """Whether it takes (N, size) or (N, size, 1, 1), and whether it gives [-1, 1] or [0, 1]."""
+def test_the_users_own_class(name: str, module: nn.Module, size: int) -> None:
+    """It may take (N, size) or (N, size, 1, 1), and return [-1, 1] or [0, 1]."""
     trained(module, size)
     weights = {f"netG.{key}": each for key, each in module.state_dict().items()}
     found = _found(weights, arch_file=(f"{_OWN}:{name}",), latent=size)
@@ -119,15 +120,15 @@ def test_a_class_of_the_users_own(name: str, module: nn.Module, size: int) -> No
     assert torch.allclose(_images(found.module, noise), expected, atol=1e-6)
 
 
-def test_a_class_of_the_users_own_is_checked() -> None:
+def test_the_users_own_class_is_checked() -> None:
     weights = dict(Repeating(12).state_dict())
     own = (f"{_OWN}:Repeating",)
     assert _found(weights, arch_file=own) is None
-    with pytest.raises(CheckpointError, match="makes no images of 11 random numbers"):
+    with pytest.raises(CheckpointError, match=r"Repeating.* 11 "):
         _found(weights, arch_file=own, latent=11)
 
 
-def test_noise_of_its_own_is_refused() -> None:
+def test_generators_that_draw_random_numbers_are_refused() -> None:
     weights = dict(Repeating(12).state_dict())
-    with pytest.raises(CheckpointError, match="draws random numbers of its own"):
+    with pytest.raises(CheckpointError, match="Noisy"):
         _found(weights, arch_file=(f"{_OWN}:Noisy",), latent=12)

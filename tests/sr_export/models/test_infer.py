@@ -1,6 +1,6 @@
-"""What weights do not tell is found by looking which choice restores photos best.
+"""Settings that weights do not determine are inferred: the ones that restore photos best.
 
-The networks are trained here for a second or two, which is enough for the right choice to win.
+The networks are trained for a second or two, which is enough for the right settings to win.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from sr_export import photos
 from sr_export.models import restoration
-from sr_export.models.network import recognise
-from sr_export.models.ranged_module import ranged
+from sr_export.models.network import with_ranges
 from sr_export.models.ranges import Ranges
+from sr_export.models.recognize import recognize
 
 SIDE, CROP, STEPS = 240, 48, 300
 SIGNED = Ranges(input=(-1, 1), output=(-1, 1))
@@ -32,7 +32,7 @@ def _conv(inputs: int, outputs: int, size: int = 3, **more: object) -> nn.Conv2d
 
 
 class _Residual(nn.Module):
-    """A chain whose output is added to the input, or taken off it."""
+    """A chain whose output is added to the input, or subtracted from it."""
 
     def __init__(self, channels: int, sign: int) -> None:
         super().__init__()
@@ -104,9 +104,9 @@ def _task(channels: int, scale: int) -> tuple[Tensor, Tensor]:
 
 
 def _train(module: nn.Module, channels: int, scale: int, ranges: Ranges) -> nn.Module:
-    """Teach a module to enlarge, or to take noise away, in its own ranges."""
+    """Train a module to upscale or denoise, on its own pixel values."""
     small, big = _task(channels, scale)
-    whole = ranged(module, ranges)
+    whole = with_ranges(module, ranges)
     optimizer = torch.optim.Adam(module.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     random = np.random.default_rng(0)
@@ -140,7 +140,7 @@ CASES: dict[str, Case] = {
     "stride, other padding": (lambda: _fsrcnn(3), 1, 3, Ranges(), "FSRCNN"),
     "strides that cancel": (_autoencoder, 3, 1, Ranges(), "ConvTranspose"),
     "repeated pixels": (_nearest, 3, 4, Ranges(), "NearestConv"),
-    "noise taken off": (lambda: _Residual(1, -1), 1, 1, Ranges(), "ConvRestorer"),
+    "noise subtracted": (lambda: _Residual(1, -1), 1, 1, Ranges(), "ConvRestorer"),
     "added, 0 to 255": (lambda: _Residual(3, 1), 3, 1, BYTES, "ConvRestorer"),
     "tanh, ImageNet": (_Generator, 3, 2, IMAGENET, "SRResNet"),
     "tanh, large eps": (lambda: _Generator(0.8), 3, 2, SIGNED, "SRResNet"),
@@ -149,7 +149,7 @@ CASES: dict[str, Case] = {
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> object:
-    """Networks so small are slower on more."""
+    """Use one thread, since such small networks are slower on more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -157,53 +157,53 @@ def _one_thread() -> object:
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_the_right_choice_restores_best(kind: str) -> None:
+def test_the_right_settings_restore_best(kind: str) -> None:
     make, channels, scale, ranges, family = CASES[kind]
     torch.manual_seed(0)
     module = _train(make(), channels, scale, ranges)
-    found = recognise([module.state_dict()])
+    found = recognize([module.state_dict()])
     assert (found.architecture, found.scale, found.channels) == (family, scale, channels)
     image = torch.rand(1, channels, 24, 32)
     with torch.inference_mode():
-        expected = ranged(module, ranges)(image)
+        expected = with_ranges(module, ranges)(image)
         # Float32 rounding, at the height of 255 in some.
         torch.testing.assert_close(
-            ranged(found.module, found.ranges)(image), expected, atol=1e-5, rtol=1e-5
+            with_ranges(found.module, found.ranges)(image), expected, atol=1e-5, rtol=1e-5
         )
 
 
-def test_sorted_names_are_put_in_the_order_that_restores(tmp_path: Path) -> None:
+def test_sorted_names_are_reordered(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = _train(_Generator(), 3, 2, SIGNED)
     safetensors.torch.save_file(module.state_dict(), tmp_path / "x.safetensors")
     weights = safetensors.torch.load_file(tmp_path / "x.safetensors")
     assert list(weights) != list(module.state_dict())
-    found = recognise([weights])
+    found = recognize([weights])
     image = torch.rand(1, 3, 16, 24)
     with torch.inference_mode():
         torch.testing.assert_close(found.module(image), module(image), atol=1e-5, rtol=1e-5)
 
 
-def test_what_the_user_knows_is_not_looked_for() -> None:
+def test_settings_of_the_user_are_not_inferred() -> None:
     torch.manual_seed(0)
     module = _train(_fsrcnn(4), 1, 3, Ranges())
     weights = module.state_dict()
-    assert recognise([weights]).how == "told by photos: scale=3"
-    assert recognise([weights], "FSRCNN scale=2").scale == 2
-    assert recognise([weights], ranges=SIGNED).ranges == SIGNED
+    assert recognize([weights]).how.endswith(" scale=3")
+    assert recognize([weights], "FSRCNN scale=2").scale == 2
+    assert recognize([weights], ranges=SIGNED).ranges == SIGNED
 
 
-def test_untrained_weights_get_what_is_usual_and_say_so() -> None:
+def test_untrained_weights_get_defaults_and_a_warning() -> None:
     torch.manual_seed(0)
-    found = recognise([_espcn(nn.Tanh()).state_dict()])
+    found = recognize([_espcn(nn.Tanh()).state_dict()])
     assert (found.architecture, found.scale, found.ranges) == ("ESPCN", 3, Ranges())
-    assert found.how.startswith("it restores no photo however it is run (is it trained?)")
+    assert found.how.startswith("WARNING")
 
 
-def test_a_network_that_adds_next_to_nothing_proves_nothing() -> None:
-    """Beside an image that is passed on, any weights restore as well as that image."""
+def test_a_residual_that_adds_almost_nothing_is_no_evidence() -> None:
+    """With a global residual, any small weights restore as well as the input itself."""
     torch.manual_seed(0)
     module = _Residual(3, 1)
     for parameter in module.parameters():
         parameter.data *= 0.1
-    assert "restores no photo" in recognise([module.state_dict()]).how
+    assert recognize([module.state_dict()]).how.startswith("WARNING")

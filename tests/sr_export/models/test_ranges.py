@@ -1,4 +1,4 @@
-"""Networks in other ranges are brought to RGB in [0, 1], and the ranges are found by looking."""
+"""Networks on other pixel values are converted to RGB in [0, 1]; the ranges are inferred."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.graph.to_onnx import Strategy, export
-from sr_export.models.network import recognise
-from sr_export.models.ranges import Ranges, guess
+from sr_export.models.ranges import Ranges
+from sr_export.models.recognize import recognize
+from sr_export.models.restoration import infer_ranges
 from sr_export.pipeline import _torch_runner
 from tests.sr_export.networks import Convolutions, network
 
@@ -37,21 +38,21 @@ def test_graph_and_function_agree(ranges: Ranges) -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
-def test_ranges_of_a_trained_network_are_found(
+def test_ranges_of_a_trained_network_are_inferred(
     low: float, high: float, shipped_checkpoint: Path
 ) -> None:
     weights = torch.load(shipped_checkpoint, weights_only=True)["params_ema"]
-    trained = _torch_runner(recognise([weights]).module)
+    trained = _torch_runner(recognize([weights]).module)
     span = np.float32(high - low)
 
     def ranged(image: np.ndarray) -> np.ndarray:
         return trained((image - np.float32(low)) / span) * span + np.float32(low)
 
-    found = guess(ranged, 3, 2, (64, 64))
+    found = infer_ranges(ranged, 3, 2, (64, 64))
     assert (found.input, found.output) == ((low, high), (low, high))
 
 
-def test_bgr_turns_the_channels_on_both_sides() -> None:
+def test_bgr_reverses_the_channels_at_both_ends() -> None:
     def red_only(image: np.ndarray) -> np.ndarray:
         return image * np.float32([1, 0, 0]).reshape(1, 3, 1, 1)
 
@@ -62,16 +63,18 @@ def test_bgr_turns_the_channels_on_both_sides() -> None:
 
 def test_untrained_networks_keep_the_unit_range() -> None:
     torch.manual_seed(0)
-    assert guess(_torch_runner(Convolutions()), 3, 2, (64, 64)).plain
+    assert infer_ranges(_torch_runner(Convolutions()), 3, 2, (64, 64)).plain
 
 
-def test_pictures_that_fill_what_tanh_gives_are_of_a_tanh() -> None:
-    """A translator restores no photo, so that only its own output tells."""
+def test_outputs_that_fill_the_range_of_tanh_come_from_tanh() -> None:
+    """A translator restores no photos, so only the values of its output show the range."""
 
     def inverted(image: np.ndarray, strength: float = 1.0) -> np.ndarray:
         return (strength * np.tanh(-4 * image[..., ::-1])).astype(np.float32)
 
-    found = guess(inverted, 3, 1, (64, 64))
+    found = infer_ranges(inverted, 3, 1, (64, 64))
     assert (found.input, found.output) == ((-1, 1), (-1, 1))
-    assert guess(lambda image: inverted(image, 0.5), 3, 1, (64, 64)).plain  # too dull to tell
-    assert guess(lambda image: inverted(image, 2.0), 3, 1, (64, 64)).plain
+    assert infer_ranges(
+        lambda image: inverted(image, 0.5), 3, 1, (64, 64)
+    ).plain  # never near -1 and 1
+    assert infer_ranges(lambda image: inverted(image, 2.0), 3, 1, (64, 64)).plain

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.graph.to_onnx import Strategy, export
 from sr_export.models.registry import registry
-from sr_export.models.rewrite import rewrite, window_mask
-from sr_export.models.substitutes import DistinctSorts
+from sr_export.models.rewrite import DistinctSorts, rewrite, window_mask
 from tests.sr_export.networks import network
 
 assert registry()  # spandrel is imported through it

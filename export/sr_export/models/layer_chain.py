@@ -1,15 +1,18 @@
-"""A state dict as a chain of convolutions: by the order and shapes of its tensors, not their names.
+"""Read a state dict as a chain of convolutions, by the order and shapes of its tensors.
 
-Every training repository names the layers of the same network otherwise. What all share is the
-order in which a module registers its parts, which is that of its forward pass, and the shapes,
-which must fit each other: they tell convolutions from transposed ones and where pixels are
-shuffled.
+Every training repository names the layers of the same network differently. What they share is the
+order in which a module registers its layers, which is that of the forward pass, and shapes that
+must fit each other: these show which convolutions are transposed and where pixels are shuffled.
+
+Safetensors files are sorted by name: block 10 comes before block 2, the body before the head.
+`orders` restores numeric order, and permutes top-level modules whose names are words.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -20,12 +23,16 @@ if TYPE_CHECKING:
 
 _KERNEL = {"weight", "bias"}
 _NORM = {"weight", "bias", "running_mean", "running_var"}
-# What torch and profilers keep beside the weights.
+# Counters of torch and of profilers.
 _COUNTERS = {"num_batches_tracked", "total_ops", "total_params"}
+# More top-level modules than this are not permuted.
+_MAX_PERMUTED = 6
+# Safetensors files are sorted within each dtype, with the widest first: int64, float32, float16.
+_MAX_DTYPES = 3
 
 
 class MismatchError(Exception):
-    """The weights are of no chain of convolutions, or of none of a family; the text says why."""
+    """The weights are not a chain of convolutions, or not one of a family; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class WeightLayer:
 
 @dataclass(frozen=True)
 class Stage:
-    """A convolution, and what comes between it and the next one."""
+    """A convolution, and the layers between it and the next one."""
 
     name: str
     weight: Tensor
@@ -47,55 +54,55 @@ class Stage:
     transposed: bool
     norm: dict[str, Tensor] | None = None
     slopes: Tensor | None = None
-    """Of a PReLU."""
+    """Slopes of a PReLU."""
     shuffle: int = 1
-    """The factor of the pixel shuffle after it."""
+    """Factor of the pixel shuffle behind it."""
 
     @property
     def inputs(self) -> int:
-        """Channels that go in."""
+        """Number of input channels."""
         return self.weight.shape[0 if self.transposed else 1]
 
     @property
     def outputs(self) -> int:
-        """Channels that come out, before they are shuffled."""
+        """Number of output channels, before the pixel shuffle."""
         return self.weight.shape[1 if self.transposed else 0]
 
     @property
-    def given(self) -> int:
-        """Channels that the next stage takes."""
+    def width(self) -> int:
+        """Number of channels that the next stage receives, after the pixel shuffle."""
         return self.outputs // self.shuffle**2
 
     @property
     def size(self) -> int:
-        """Side of the kernel."""
+        """Kernel size."""
         return self.weight.shape[2]
 
     @property
     def plain(self) -> bool:
-        """Whether it keeps the number of channels and pixels."""
+        """Whether it preserves the number of channels and pixels."""
         return self.inputs == self.outputs and not self.transposed and self.shuffle == 1
 
 
 @dataclass(frozen=True)
 class LayerChain:
-    """Convolutions, each taking what the one before gives, from an image to one of its kind."""
+    """Consecutive convolutions from an image to an image with as many channels."""
 
     stages: tuple[Stage, ...]
     shifts: tuple[Stage, ...] = ()
-    """Constant 1x1 convolutions that take the mean of images off and put it back: two or none."""
+    """Two constant 1x1 convolutions that subtract the image mean and add it again, or none."""
 
     @property
     def channels(self) -> int:
-        """Channels of the images."""
+        """Number of image channels."""
         return self.stages[0].inputs
 
 
 def read(tensors: Mapping[str, Tensor]) -> LayerChain:
-    """Read weights as a chain.
+    """Return the chain that has these weights.
 
     Raises:
-        MismatchError: there are other layers, or their channels do not fit each other.
+        MismatchError: there are other layers, or channels that do not match.
     """
     found: list[Stage] = []
     for layer in layers_of(tensors):
@@ -116,16 +123,16 @@ def read(tensors: Mapping[str, Tensor]) -> LayerChain:
 
 
 def _followed(stage: Stage, layer: WeightLayer) -> Stage:
-    """Return a stage with what comes behind its convolution."""
+    """Return a stage with a normalization or PReLU behind its convolution."""
     if layer.kind == "norm" and stage.norm is None:
         return replace(stage, norm=layer.tensors)
     if layer.kind == "slopes" and stage.slopes is None:
         return replace(stage, slopes=layer.tensors["weight"])
-    raise MismatchError(f"has {layer.name!r} behind another of its kind")
+    raise MismatchError(f"has {layer.name!r} behind another {layer.kind} layer")
 
 
 def _is_constant(stage: Stage) -> bool:
-    """Return whether it scales and shifts each channel by itself, as nothing that is learned."""
+    """Return whether it scales and shifts each channel separately, which no trained layer does."""
     outputs, inputs, *size = stage.weight.shape
     if size != [1, 1] or outputs != inputs or stage.bias is None:
         return False
@@ -134,10 +141,10 @@ def _is_constant(stage: Stage) -> bool:
 
 
 def layers_of(tensors: Mapping[str, Tensor]) -> list[WeightLayer]:
-    """Return the modules that weights are of, in the order in which they run.
+    """Return the layers that have these weights, in forward order.
 
     Raises:
-        MismatchError: one is of no kind that such networks have.
+        MismatchError: a layer is neither a square convolution, a batch norm nor a PReLU.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -146,7 +153,7 @@ def layers_of(tensors: Mapping[str, Tensor]) -> list[WeightLayer]:
             parts.setdefault(name, {})[part] = tensor
     found = [WeightLayer(name, _kind(name, each), each) for name, each in parts.items()]
     siblings = itertools.groupby(found, key=lambda layer: layer.name.rpartition(".")[0])
-    return [layer for _, group in siblings for layer in _in_turn(list(group))]
+    return [layer for _, group in siblings for layer in _interleaved(list(group))]
 
 
 def _kind(name: str, parts: dict[str, Tensor]) -> Literal["kernel", "norm", "slopes"]:
@@ -162,16 +169,16 @@ def _kind(name: str, parts: dict[str, Tensor]) -> Literal["kernel", "norm", "slo
     if weight is not None and weight.ndim == 2:
         raise MismatchError(f"has {name!r}, which is fully connected")
     if weight is not None and weight.ndim == 1:
-        raise MismatchError(f"has {name!r}, a normalisation that keeps no statistics")
+        raise MismatchError(f"has {name!r}, a normalization without running statistics")
     odd = ".".join(each for each in (name, *(parts.keys() - _NORM)) if each)
-    raise MismatchError(f"has {odd!r}, which is of no layer of such networks")
+    raise MismatchError(f"has {odd!r}, which belongs to no supported layer")
 
 
-def _in_turn(siblings: list[WeightLayer]) -> list[WeightLayer]:
+def _interleaved(siblings: list[WeightLayer]) -> list[WeightLayer]:
     """Return the layers of one block in forward order.
 
-    Programs often make all convolutions of a block first, then all normalisations; and a file
-    whose names are sorted has them so.
+    Many programs register all convolutions of a block first, then all normalizations. Sorted
+    names have the same effect.
     """
     kernels, norms, slopes = (
         [layer for layer in siblings if layer.kind == kind] for kind in ("kernel", "norm", "slopes")
@@ -190,32 +197,32 @@ def _in_turn(siblings: list[WeightLayer]) -> list[WeightLayer]:
 
 
 def _flow(stages: list[Stage]) -> Iterator[Stage]:
-    """Follow the channels from stage to stage, which tells what each one is."""
+    """Yield stages with their type and pixel shuffle, inferred from the channel counts."""
     first, *others = stages
     if first.inputs not in (1, 3):
         first = replace(first, transposed=True)
     channels = first.inputs
     if channels not in (1, 3) or not _biased_right(first):
         raise MismatchError(
-            f"takes {stages[0].inputs} channels ({stages[0].name!r}), not 1 or 3: "
-            "perhaps an image and a map beside it"
+            f"takes {stages[0].inputs} channels ({stages[0].name!r}), not 1 or 3; it may expect a "
+            "map beside the image"
         )
     before = first
     for stage in others:
         factor, fitting = _fit(before, stage)
-        yield _checked(replace(before, shuffle=factor))
+        yield _validated(replace(before, shuffle=factor))
         before = fitting
     factor = math.isqrt(before.outputs // channels)
     if factor**2 * channels != before.outputs:
         raise MismatchError(
             f"takes {channels} channels and gives {before.outputs} ({before.name!r})"
         )
-    yield _checked(replace(before, shuffle=factor))
+    yield _validated(replace(before, shuffle=factor))
 
 
 def _fit(before: Stage, stage: Stage) -> tuple[int, Stage]:
-    """Return the factor of the shuffle between two stages, and the second as what it is."""
-    # Both fit a square kernel without a bias; convolutions have odd sides, but for strided ones.
+    """Return the shuffle factor between two stages, and the second with its type."""
+    # A square kernel without bias fits both types. Convolutions have odd sizes unless strided.
     likely = stage.size % 2 == 0 or any(
         word in stage.name.lower() for word in ("deconv", "transpose")
     )
@@ -240,11 +247,43 @@ def _biased_right(stage: Stage) -> bool:
     return stage.bias is None or stage.bias.numel() == stage.outputs
 
 
-def _checked(stage: Stage) -> Stage:
-    """Return a stage whose normalisation and slopes fit its channels."""
-    allowed = {stage.outputs, stage.given}
+def _validated(stage: Stage) -> Stage:
+    """Return a stage after checking that normalization and slopes fit its channels."""
+    allowed = {stage.outputs, stage.width}
     if stage.norm is not None and stage.norm["running_mean"].numel() not in allowed:
-        raise MismatchError(f"has a normalisation that does not fit {stage.name!r}")
+        raise MismatchError(f"has a normalization that does not fit {stage.name!r}")
     if stage.slopes is not None and stage.slopes.numel() not in allowed | {1}:
         raise MismatchError(f"has a PReLU that does not fit {stage.name!r}")
     return stage
+
+
+def orders(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return the possible layer orders: one, unless the names are sorted words."""
+    if not _is_sorted(list(tensors)):
+        return [dict(tensors)]
+    names = sorted(tensors, key=_natural_key)
+    parts = [list(group) for _, group in itertools.groupby(names, lambda name: name.split(".")[0])]
+    numbered = len({re.sub(r"\d+", "", group[0].split(".")[0]) for group in parts}) == 1
+    if numbered or len(parts) > _MAX_PERMUTED:
+        return [{name: tensors[name] for name in names}]
+    return [
+        {name: tensors[name] for part in order for name in part}
+        for order in itertools.permutations(parts)
+    ]
+
+
+def _is_sorted(names: list[str]) -> bool:
+    """Return whether names are sorted, apart from a new start with each dtype."""
+    places = {name: place for place, name in enumerate(names)}
+    # torch registers the weight before the bias.
+    for name, place in places.items():
+        if name.endswith("weight") and places.get(f"{name[:-6]}bias", place) > place:
+            return False
+    starts = sum(one > other for one, other in itertools.pairwise(names))
+    return starts <= _MAX_DTYPES
+
+
+def _natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a sort key with numeric order: 2 before 10."""
+    pieces = re.findall(r"\d+|\D+", name)
+    return [(0, int(each), "") if each.isdigit() else (1, 0, each) for each in pieces]

@@ -1,0 +1,83 @@
+"""Import spandrel, also if torchvision is broken, as it often is beside CPU builds of torch.
+
+Two of spandrel's networks, for faces and for inpainting, use torchvision, so spandrel always
+imports it; and a torchvision that was built for another torch cannot be imported. Exportable
+networks call only one function of it. An empty stub therefore suffices during the import.
+
+Import spandrel's names from here; afterwards, `import spandrel` works everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import sys
+import types
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+_STUBBED = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
+
+
+def _import_spandrel() -> None:
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError):  # RuntimeError: its operators do not fit this torch
+        _import_without_torchvision()
+    else:
+        importlib.import_module("spandrel")
+    # torchvision's function compares its arguments with 0, which cannot be exported.
+    faces = importlib.import_module("spandrel.architectures.RestoreFormer")
+    vars(faces)["tv_normalize"] = normalize
+
+
+def normalize(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Compute torchvision's `normalize` of an (N, C, H, W) image."""
+    return (image - image.new_tensor(mean)[:, None, None]) / image.new_tensor(std)[:, None, None]
+
+
+def _import_without_torchvision() -> None:
+    half_imported = [name for name in sys.modules if name.partition(".")[0] == "torchvision"]
+    for name in half_imported:
+        del sys.modules[name]
+    sys.modules.update({name: _stub(name) for name in _STUBBED})
+    try:
+        importlib.import_module("spandrel")
+    finally:
+        for name in _STUBBED:
+            del sys.modules[name]
+
+
+def _stub(name: str) -> types.ModuleType:
+    """Return a module whose attributes all exist and are None."""
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    module.__getattr__ = lambda _: None  # type: ignore[method-assign]
+    return module
+
+
+_import_spandrel()
+
+from spandrel import (  # noqa: E402  not before torchvision is checked
+    MAIN_REGISTRY,
+    Architecture,
+    ArchRegistry,
+    ArchSupport,
+    ImageModelDescriptor,
+    SizeRequirements,
+)
+from spandrel.util import KeyCondition  # noqa: E402
+
+__all__ = [
+    "MAIN_REGISTRY",
+    "ArchRegistry",
+    "ArchSupport",
+    "Architecture",
+    "ImageModelDescriptor",
+    "KeyCondition",
+    "SizeRequirements",
+]
