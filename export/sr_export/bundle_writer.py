@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sr_deploy.bundle import manifest
-from sr_deploy.bundle.manifest import Check, Manifest, Model, Source, Stored, Variant
+from sr_deploy.bundle.manifest import Manifest, Model, OnnxCheck, Source, Stored, Variant
 from sr_deploy.files import sha256_of
 from sr_export.graph import cost, halo, pixels, verify
 from sr_export.graph.onnx_runner import OnnxRunner
@@ -51,7 +51,7 @@ class Exported:
     parameters: int
     ranges: Ranges
     limits: verify.Tolerances
-    checks: tuple[Check, ...]
+    checks: tuple[OnnxCheck, ...]
     how: str = ""
     """How settings were decided that the weights do not determine, for the user."""
     trained: Placed | None = None

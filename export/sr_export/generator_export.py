@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sr_deploy.bundle import manifest
-from sr_deploy.bundle.manifest import Check, Latent, Manifest, Model, Variant
+from sr_deploy.bundle.manifest import Latent, Manifest, Model, OnnxCheck, Variant
 from sr_deploy.errors import CheckpointError, ExportError, InvalidInputError
 from sr_deploy.runtime.generator import draw_noise
 from sr_export import bundle_writer
@@ -93,7 +93,7 @@ def build(
     return bundle_writer.confirm(written, offered, options, folder, report)
 
 
-def _verified(model: onnx.ModelProto, generator: Generator) -> tuple[Check, ...]:
+def _verified(model: onnx.ModelProto, generator: Generator) -> tuple[OnnxCheck, ...]:
     """Compare the float graph and the 8-bit graph with the module, on new numbers for each batch.
 
     Raises:
@@ -112,7 +112,7 @@ def _verified(model: onnx.ModelProto, generator: Generator) -> tuple[Check, ...]
             raise CheckpointError(f"the network itself returns NaN or infinity {where}")
         error = verify.difference(run(noise), expected, where)
         shape = (batch, generator.channels, generator.height, generator.width)
-        checks.append(Check(shape, error))
+        checks.append(OnnxCheck(shape, error))
         levels = 255 * expected.clip(0, 1).transpose(0, 2, 3, 1)
         off = float(np.abs(run_bytes(noise) - levels).max())
         if not off <= 0.5 + 255 * verify.TOLERANCE:

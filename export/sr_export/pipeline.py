@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from sr_deploy.bundle.manifest import Check, Manifest
+    from sr_deploy.bundle.manifest import Manifest, OnnxCheck
     from sr_export.quantize.qat import Start
 
     Run = Callable[[NDArray[Any]], NDArray[Any]]
@@ -203,7 +203,7 @@ def _export_onnx(path: Path, options: Options, report: Report) -> Exported:
 
 def _verify(
     model: onnx.ModelProto, reference: Run, limits: verify.Tolerances, channels: int, report: Report
-) -> tuple[verify.Tolerances, tuple[Check, ...]]:
+) -> tuple[verify.Tolerances, tuple[OnnxCheck, ...]]:
     """Compare a graph with its reference; return its limits, with the measured minimum."""
     run = OnnxRunner(model)
     report("verifying: the smallest size")

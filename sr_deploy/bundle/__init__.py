@@ -1,1 +1,1 @@
-"""Bundles on disk: manifest, files, TensorRT plans and tuning records."""
+"""Bundles: the manifest, the files, the TensorRT plans and the tuning record."""

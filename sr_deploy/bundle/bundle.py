@@ -1,4 +1,4 @@
-"""A bundle on disk: the folder `NAME.srd/` that `sr-export` writes and `Engine` opens."""
+"""The bundle: the folder `NAME.srd/` that `sr-export` writes and `Engine` opens."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ SUFFIX = ".srd"
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its folder and what its manifest says."""
+    """An open bundle: its folder and its manifest."""
 
     folder: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Open a bundle and check its manifest; files are checked when they are used.
+        """Open a bundle and check its manifest; other files are checked when they are used.
 
         Raises:
-            NotFoundError: there is no such folder.
-            BundleError: it is not a bundle, or its manifest does not hold.
+            NotFoundError: the folder does not exist.
+            BundleError: it is not a bundle, or its manifest is invalid.
         """
         folder = Path(path)
         if not folder.exists():
-            raise NotFoundError(f"{folder}: no such bundle")
+            raise NotFoundError(f"{folder}: bundle does not exist")
         if not (folder / manifest.NAME).is_file():
             raise BundleError(
-                f"{folder}: not a bundle (no {manifest.NAME}); `sr-export CHECKPOINT` makes one"
+                f"{folder}: not a bundle (no {manifest.NAME}); make one: sr-export CHECKPOINT"
             )
         return cls(folder, manifest.read(folder / manifest.NAME))
 
     def variant(self, precision: Precision, pixel_format: PixelFormat) -> Variant | None:
-        """Return the variant of this precision and pixel format, if the bundle has it."""
+        """Return the variant with a precision and pixel format, or None."""
         for each in self.manifest.variants:
             if (each.precision, each.pixel_format) == (precision, pixel_format):
                 return each
         return None
 
     def verified(self, stored: Stored | Variant) -> Path:
-        """Return the path of a file of the bundle, after checking that it is the one exported.
+        """Return the path of a file of the bundle after checking its hash.
 
         Raises:
-            BundleError: the name leads out of the bundle, or the content has changed.
-            NotFoundError: the file is gone.
+            BundleError: the name leads out of the bundle, or the hash differs.
+            NotFoundError: the file is missing.
         """
         path = inside(self.folder, stored.file)
         found = sha256_of(path)
         if found != stored.sha256:
             raise BundleError(
                 f"{path}: damaged or changed since the export "
-                f"(SHA-256 {found[:12]}, the manifest says {stored.sha256[:12]})"
+                f"(SHA-256 {found[:12]}, recorded {stored.sha256[:12]})"
             )
         return path

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: `manifest.json`, as typed and checked data."""
+"""The manifest of a bundle: `manifest.json` as typed and checked data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from sr_deploy.bundle import schema as strict
+from sr_deploy.bundle import schema
 from sr_deploy.errors import BundleError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 SCHEMA = 2
 NAME = "manifest.json"
 REPORT = "report.html"
-"""The exporter's pictures and figures, for people."""
+"""The exporter's report for people."""
 _LARGEST_MANIFEST = 1 << 20
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Method = Literal["percentile", "minmax", "mse"]
-"""How the range of activations that INT8 covers is chosen."""
+"""How the clipping range of INT8 activations is chosen."""
 YuvFormat = Literal["yuv420p", "nv12", "p010"]
-"""Of video, by FFmpeg's names: 8 bits, planar and semi-planar, and 10 bits in 16."""
+"""Video formats with FFmpeg's names: 8 bits planar and semi-planar, and 10 bits in 16."""
 PixelFormat = Literal["rgb24", "rgb48", "gray8", "gray16", YuvFormat]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A file of the bundle, by its name inside the folder and its hash."""
+    """A file of the bundle: its name in the folder and its hash."""
 
     file: str
     sha256: str
@@ -37,10 +37,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Latent:
-    """What a generator takes, which makes images out of random numbers, and what it gives."""
+    """Input and output of a generator, which makes images from noise."""
 
     size: int
-    """How many numbers make an image."""
+    """Length of the noise vector of an image."""
     height: int
     width: int
 
@@ -52,36 +52,35 @@ class Latent:
 
 @dataclass(frozen=True)
 class Model:
-    """What the runtime must know of the network, whatever file it then runs.
+    """The properties of the network that the runtime needs, the same for all variants.
 
-    Lengths are in pixels of the low-resolution image; of a generator, which has none, in pixels of
-    the image that it makes.
+    Lengths are in pixels of the low-resolution image; for a generator, of the generated image.
     """
 
     architecture: str
     scale: int
     channels: Literal[1, 3]
     halo: int | None
-    """How far away an input pixel can still change an output pixel; None: from everywhere."""
+    """Largest distance at which an input pixel affects an output pixel; None for unlimited."""
     multiple_of: int
-    """Tiles must start at multiples of this for their output to equal the whole frame's."""
+    """Grid of tiles: at its multiples, the output of a tile equals that of the whole frame."""
     minimum: int
-    """The smallest height and width that the graph accepts."""
+    """Smallest height and width that the graph accepts."""
     fixed_size: tuple[int, int] | None
-    """The only (height, width) that the graph accepts; None: any."""
+    """The only (height, width) that the graph accepts; None for any."""
     fixed_batch: int | None
-    """The only batch that the graph accepts; None: any."""
+    """The only batch that the graph accepts; None for any."""
     parameters: int
     gflop_per_megapixel: float
-    """Billions of floating-point operations per million low-resolution pixels."""
+    """10^9 floating-point operations per 10^6 low-resolution pixels."""
     bytes_per_pixel: int
-    """Bytes of FP32 intermediates alive at once, at their peak, per low-resolution pixel."""
+    """Peak bytes of live FP32 intermediates per low-resolution pixel."""
     bytes_per_pair: float = 0.0
-    """The same for each pair of those pixels, where attention has every pixel look at every other
-    one: then memory grows with the square of the image."""
+    """The same per pair of pixels, for global attention: memory grows with the square of the
+    image."""
     latent: Latent | None = None
-    """None: it takes images and upscales them. Else it is a generator, and none of its variants
-    takes pixels: float32 (N, size) goes in."""
+    """None for networks that upscale. Otherwise a generator: the input of all variants is float32
+    (N, size) instead of pixels."""
 
     def __post_init__(self) -> None:
         bounds = {
@@ -102,39 +101,39 @@ class Model:
                 raise BundleError(f"{name} must be from {low} to {high}, found {value}")
 
     def require_images(self) -> None:
-        """Check that the network takes images.
+        """Check that the network upscales images.
 
         Raises:
             InvalidInputError: it is a generator.
         """
         if self.latent is not None:
             raise InvalidInputError(
-                f"{self.architecture} makes images out of random numbers and takes none; "
-                "sr-generate runs it, or Engine.generate"
+                f"{self.architecture} is a generator and does not upscale; run it with "
+                "sr-generate or Engine.generate"
             )
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How the frames of a precision compare with FP32's, on images that it was not tuned on."""
+    """Quality of a precision against FP32, on images that were not used for calibration."""
 
     psnr: float | None
-    """Decibels between the two outputs, of the image where they differ most; None: all equal."""
+    """PSNR in dB between the two outputs, of the worst image; None if all are equal."""
     ssim: float
-    """Of the image where they differ most."""
+    """SSIM of the worst image."""
     largest_difference: int
-    """In levels of 255."""
+    """Largest difference of a sample, in levels of 255."""
     loss: float | None
-    """Decibels of PSNR, of all images together, against the originals that the low-resolution
-    images were made from, lost beside FP32; None: there are no originals."""
+    """PSNR in dB lost against FP32, over all images, measured against the originals from which the
+    low-resolution images were made; None without originals."""
     images: int
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One ONNX file and the precision to run it in: bytes in, bytes out, NHWC.
+    """An ONNX file (uint8 NHWC in and out) and the precision to run it in.
 
-    Two variants may share a file: BF16 is computed from the FP32 one where the device can.
+    Two variants may share a file: BF16 runs the FP32 file on devices that support it.
     """
 
     file: str
@@ -142,64 +141,64 @@ class Variant:
     precision: Precision
     pixel_format: PixelFormat
     quality: Quality | None = None
-    """None for FP32, the measure of the others."""
+    """None for FP32, the reference."""
     unfit: dict[str, str] = field(default_factory=dict)
-    """Backends that compute it worse than it was measured, by name, each with what was found."""
+    """Backends whose output is worse than measured, by name, with the finding."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One placement of INT8 that was tried."""
+    """One INT8 placement of the search."""
 
     restored: tuple[str, ...]
-    """The layers that were kept in half precision."""
+    """Layers kept in half precision."""
     fitted: bool
-    """Whether weights were fitted to the inputs that they meet, or rounded to the nearest."""
+    """Whether weight rounding was optimized on activations, instead of rounding to nearest."""
     share: float
-    """Of the network's multiply-adds that this leaves in INT8."""
+    """Share of the network's multiply-adds in INT8."""
     psnr: float | None
-    """Decibels against FP32, of the worst image; None: equal."""
+    """PSNR in dB against FP32, of the worst image; None if equal."""
 
 
 @dataclass(frozen=True)
-class Quantisation:
-    """How INT8 was calibrated, and how it was decided which layers compute in it."""
+class Quantization:
+    """Calibration of INT8, and the search for the layers that use it."""
 
     calibration: str
-    """On what, in words."""
+    """Description of the calibration data."""
     method: Literal[Method, "trained"]
-    """How the clipping of activations was chosen; of a network trained for INT8, by training."""
+    """How the clipping range of activations was chosen; "trained" after QAT."""
     layers: int
-    """Layers that could compute in INT8."""
+    """Number of layers that support INT8."""
     steps: tuple[Step, ...]
-    """In the order in which they were tried; the last is the one taken, if INT8 is offered."""
+    """In the order of the search; the last one is used, if the bundle has INT8."""
 
 
 @dataclass(frozen=True)
-class Check:
-    """One comparison of an exported file with the PyTorch module."""
+class OnnxCheck:
+    """A comparison of the exported ONNX file with the PyTorch module."""
 
     shape: tuple[int, int, int, int]
     """Batch, channels, height, width."""
     max_error: float
-    """Largest absolute difference, on the scale where white is 1."""
+    """Largest absolute difference, where white is 1."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from."""
+    """The source of the weights."""
 
     name: str
     sha256: str
     taken: str
-    """Which part of the checkpoint was taken, in words."""
+    """Description of the part of the checkpoint that was used."""
     ranges: str
-    """The values that the network itself takes and gives, in words; the bundle's are [0, 1]."""
+    """Description of the network's own value ranges; those of the bundle are [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All of `manifest.json`."""
+    """The content of `manifest.json`."""
 
     schema: int
     name: str
@@ -207,26 +206,26 @@ class Manifest:
     source: Source
     model: Model
     onnx: Stored
-    """The float file for other tools: NCHW RGB in [0, 1]."""
+    """The float file for other tools: NCHW, RGB in [0, 1]."""
     variants: tuple[Variant, ...]
-    checks: tuple[Check, ...]
-    int8: Quantisation | None
-    """None: INT8 was not asked for, or there was nothing to quantise."""
+    checks: tuple[OnnxCheck, ...]
+    int8: Quantization | None
+    """None if INT8 was not requested, or no layer supports it."""
     refused: dict[str, str]
-    """Precisions that were asked for and are not offered, each with the reason."""
+    """Requested precisions that the bundle does not have, each with the reason."""
     tools: dict[str, str]
-    """Versions of what made this bundle."""
+    """Versions of the tools that wrote the bundle."""
 
     def to_json(self) -> str:
-        """Return the text of `manifest.json`."""
+        """Return the manifest as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
 def read(path: Path) -> Manifest:
-    """Read and check a manifest.
+    """Return a manifest after checking it.
 
     Raises:
-        BundleError: it is not JSON, of another schema, or a field does not fit.
+        BundleError: it is not JSON, has another schema, or an invalid field.
     """
     advice = "export the checkpoint again with the version that you run"
-    return strict.read(Manifest, path, SCHEMA, largest=_LARGEST_MANIFEST, advice=advice)
+    return schema.read(Manifest, path, SCHEMA, largest=_LARGEST_MANIFEST, advice=advice)

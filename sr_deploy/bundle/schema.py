@@ -1,4 +1,4 @@
-"""JSON to dataclasses and back, strictly: an error names the field, what it holds and what fits."""
+"""Strict decoding of JSON into dataclasses; errors name the field, its value and what fits."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ T = TypeVar("T")
 
 
 def read(kind: type[T], path: Path, schema: int, *, largest: int, advice: str = "") -> T:
-    """Read a JSON file that says its `schema` into `kind`.
+    """Return the content of a JSON file, which has a `schema` number, as `kind`.
 
     Args:
         kind: A frozen dataclass.
         path: The file.
-        schema: The one that this version reads.
-        largest: In bytes; a larger file is not read.
-        advice: What to do about a file that does not hold.
+        schema: The number that this version reads.
+        largest: Largest size in bytes; larger files are not read.
+        advice: What to do about an invalid file, for the error.
 
     Raises:
-        BundleError: it is too large, not JSON, of another schema, or a field does not fit.
+        BundleError: it is too large, not JSON, has another schema, or an invalid field.
     """
     advice = advice and f"; {advice}"
     if path.stat().st_size > largest:
-        raise BundleError(f"{path}: larger than {largest >> 10} KiB, which none of its kind is")
+        raise BundleError(f"{path}: larger than the {largest >> 10} KiB allowed for such files")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -46,12 +46,12 @@ def read(kind: type[T], path: Path, schema: int, *, largest: int, advice: str = 
 
 
 def decode(kind: type[T], value: object, where: str) -> T:
-    """Build `kind`, a frozen dataclass, from parsed JSON.
+    """Return parsed JSON as `kind`, a frozen dataclass.
 
-    Fields without a default must be there, fields that are not known must not.
+    Fields without a default are required, unknown fields are rejected.
 
     Raises:
-        BundleError: with the path of the field that does not fit.
+        BundleError: a field is invalid; the message has its path.
     """
     return typing.cast("T", _decode(kind, value, where))
 
@@ -76,7 +76,7 @@ def _decode(kind: Any, value: object, where: str) -> object:
         return _decode_dataclass(kind, value, where)
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not kind:  # not isinstance: True is no number
+    if type(value) is not kind:  # not isinstance: True is not a number
         raise _misfit(where, f"a value of type {kind.__name__}", value)
     return value
 

@@ -1,8 +1,7 @@
-"""The tuning record of a bundle: what `sr-bench --tune` found fastest, device by device.
+"""The tuning record of a bundle: the fastest settings that `sr-bench --tune` found on each device.
 
-It is a file of its own, `tuning.json`, that bundles travel with or without. An entry holds for the
-processor or GPU, the backend with its version, and the precision that it was found with; others
-are not looked at.
+The record is the optional file `tuning.json`. An entry applies only to the processor or GPU, the
+backend with its version, and the precision that it was measured with.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from sr_deploy import machine
-from sr_deploy.bundle import schema as strict
+from sr_deploy.bundle import schema
 from sr_deploy.errors import BundleError
 from sr_deploy.files import atomic_file
 
@@ -34,13 +33,13 @@ Goal = Literal["throughput", "latency"]
 
 @dataclass(frozen=True)
 class Tuning:
-    """How to run a network; what is None is left to the engine.
+    """Settings of a network; the engine chooses those that are None.
 
     Attributes:
         tile: Height and width of the tiles.
-        batch: Tiles that go through the network at once, where a frame is cut.
-        lanes: Frames that are computed at once.
-        threads: Of computation, for all lanes together.
+        batch: Number of tiles computed at once, if a frame is tiled.
+        lanes: Number of frames computed at once.
+        threads: CPU threads of computation, for all lanes together.
     """
 
     tile: tuple[int, int] | None = None
@@ -58,25 +57,25 @@ class Tuning:
 
 @dataclass(frozen=True)
 class TuningEntry:
-    """What was found for one device, and how."""
+    """The settings for one device, and how they were measured."""
 
     tuning: Tuning
     goal: Goal
-    """Most frames per second, or the least time of one."""
+    """Most frames per second, or the shortest time of a single frame."""
     size: tuple[int, int]
-    """Width and height of the frames that it was found with."""
+    """Width and height of the measured frames."""
     date: str
     gains: dict[str, float] = field(default_factory=dict)
-    """How many times faster each choice made it; those that gained nothing are 1."""
+    """Speedup of each setting; 1 without a gain."""
 
 
 @dataclass(frozen=True)
 class TuningRecord:
-    """All of `tuning.json`."""
+    """The content of `tuning.json`."""
 
     schema: int
     entries: dict[str, TuningEntry]
-    """By what `key` returns."""
+    """Entries by the result of `key`."""
 
 
 def key(backend: str, precision: str, device: str | None = None) -> str:
@@ -92,25 +91,25 @@ def key(backend: str, precision: str, device: str | None = None) -> str:
 
 
 def read(folder: Path) -> TuningRecord:
-    """Read and check the record of a bundle; one that is not there is empty.
+    """Return the tuning record of a bundle; empty if there is none.
 
     Raises:
-        BundleError: it is not JSON, of another schema, or a field does not fit.
+        BundleError: it is not JSON, has another schema, or an invalid field.
     """
     path = folder / NAME
     if not path.is_file():
         return TuningRecord(SCHEMA, {})
-    return strict.read(
+    return schema.read(
         TuningRecord, path, SCHEMA, largest=_LARGEST, advice="delete it, and tune again"
     )
 
 
 def keep(folder: Path, name: str, entry: TuningEntry) -> None:
-    """Add an entry to the record of a bundle, or put it in the place of the one of that key.
+    """Add an entry to the record of a bundle, replacing one with the same key.
 
     Raises:
-        BundleError: the record that is there does not hold.
-        OSError: the bundle cannot be written to.
+        BundleError: the existing record is invalid.
+        OSError: the bundle is not writable.
     """
     record = read(folder)
     changed = dataclasses.replace(record, entries=record.entries | {name: entry})

@@ -1,1 +1,4 @@
-"""What runs behind Engine: loaded networks, single frames, streams and the memory budget."""
+"""The runtime of the engine: session, frames and streams, within the memory budget.
+
+Public classes are exported by `sr_deploy`; everything else here may change.
+"""

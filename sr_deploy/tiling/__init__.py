@@ -1,1 +1,1 @@
-"""Cutting frames into tiles and putting the results together."""
+"""Tiling: the planner, and the blender with its native twin."""

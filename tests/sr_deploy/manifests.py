@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from sr_deploy.bundle import manifest
-from sr_deploy.bundle.manifest import Check, Manifest, Model, Source, Stored, Variant
+from sr_deploy.bundle.manifest import Manifest, Model, OnnxCheck, Source, Stored, Variant
 
 MODEL = Model(
     architecture="Compact",
@@ -33,7 +33,7 @@ def make(model: Model = MODEL, **changes: Any) -> Manifest:
         model=model,
         onnx=Stored("model.onnx", "1" * 64),
         variants=(Variant("fp32.onnx", "2" * 64, "fp32", "rgb24"),),
-        checks=(Check((1, 3, 33, 47), 1e-6),),
+        checks=(OnnxCheck((1, 3, 33, 47), 1e-6),),
         int8=None,
         refused={},
         tools={"torch": "2.13.0"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sr_deploy.bundle.plan_record import SCHEMA, GpuInfo, PlanRecord, PlanRequest, Shapes
+from sr_deploy.bundle.plan_store import SCHEMA, GpuInfo, PlanRecord, PlanRequest, Shapes
 
 DEVICE = GpuInfo("NVIDIA H100 80GB HBM3", (9, 0), "for CUDA 12.8")
 SHAPES = Shapes((1, 64, 64), (1, 720, 1280), (1, 1080, 1920))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sr_deploy.bundle.manifest import Quantisation, Step
+from sr_deploy.bundle.manifest import Quantization, Step
 from sr_export.quantize.calibration_data import OWN_PHOTOS
 from sr_export.summary import summary
 from tests.sr_deploy import manifests
@@ -25,7 +25,7 @@ def test_who_cleans_images_is_reminded_to_calibrate_on_such(
     step = Step(restored=(), fitted=False, share=1.0, psnr=50.0)
     written = manifests.make(
         dataclasses.replace(manifests.MODEL, scale=scale),
-        int8=Quantisation(f"96 tiles of {material}, seed 0", "percentile", 10, (step,)),
+        int8=Quantization(f"96 tiles of {material}, seed 0", "percentile", 10, (step,)),
     )
     text = summary(written, Path("net.srd"), 3)
     assert text.startswith("net.srd in 3 s")

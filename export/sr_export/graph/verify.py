@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy.bundle.manifest import Check
+from sr_deploy.bundle.manifest import OnnxCheck
 from sr_deploy.errors import CheckpointError, ExportError
 from sr_deploy.runtime.yuv import YuvFrame
 from sr_export import photos
@@ -56,7 +56,7 @@ def shapes(limits: Tolerances) -> list[tuple[int, int, int]]:
     return found
 
 
-def compare(run: Run, reference: Run, shape: tuple[int, int, int], channels: int) -> Check:
+def compare(run: Run, reference: Run, shape: tuple[int, int, int], channels: int) -> OnnxCheck:
     """Compare a float graph with its reference at one shape.
 
     Raises:
@@ -69,7 +69,7 @@ def compare(run: Run, reference: Run, shape: tuple[int, int, int], channels: int
     where = f"at {batch}x{channels}x{height}x{width}"
     if not np.isfinite(expected).all():
         raise CheckpointError(f"the network itself gives NaN or infinity on a photo {where}")
-    return Check((batch, channels, height, width), difference(found, expected, where))
+    return OnnxCheck((batch, channels, height, width), difference(found, expected, where))
 
 
 def difference(found: NDArray[Any], expected: NDArray[Any], where: str) -> float:

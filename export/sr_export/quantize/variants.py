@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sr_deploy.bundle.manifest import Precision, Quality, Quantisation, Step
+from sr_deploy.bundle.manifest import Precision, Quality, Quantization, Step
 from sr_deploy.errors import ExportError
 from sr_export.graph import pixels
 from sr_export.graph.onnx_runner import OnnxRunner
@@ -78,7 +78,7 @@ class Offer:
 
     variants: tuple[Offered, ...]
     refused: dict[str, str]
-    int8: Quantisation | None
+    int8: Quantization | None
     scenes: tuple[Scene, ...]
 
 
@@ -164,7 +164,7 @@ class _Workshop:
         else:
             self._refused[precision] = reason
 
-    def _offer_int8(self, half: Half) -> Quantisation | None:
+    def _offer_int8(self, half: Half) -> Quantization | None:
         workpiece = Quantiser(
             self._subject.model, self._material.tiles, self._options.method, self._report
         )
@@ -187,9 +187,9 @@ class _Workshop:
         if not found.steps:
             return None
         layers = len(workpiece.layers)
-        return Quantisation(self._material.text, self._options.method, layers, found.steps)
+        return Quantization(self._material.text, self._options.method, layers, found.steps)
 
-    def _offer_trained(self, half: Half) -> Quantisation | None:
+    def _offer_trained(self, half: Half) -> Quantization | None:
         """Offer INT8 as it was in training, if that holds."""
         trained = self._subject.trained
         assert trained is not None
@@ -212,7 +212,7 @@ class _Workshop:
             share=round(sum(shares[name] for name in chosen), 4),
             psnr=quality.psnr,
         )
-        return Quantisation("nothing: as trained", "trained", len(layers), (step,))
+        return Quantization("nothing: as trained", "trained", len(layers), (step,))
 
     def _budget(self, precision: Precision) -> float:
         return self._options.budgets.get(precision, acceptance.BUDGETS[precision])

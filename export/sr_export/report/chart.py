@@ -11,7 +11,7 @@ from sr_export.report.markup import Markup, join, tag
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sr_deploy.bundle.manifest import Quantisation, Step
+    from sr_deploy.bundle.manifest import Quantization, Step
 
 WIDTH, HEIGHT = 480, 310
 _LEFT, _TOP, _RIGHT, _BOTTOM = 44, 52, 450, 256
@@ -71,7 +71,7 @@ class _Axis:
         return round(self.start + part * (self.end - self.start), 1)
 
 
-def search_chart(quantisation: Quantisation, *, taken: bool = True) -> str:
+def search_chart(quantisation: Quantization, *, taken: bool = True) -> str:
     """Draw how the placement of INT8 was found, as an SVG that can stand alone or in a page.
 
     Args:

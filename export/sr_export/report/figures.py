@@ -11,7 +11,7 @@ from sr_export.report.pictures import PRECISIONS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sr_deploy.bundle.manifest import Manifest, Precision, Quality, Quantisation, Step, Variant
+    from sr_deploy.bundle.manifest import Manifest, Precision, Quality, Quantization, Step, Variant
 
 _COLUMNS = (
     "Against FP32",
@@ -45,7 +45,7 @@ def table(manifest: Manifest, sizes: Mapping[str, int]) -> Markup:
     )
 
 
-def steps(found: Quantisation) -> Markup:
+def steps(found: Quantization) -> Markup:
     """Make the table of the placements that were tried, in order."""
     head = tag(
         "tr",

@@ -15,7 +15,7 @@ from sr_export.report.markup import Markup, join, tag, text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sr_deploy.bundle.manifest import Manifest, Method, Quantisation
+    from sr_deploy.bundle.manifest import Manifest, Method, Quantization
     from sr_export.report.pictures import Scene
 
 
@@ -122,7 +122,7 @@ def _search(manifest: Manifest) -> Markup:
     )
 
 
-def _explained(found: Quantisation) -> str:
+def _explained(found: Quantization) -> str:
     layers = f"{found.layers} layers" if found.layers != 1 else "One layer"
     if found.method == "trained":
         return (

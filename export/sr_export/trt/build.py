@@ -17,7 +17,7 @@ import numpy as np
 from sr_deploy.backends.host import SAMPLES
 from sr_deploy.bundle import plan_store, schema
 from sr_deploy.bundle.locking import locked
-from sr_deploy.bundle.plan_record import SCHEMA, GpuInfo, PlanRecord, PlanRequest
+from sr_deploy.bundle.plan_store import SCHEMA, GpuInfo, PlanRecord, PlanRequest
 from sr_deploy.errors import BackendError, BundleError
 from sr_export.trt import cast_pass, plan_validation
 from sr_export.trt.build_request import BuildRequest, recipes
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.bundle.bundle import Bundle
     from sr_deploy.bundle.manifest import Variant
-    from sr_deploy.bundle.plan_record import Shapes
+    from sr_deploy.bundle.plan_store import Shapes
     from sr_export.trt.build_request import BuildSettings, Recipe
     from sr_export.trt.plan_validation import PlanValidator
     from sr_export.trt.worker import TensorRtProcess

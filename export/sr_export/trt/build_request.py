@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 # Not for type checking only: sr_deploy.bundle.schema reads the annotations to decode it.
-from sr_deploy.bundle.plan_record import Computed, Reach, Shapes  # noqa: TC001
+from sr_deploy.bundle.plan_store import Compatibility, Computed, Shapes  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,7 +31,7 @@ class BuildSettings:
     dla: int | None = None
     """The deep learning accelerator (of a Jetson) to run on; None: the GPU."""
     version_compatible: bool = False
-    reach: Reach = "gpu"
+    reach: Compatibility = "gpu"
 
     def words(self) -> dict[str, str]:
         """Return what was set, for the record of a plan."""

@@ -16,7 +16,7 @@ from sr_export.trt import cast_pass, progress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sr_deploy.bundle.plan_record import Shapes
+    from sr_deploy.bundle.plan_store import Shapes
     from sr_export.trt.build_request import BuildRequest, BuildSettings
 
 _log = logging.getLogger(__name__)

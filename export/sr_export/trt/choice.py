@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from sr_deploy.bundle.manifest import YuvFormat
-from sr_deploy.bundle.plan_record import Shapes
+from sr_deploy.bundle.plan_store import Shapes
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.runtime.generator import MOST_AT_ONCE
 from sr_deploy.tiling.planner import TilePlanner
 
 if TYPE_CHECKING:
     from sr_deploy.bundle.manifest import Latent, Model, PixelFormat
-    from sr_deploy.bundle.plan_record import Shape
+    from sr_deploy.bundle.plan_store import Shape
 
     Size = tuple[int, int]
 

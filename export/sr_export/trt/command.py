@@ -10,7 +10,7 @@ from sr_deploy import machine
 from sr_deploy.backends.host import SAMPLES
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import PixelFormat, Precision, YuvFormat
-from sr_deploy.bundle.plan_record import Reach
+from sr_deploy.bundle.plan_store import Compatibility
 from sr_deploy.cli import console
 from sr_deploy.errors import BackendError, InvalidInputError
 from sr_deploy.runtime.selection import pixel_format
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sr_deploy.bundle.manifest import Variant
-    from sr_deploy.bundle.plan_record import PlanRecord, Shape
+    from sr_deploy.bundle.plan_store import PlanRecord, Shape
 
 _USUAL: tuple[Precision, ...] = ("fp16", "int8")
 _HIGHEST_LEVEL = 5
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--reach",
-        choices=get_args(Reach),
+        choices=get_args(Compatibility),
         default="gpu",
         help="for which GPUs: of this name, of this compute capability, or all from Ampere on "
         "(default: %(default)s; the others are slower)",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sr_deploy.bundle.manifest import Model, Precision, Variant
-    from sr_deploy.bundle.plan_record import Shape, Shapes
+    from sr_deploy.bundle.plan_store import Shape, Shapes
 
     Frames = NDArray[Any]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_deploy.backends.cuda import calls
-from sr_deploy.bundle.plan_record import GpuInfo
+from sr_deploy.bundle.plan_store import GpuInfo
 from sr_deploy.machine import format_bytes
 
 if TYPE_CHECKING:

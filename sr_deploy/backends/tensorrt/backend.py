@@ -26,7 +26,7 @@ from sr_deploy.backends.tensorrt import plan_builder
 from sr_deploy.backends.tensorrt.contexts import Contexts, LoadedPlan
 from sr_deploy.bundle import plan_store
 from sr_deploy.bundle.manifest import YuvFormat
-from sr_deploy.bundle.plan_record import PlanRequest
+from sr_deploy.bundle.plan_store import PlanRequest
 from sr_deploy.errors import (
     BackendError,
     BundleError,
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.backends.base import LoadRequest
     from sr_deploy.bundle.manifest import Model, Precision
-    from sr_deploy.bundle.plan_record import PlanRecord, Shape
-    from sr_deploy.bundle.plan_store import StoredPlan
+    from sr_deploy.bundle.plan_store import PlanRecord, Shape, StoredPlan
 
 _log = logging.getLogger(__name__)
 
@@ -212,7 +211,7 @@ class TensorRtNetwork:
 
     def _serving(self, shape: Shape) -> StoredPlan | None:
         """Return the plan that takes a shape and is tuned closest to it."""
-        taking = [each for each in self._plans if each.record.shapes.take(shape)]
+        taking = [each for each in self._plans if each.record.shapes.accept(shape)]
         pixels = shape[0] * shape[1] * shape[2]
         return min(taking, key=lambda each: _waste(each.record, pixels), default=None)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sr_deploy.backends.cuda.driver import CudaStream, Memory
-    from sr_deploy.bundle.plan_record import Shape
+    from sr_deploy.bundle.plan_store import Shape
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sr_deploy.bundle.manifest import PixelFormat, Precision
-    from sr_deploy.bundle.plan_record import Shapes
+    from sr_deploy.bundle.plan_store import Shapes
 
 
 def build(

@@ -13,7 +13,7 @@ import pytest
 from gpu_check import finish, on_gpu
 from sr_deploy import backends
 from sr_deploy.bundle import plan_store
-from sr_deploy.bundle.plan_record import Shapes
+from sr_deploy.bundle.plan_store import Shapes
 from tests.sr_export.trt.conftest import Workshop, exported, workshop  # noqa: F401 - fixtures
 from tests.sr_export.trt.test_build import Open, variant
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sr_deploy.backends.tensorrt import plan_builder
-from sr_deploy.bundle.plan_record import Shapes
+from sr_deploy.bundle.plan_store import Shapes
 from sr_deploy.errors import BackendError
 
 

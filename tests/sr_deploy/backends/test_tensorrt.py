@@ -17,7 +17,7 @@ from sr_deploy.backends.cuda import driver
 from sr_deploy.backends.tensorrt import plan_builder
 from sr_deploy.bundle import plan_store
 from sr_deploy.bundle.manifest import Latent, Precision
-from sr_deploy.bundle.plan_record import SCHEMA, GpuInfo, PlanRecord, Shape, Shapes
+from sr_deploy.bundle.plan_store import SCHEMA, GpuInfo, PlanRecord, Shape, Shapes
 from sr_deploy.errors import (
     BackendError,
     BackendMissingError,

@@ -33,14 +33,14 @@ def test_variants_are_found_by_precision_and_format(tmp_path: Path) -> None:
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     opened = _bundle(tmp_path)
     (tmp_path / "fp32.onnx").write_bytes(b"other")
-    with pytest.raises(BundleError, match="damaged or changed since the export"):
+    with pytest.raises(BundleError, match="SHA-256"):
         opened.verified(opened.manifest.variants[0])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     opened = _bundle(tmp_path)
     (tmp_path / "fp32.onnx").unlink()
-    with pytest.raises(NotFoundError, match=r"no file 'fp32\.onnx'"):
+    with pytest.raises(NotFoundError, match=r"'fp32\.onnx'"):
         opened.verified(opened.manifest.variants[0])
 
 
@@ -49,12 +49,12 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     opened = _bundle(folder, file="../fp32.onnx")
     (tmp_path / "fp32.onnx").write_bytes(b"graph")
-    with pytest.raises(BundleError, match="leads out"):
+    with pytest.raises(BundleError, match=r"\.\./fp32\.onnx"):
         opened.verified(opened.manifest.variants[0])
 
 
 def test_what_is_not_there_or_no_bundle_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such bundle"):
+    with pytest.raises(NotFoundError, match=r"none\.srd"):
         Bundle.open(tmp_path / "none.srd")
     with pytest.raises(BundleError, match="sr-export CHECKPOINT"):
         Bundle.open(tmp_path)

@@ -50,24 +50,24 @@ def test_variants_for_video_are_read_and_those_before_them_still_are(tmp_path: P
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("model.scale", "two", r"model\.scale: expected a value of type int, found 'two'"),
-        ("model.scale", True, r"model\.scale: expected a value of type int, found True"),
-        ("model.scale", 0, r"model: scale must be from 1 to 64, found 0"),
-        ("model.scale", 10**9, r"scale must be from 1 to 64"),
-        ("model.bytes_per_pixel", 0, r"bytes_per_pixel must be from 1"),
-        ("model.channels", 4, r"model\.channels: expected one of 1, 3, found 4"),
-        ("model.fixed_size", [64], r"model\.fixed_size: expected a list of 2, found \[64\]"),
-        ("model.fixed_size", [0, 64], r"fixed_size must be from 1"),
-        ("model.halo", None, r"model: the field 'halo' is missing"),
-        ("model.colour", "red", r"model: unknown field 'colour'"),
-        ("variants.0.precision", "fp7", r"variants\[0\]\.precision: expected one of fp32"),
-        ("variants.0.pixel_format", "nv21", r"expected one of rgb24, .*, nv12, p010, found 'nv21'"),
-        ("variants", {}, r"variants: expected a list"),
-        ("checks.0.shape", [1, 2, 3], r"checks\[0\]\.shape: expected a list of 4"),
-        ("tools", [], r"tools: expected an object"),
-        ("tools.torch", 2, r"tools\.torch: expected a value of type str, found 2"),
-        ("onnx", "model.onnx", r"onnx: expected an object, found 'model.onnx'"),
-        ("schema", 99, r"schema 99, but this version reads 2"),
+        ("model.scale", "two", r"model\.scale.*\bint\b.*'two'"),
+        ("model.scale", True, r"model\.scale.*\bint\b.*True"),
+        ("model.scale", 0, r"model.*scale.*\b1\b.*\b64\b.*\b0\b"),
+        ("model.scale", 10**9, r"scale.*\b1\b.*\b64\b"),
+        ("model.bytes_per_pixel", 0, r"bytes_per_pixel.*\b1\b"),
+        ("model.channels", 4, r"model\.channels.*1, 3.*\b4\b"),
+        ("model.fixed_size", [64], r"model\.fixed_size.*\b2\b.*\[64\]"),
+        ("model.fixed_size", [0, 64], r"fixed_size.*\b1\b"),
+        ("model.halo", None, r"model.*'halo'"),
+        ("model.colour", "red", r"model.*'colour'"),
+        ("variants.0.precision", "fp7", r"variants\[0\]\.precision.*fp32"),
+        ("variants.0.pixel_format", "nv21", r"rgb24, .*, nv12, p010.*'nv21'"),
+        ("variants", {}, r"variants.*list"),
+        ("checks.0.shape", [1, 2, 3], r"checks\[0\]\.shape.*\b4\b"),
+        ("tools", [], r"tools.*object"),
+        ("tools.torch", 2, r"tools\.torch.*\bstr\b.*\b2\b"),
+        ("onnx", "model.onnx", r"onnx.*object.*'model.onnx'"),
+        ("schema", 99, r"\b99\b.*\b2\b"),
     ],
 )
 def test_misfits_are_named(tmp_path: Path, where: str, value: Any, message: str) -> None:
@@ -77,10 +77,10 @@ def test_misfits_are_named(tmp_path: Path, where: str, value: Any, message: str)
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", "[" * 100_000])
 def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(BundleError, match=r"not valid JSON|schema None"):
+    with pytest.raises(BundleError, match=r"JSON|None"):
         _read(tmp_path, text)
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="larger than 1024 KiB"):
+    with pytest.raises(BundleError, match="1024 KiB"):
         _read(tmp_path, " " * (1 << 20) + "{}")

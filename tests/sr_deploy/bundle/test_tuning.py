@@ -67,14 +67,14 @@ def _text(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not valid JSON"),
-        ('{"schema": 9}', "schema 9, but this version reads 1; delete it, and tune again"),
-        ("[]", "schema None"),
-        (_text(goal="beauty"), "goal: expected one of throughput, latency, found 'beauty'"),
-        (_text(tuning={"lanes": 0}), "tuning: lanes must be from 1 to 256, found 0"),
-        (_text(tuning={"tile": [0, 8]}), "tuning: tile must be from 1 to 65536, found 0"),
-        (_text(tuning={"magic": 1}), "unknown field 'magic'"),
-        (" " * (1 << 20) + "{}", "larger than 1024 KiB"),
+        ("{", "JSON"),
+        ('{"schema": 9}', r"\b9\b.*\b1\b"),
+        ("[]", "None"),
+        (_text(goal="beauty"), r"goal.*throughput, latency.*'beauty'"),
+        (_text(tuning={"lanes": 0}), r"lanes.*\b256\b.*\b0\b"),
+        (_text(tuning={"tile": [0, 8]}), r"tile.*\b65536\b.*\b0\b"),
+        (_text(tuning={"magic": 1}), "'magic'"),
+        (" " * (1 << 20) + "{}", "1024 KiB"),
     ],
 )
 def test_a_record_that_does_not_hold_is_told_and_ignored(

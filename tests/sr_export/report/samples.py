@@ -12,7 +12,7 @@ from sr_deploy.bundle.manifest import (
     Manifest,
     Model,
     Quality,
-    Quantisation,
+    Quantization,
     Source,
     Step,
     Stored,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.bundle.manifest import Precision
 
-QUANTISATION = Quantisation(
+QUANTISATION = Quantization(
     calibration="a few photos",
     method="percentile",
     layers=3,

@@ -9,7 +9,7 @@ import pytest
 
 from sr_deploy.bundle import plan_store
 from sr_deploy.bundle.manifest import Precision, Variant
-from sr_deploy.bundle.plan_record import PlanRecord, PlanRequest, Shapes
+from sr_deploy.bundle.plan_store import PlanRecord, PlanRequest, Shapes
 from sr_deploy.errors import BackendError, BundleError
 from sr_export.trt.build import Building
 from tests.fakes.tensorrt import VERSIONS

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from sr_deploy.bundle import schema
-from sr_deploy.bundle.plan_record import Shapes
+from sr_deploy.bundle.plan_store import Shapes
 from sr_export.trt.build_request import BuildRequest, BuildSettings, Recipe, recipes
 
 EIGHT = ("EXPLICIT_BATCH", "FP16", "INT8")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sr_deploy.bundle.manifest import Latent
-from sr_deploy.bundle.plan_record import Shapes
+from sr_deploy.bundle.plan_store import Shapes
 from sr_deploy.errors import InvalidInputError
 from sr_export.trt.choice import Choice
 from tests.sr_deploy.manifests import MODEL

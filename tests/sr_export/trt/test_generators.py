@@ -14,7 +14,7 @@ from sr_deploy import Engine
 from sr_deploy.bundle import plan_store
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import Latent, Variant
-from sr_deploy.bundle.plan_record import PlanRecord, Shapes
+from sr_deploy.bundle.plan_store import PlanRecord, Shapes
 from sr_export import cli
 from tests.fakes.tensorrt import VERSIONS
 from tests.sr_deploy import networks

@@ -11,7 +11,7 @@ import pytest
 from sr_deploy import Engine
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import Model
-from sr_deploy.bundle.plan_record import Shapes
+from sr_deploy.bundle.plan_store import Shapes
 from sr_export.trt import plan_validation
 from sr_export.trt.plan_validation import PlanValidator
 
