@@ -287,7 +287,10 @@ def _exit_at_once(arguments: argparse.Namespace) -> Iterator[None]:
         )
         os._exit(128 + number)
 
-    before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    # Windows has no SIGHUP; nohup ignores it.
+    caught = [each for each in numbers if each and signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, end) for each in caught}
     try:
         yield
     finally:

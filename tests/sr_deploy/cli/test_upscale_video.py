@@ -118,7 +118,7 @@ def test_real_videos_keep_every_frame(
     )
 
 
-def test_what_can_be_read_of_a_damaged_video_is_written(
+def test_of_a_damaged_video_everything_readable_is_written(
     repeating: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = Clip(40, "ffv1").write(tmp_path / "a.mkv")
@@ -128,7 +128,7 @@ def test_what_can_be_read_of_a_damaged_video_is_written(
     assert "a.mkv" in capsys.readouterr().err
 
 
-def test_a_video_that_is_none_leaves_nothing(
+def test_a_source_that_is_no_video_leaves_nothing(
     repeating: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video" * 100)
@@ -143,7 +143,7 @@ def test_one_frame(repeating: Path, tmp_path: Path) -> None:
     assert len(clips.decoded(tmp_path / "b.mp4")) == 1
 
 
-def test_a_part_of_a_video(repeating: Path, tmp_path: Path) -> None:
+def test_start_end_every_and_crop(repeating: Path, tmp_path: Path) -> None:
     source = Clip(50, "ffv1").write(tmp_path / "a.mkv")
     part = ["--start", "0.4", "--end", "1.2", "--every", "2", "--crop", "32x16+8+4"]
     assert upscale.main(command(repeating, source, tmp_path / "b.mkv", *FFV1, *part)) == 0
@@ -155,7 +155,7 @@ def test_a_part_of_a_video(repeating: Path, tmp_path: Path) -> None:
     assert np.abs(first.astype(int) - wanted.astype(int)).mean() < 2
 
 
-def test_an_output_that_is_there_is_kept(
+def test_an_existing_output_is_kept(
     repeating: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = Clip(3).write(tmp_path / "a.mp4")
@@ -168,9 +168,7 @@ def test_an_output_that_is_there_is_kept(
     assert len(clips.decoded(target)) == 3
 
 
-def test_what_is_said_to_programs(
-    repeating: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_output(repeating: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = Clip(5).write(tmp_path / "a.mp4")
     assert upscale.main(command(repeating, source, tmp_path / "b.mp4", "--json")) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -374,7 +372,7 @@ class TestKilled:
         assert time.monotonic() - start < 1
         return said
 
-    def test_it_goes_on_and_ends_bit_identical(
+    def test_a_resumed_job_is_bit_identical(
         self, repeating: Path, source: Path, tmp_path: Path
     ) -> None:
         whole, target = tmp_path / "whole.mkv", tmp_path / "b.mkv"
@@ -390,7 +388,7 @@ class TestKilled:
         assert target.read_bytes() == whole.read_bytes()
         assert sorted(each.name for each in tmp_path.iterdir()) == ["a.mp4", "b.mkv", "whole.mkv"]
 
-    def test_damage_before_the_kill_is_told_at_the_end(
+    def test_damage_before_the_kill_is_reported_at_the_end(
         self, repeating: Path, tmp_path: Path
     ) -> None:
         source = Clip(60, "ffv1", size=(48, 32)).write(tmp_path / "a.mkv")
@@ -405,7 +403,7 @@ class TestKilled:
         assert process.returncode == 1
         assert "a.mkv: after 0.160 s: a frame could not be decoded" in said
 
-    def test_ctrl_c_ends_at_once_and_says_how_to_go_on(
+    def test_ctrl_c_exits_at_once_and_names_resume(
         self, repeating: Path, source: Path, tmp_path: Path
     ) -> None:
         process = self.run(*command(repeating, source, tmp_path / "b.mkv"), slow=0.02)
@@ -533,7 +531,7 @@ class TestPipes:
         (tmp_path / "b.y4m").write_bytes(done.stdout)
         assert largest_difference(source, tmp_path / "b.y4m") <= 1
 
-    def test_a_pipe_that_breaks_off_is_said(self, repeating: Path) -> None:
+    def test_a_truncated_pipe_is_reported(self, repeating: Path) -> None:
         done = _piped(repeating, ["-", "-", "--raw", "6x4:rgb24"], bytes(72 + 5))
         assert len(done.stdout) == 4 * 72
         assert done.returncode == 1
@@ -548,7 +546,9 @@ class TestPipes:
             (["-", "-", "--json"], b"--json"),
         ],
     )
-    def test_what_is_refused(self, repeating: Path, arguments: list[str], said: bytes) -> None:
+    def test_wrong_uses_are_refused(
+        self, repeating: Path, arguments: list[str], said: bytes
+    ) -> None:
         done = _piped(repeating, arguments, b"")
         assert done.returncode == 1
         assert said in done.stderr

@@ -32,11 +32,11 @@ def test_red_in_bt709() -> None:
 
 
 @pytest.mark.parametrize("matrix", [BT709, 4, 5, SMPTE170M, 7, YCGCO, BT2020, 10])
-def test_gray_has_no_color_in_any_matrix(matrix: int) -> None:
+def test_gray_stays_gray_in_every_matrix(matrix: int) -> None:
     np.testing.assert_allclose(Color(matrix).yuv_to_rgb() @ [0.3, 0.0, 0.0], 0.3)
 
 
-def test_a_matrix_that_is_not_linear_is_refused() -> None:
+def test_a_nonlinear_matrix_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="14"):
         Color(14).yuv_to_rgb()
 
@@ -50,19 +50,19 @@ def test_a_matrix_that_is_not_linear_is_refused() -> None:
         ("gray", (100, 100), SMPTE170M, FULL),
     ],
 )
-def test_what_is_not_said_is_what_players_take(
+def test_missing_tags_get_the_defaults_of_players(
     pixel_format: str, size: tuple[int, int], matrix: int, range_: int
 ) -> None:
     assert Color().resolved(pixel_format, *size) == Color(matrix, range_)
 
 
-def test_what_is_said_is_kept() -> None:
+def test_existing_tags_are_kept() -> None:
     said = Color(BT2020, FULL, 9, 16)
     assert said.resolved("yuv420p", 100, 100) == said
     assert said.resized("yuv420p", (100, 100), (4000, 2000)) == said
 
 
-def test_a_matrix_is_named_where_players_would_take_another_for_the_new_size() -> None:
+def test_a_missing_matrix_is_set_if_players_would_assume_another_for_the_new_size() -> None:
     assert Color().resized("yuv420p", (720, 480), (960, 540)) == Color()
     assert Color().resized("yuv420p", (720, 480), (1440, 960)) == Color(SMPTE170M)
     assert Color().resized("yuv420p", (1920, 1080), (640, 360)) == Color(BT709)
@@ -82,7 +82,7 @@ def test_tags_come_from_the_file(tmp_path: Path, tags: Tags, expected: Color) ->
         assert source.info.color == expected
 
 
-def test_tags_go_on_an_encoder_as_they_are() -> None:
+def test_tags_are_set_on_an_encoder_unchanged() -> None:
     context: Any = av.CodecContext.create("libx264", "w")
     Color(9, 0, 2, 16).apply_to(context)
     found = context.colorspace, context.color_range, context.color_primaries, context.color_trc

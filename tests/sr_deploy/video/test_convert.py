@@ -167,7 +167,7 @@ def test_a_ramp_of_chroma_has_no_stairs() -> None:
 
 
 @pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 1), (2, 2), (1, 2), (4, 1)])
-def test_gathering_undoes_spreading(across: int, down: int) -> None:
+def test_downsampling_undoes_upsampling(across: int, down: int) -> None:
     samples = np.random.default_rng(0).integers(-512, 512, (8, 9)).astype(np.float32)
     inner = samples[1:-1] if down == 2 else samples
     found = color_.downsample_chroma(color_.upsample_chroma(samples, across, down), across, down)
@@ -194,7 +194,7 @@ def test_gray_pixels_in_color_formats_and_back() -> None:
     assert np.array_equal(clips.planes(ArrayToFrame("gray", Color())(colors))[0], gray)
 
 
-def test_the_callers_array_is_filled() -> None:
+def test_out_is_filled() -> None:
     frame = clips.picture("yuv420p", 16, 8)
     out = np.empty((8, 16, 3), np.uint8)
     assert FrameToArray(Color())(frame, out) is out
@@ -204,12 +204,12 @@ def test_the_callers_array_is_filled() -> None:
 
 
 @pytest.mark.parametrize("name", ["gbrpf32le", "bayer_rggb8", "yuv410p", "cuda", "xyz12le"])
-def test_formats_that_are_not_converted_are_named(name: str) -> None:
+def test_unsupported_formats_are_named(name: str) -> None:
     with pytest.raises(InvalidInputError, match=name):
         ArrayToFrame(name, Color())
 
 
-def test_the_first_frame_decides_what_is_not_said() -> None:
+def test_the_first_frame_decides_on_missing_tags() -> None:
     """A frame of another size midway must not change colors."""
     convert = FrameToArray(Color())
     large, small = (clips.picture("yuv444p", *size) for size in ((1280, 8), (64, 8)))

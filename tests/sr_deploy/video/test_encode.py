@@ -106,9 +106,7 @@ def written(path: Path, settings: EncoderSettings, times: list[int]) -> list[Any
         ("ffv1", "yuv420p", ".mp4", "libx264"),
     ],
 )
-def test_the_encoder_that_users_expect(
-    codec: str, pixel_format: str, container: str, expected: str
-) -> None:
+def test_default_encoders(codec: str, pixel_format: str, container: str, expected: str) -> None:
     bits = 10 if "10" in pixel_format else 8
     found = chosen(container, codec=codec, pixel_format=pixel_format, bits=bits)
     assert (found.encoder, found.pixel_format, found.notes) == (expected, pixel_format, ())
@@ -136,7 +134,7 @@ def test_the_encoder_that_users_expect(
         ("ffv1", "yuv420p16le", "yuv420p16le", ""),
     ],
 )
-def test_pixel_formats_are_kept_or_lose_nothing(
+def test_pixel_formats_lose_nothing(
     encoder: str, source: str, expected: str | None, told: str
 ) -> None:
     if expected is None:
@@ -159,7 +157,7 @@ def test_odd_sizes() -> None:
         choose(info(), (33, 21), ".mkv", EncoderOptions(pixel_format="yuv420p"))
 
 
-def test_a_format_that_is_asked_for() -> None:
+def test_the_user_chooses_the_pixel_format() -> None:
     deep = info(bits=10, pixel_format="yuv420p10le")
     found = choose(deep, (64, 48), ".mkv", EncoderOptions("h264", pixel_format="yuv420p"))
     assert found.pixel_format == "yuv420p"
@@ -194,7 +192,7 @@ def test_quality_preset_and_options() -> None:
     assert chosen(options={"crf": "30"}).options["crf"] == "30"
 
 
-def test_apple_reads_hevc_by_its_tag() -> None:
+def test_hevc_in_mp4_has_the_tag_that_apple_needs() -> None:
     assert chosen(".mp4", encoder="hevc").tag == "hvc1"
     assert chosen(".mkv", encoder="hevc").tag is None
     assert chosen(".mp4").tag is None
@@ -214,7 +212,7 @@ def test_color_tags_of_the_result() -> None:
 
 
 @pytest.mark.parametrize("encoder", SOFTWARE)
-def test_packets_hold_every_time_and_equal_settings_give_equal_bytes(encoder: str) -> None:
+def test_packets_have_all_times_and_equal_settings_give_equal_bytes(encoder: str) -> None:
     settings = chosen(encoder=encoder, size=(160, 120))  # x264 had trouble with this width
     times = [90000 * 3600 + time for time in (0, 3600, 8100, 9000, 18000, 18900, 27000, 27001)]
     extradata, packets = encoded(settings, times)
@@ -252,7 +250,7 @@ def test_packets_make_a_file(tmp_path: Path, encoder: str, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("encoder", ["libx264", "libx265", "libsvtav1"])
-def test_light_of_hdr10_is_in_the_stream(tmp_path: Path, encoder: str) -> None:
+def test_hdr10_metadata_is_in_the_stream(tmp_path: Path, encoder: str) -> None:
     settings = chosen(
         encoder=encoder,
         pixel_format="yuv420p10le",
@@ -273,7 +271,7 @@ def test_light_of_hdr10_is_in_the_stream(tmp_path: Path, encoder: str) -> None:
         )
 
 
-def test_x264_is_not_cut_into_slices() -> None:
+def test_x264_does_not_slice_frames() -> None:
     """Threads that share each frame cost quality; PyAV would ask for them."""
     context: Any = av.CodecContext.create("libx264", "w")
     chosen().configure(context)

@@ -60,7 +60,7 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "film.mkv"
 
 
-def test_a_job_is_what_was_added(target: Path) -> None:
+def test_a_job_returns_the_packets_that_were_added(target: Path) -> None:
     with start(target) as job:
         assert (job.frames, job.last_pts, job.complete, job.extradata) == (0, None, False, b"")
         for number in range(3):
@@ -76,7 +76,7 @@ def test_a_job_is_what_was_added(target: Path) -> None:
         assert job.remarks == ("one", "two", "three")
 
 
-def test_going_on_gives_what_would_have_been_without_a_stop(target: Path) -> None:
+def test_a_resumed_job_equals_one_without_a_stop(target: Path) -> None:
     with start(target) as job:
         job.add(b"header", fake(0))
     with start(target, resume=True) as job:
@@ -99,7 +99,7 @@ def test_a_job_that_did_nothing_leaves_nothing(target: Path) -> None:
     assert list(target.parent.iterdir()) == []
 
 
-def test_an_interrupted_job_wants_a_decision(target: Path) -> None:
+def test_an_interrupted_job_needs_resume_or_overwrite(target: Path) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
     with pytest.raises(InvalidInputError, match=r"--resume .* --overwrite"):
@@ -126,7 +126,7 @@ def test_another_job_is_refused(target: Path, facts: dict[str, str], difference:
     start(target, resume=True).close()  # and nothing was lost or left locked
 
 
-def test_two_processes_do_not_do_the_same(target: Path) -> None:
+def test_two_processes_cannot_write_one_output(target: Path) -> None:
     with (
         start(target) as job,
         pytest.raises(InvalidInputError, match=r"film\.mkv"),
@@ -169,7 +169,7 @@ def test_segments_must_fit_each_other(
         assert job.frames == 6
 
 
-def test_a_full_disk_is_said_and_loses_nothing(
+def test_a_full_disk_is_reported_and_loses_nothing(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -228,7 +228,7 @@ def test_a_journal_leads_nowhere_else(target: Path) -> None:
         start(target, resume=True)
 
 
-def test_a_missing_segment_is_said(target: Path) -> None:
+def test_a_missing_segment_is_refused(target: Path) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
     (folder_of(target) / "000000.packets").unlink()
@@ -236,7 +236,7 @@ def test_a_missing_segment_is_said(target: Path) -> None:
         start(target, resume=True)
 
 
-def test_a_damaged_segment_is_said_when_it_is_read(target: Path) -> None:
+def test_a_damaged_segment_is_refused_when_it_is_read(target: Path) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
         path = job.folder / "000000.packets"
@@ -247,7 +247,7 @@ def test_a_damaged_segment_is_said_when_it_is_read(target: Path) -> None:
             list(job.packets())
 
 
-def test_what_the_journal_does_not_list_is_cleared_away(target: Path) -> None:
+def test_leftovers_are_deleted(target: Path) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
         (job.folder / "000001.packets").write_bytes(b"half")
@@ -286,7 +286,7 @@ def test_a_process_killed_at_any_instant_goes_on(target: Path) -> None:
         assert [packet for packet, _ in job.packets()] == expected
 
 
-def test_a_source_is_told_from_another(tmp_path: Path) -> None:
+def test_facts_identify_a_source(tmp_path: Path) -> None:
     path = tmp_path / "source"
     path.write_bytes(bytes(3 << 20))
     os.utime(path, ns=(5, 5))
@@ -302,7 +302,7 @@ def test_a_source_is_told_from_another(tmp_path: Path) -> None:
     assert source_facts(path) != before  # its time
 
 
-def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_source_has_no_facts(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="none"):
         source_facts(tmp_path / "none")
 

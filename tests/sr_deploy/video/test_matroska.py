@@ -27,7 +27,7 @@ def film(tmp_path: Path) -> Path:
     return FILM.write(tmp_path / "a.mkv")
 
 
-def test_an_amended_file_says_it_and_is_otherwise_the_same(film: Path) -> None:
+def test_a_patched_file_has_the_patch_and_is_otherwise_the_same(film: Path) -> None:
     before, size = probe(film), film.stat().st_size
     patch(film, {1: TrackPatch(display=(160, 90)), 3: TrackPatch(delay=25_000_000)})
     after = probe(film)
@@ -42,7 +42,7 @@ def test_an_amended_file_says_it_and_is_otherwise_the_same(film: Path) -> None:
     assert after.streams[3].attachment == bytes(5000)
 
 
-def test_what_is_listed_is_found(film: Path) -> None:
+def test_seeking_works_after_a_patch(film: Path) -> None:
     """After the header has moved, a reader can still jump by the file's index."""
     patch(film, {1: TrackPatch(display=(160, 90))})
     with av.open(str(film)) as container:
@@ -66,7 +66,7 @@ def test_checksums_are_right(film: Path) -> None:
         assert int.from_bytes(body[2:6], "little") == zlib.crc32(body[6:])
 
 
-def test_amending_twice_is_fine(film: Path) -> None:
+def test_patching_twice_works(film: Path) -> None:
     for height in (90, 100):
         patch(film, {1: TrackPatch(display=(160, height))})
         assert probe(film).streams[0].aspect == Fraction(160 * 48, height * 64)
@@ -81,7 +81,7 @@ def test_there_is_room_for_many_tracks(tmp_path: Path) -> None:
     assert probe(path).streams[12].pts[0] == -4
 
 
-def test_what_has_no_room_is_said(film: Path) -> None:
+def test_a_patch_without_room_is_refused(film: Path) -> None:
     with pytest.raises(VideoError, match="no room"):
         patch(film, {1: TrackPatch(display=(1 << 800, 1))})
 

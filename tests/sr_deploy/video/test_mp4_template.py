@@ -23,19 +23,19 @@ def test_ffmpeg_reads_the_codec(codec: str) -> None:
         assert stream.codec_context.codec.canonical_name == codec
 
 
-def test_a_codec_that_is_unknown() -> None:
+def test_an_unknown_codec_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"theora.*h264"):
         Mp4Template("theora").to_mp4()
 
 
-def test_a_mastering_display_is_rounded_to_what_mp4_can_say() -> None:
+def test_a_mastering_display_is_rounded_to_the_units_of_mp4() -> None:
     data = Mp4Template("hevc", hdr=HdrMetadata(WHOLE, (4000, 65535))).to_mp4()
     place = data.index(b"mdcv") + 4
     assert struct.unpack_from(">8H2I", data, place) == (*(16667, 12500) * 4, 10000000, 10)
     assert struct.unpack_from(">2H", data, data.index(b"clli") + 4) == (4000, 65535)
 
 
-def test_a_part_of_a_mastering_display_is_not_made_up() -> None:
+def test_an_incomplete_mastering_display_is_left_out() -> None:
     part = MasteringDisplay(None, None, None, None, Fraction(1, 1000), Fraction(1000))
     assert b"mdcv" not in Mp4Template("hevc", hdr=HdrMetadata(part, None)).to_mp4()
 

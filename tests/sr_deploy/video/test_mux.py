@@ -173,7 +173,7 @@ def test_real_videos(tmp_path: Path, shared_data: Path) -> None:
         assert (new.color[3] == 2) == (old.color[3] == 2)  # 0, not said, is limited like 1
 
 
-def test_the_texts_of_an_mp4_go_into_matroska(tmp_path: Path, shared_data: Path) -> None:
+def test_subtitles_of_mp4_are_converted_for_matroska(tmp_path: Path, shared_data: Path) -> None:
     path = shared_data / "video" / "nasa_13013.mp4"
     target = tmp_path / "out.mkv"
     before = probe(path)
@@ -194,7 +194,7 @@ def test_the_texts_of_an_mp4_go_into_matroska(tmp_path: Path, shared_data: Path)
         assert abs(a - b) <= MILLISECOND
 
 
-def test_another_video_of_the_file_may_be_the_new_one(tmp_path: Path, shared_data: Path) -> None:
+def test_any_video_of_the_file_can_be_replaced(tmp_path: Path, shared_data: Path) -> None:
     path = shared_data / "video" / "nasa_13013.mp4"
     before = probe(path)
     after = assembled(path, tmp_path / "out.mp4", stream=3)
@@ -270,7 +270,7 @@ def test_a_mirrored_picture_is_kept(tmp_path: Path) -> None:
         ("a.mkv", "b.webm", "libvpx-vp9"),
     ],
 )
-def test_the_shape_of_pixels_is_kept(
+def test_the_aspect_ratio_is_kept(
     tmp_path: Path, source: str, target: str, encoder: str, aspect: Fraction
 ) -> None:
     path = Film(clip=clips.Clip(count=3, aspect=aspect)).write(tmp_path / source)
@@ -361,7 +361,7 @@ def test_an_end_alone_moves_nothing(tmp_path: Path) -> None:
     assert Fraction(9, 10) < part.streams[1].pts[-1] < 1
 
 
-def test_a_truncated_source_gives_what_it_has(tmp_path: Path) -> None:
+def test_of_a_truncated_source_everything_readable_is_copied(tmp_path: Path) -> None:
     path = Film(sounds=SOUNDS, seconds=2).write(tmp_path / "a.mkv")
     whole = probe(path)
     short = clips.truncated(path, 0.6)
@@ -379,7 +379,7 @@ def test_a_truncated_source_gives_what_it_has(tmp_path: Path) -> None:
         (Film(sounds=[Sound("eng", codec="flac")]), "b.mov", ["flac", ".mkv", ".mp4"]),
     ],
 )
-def test_what_does_not_fit_is_refused_at_once(
+def test_streams_that_the_container_cannot_hold_are_refused_at_once(
     tmp_path: Path, film: Film, target: str, words: list[str]
 ) -> None:
     path = film.write(tmp_path / "a.mkv")
@@ -391,7 +391,7 @@ def test_what_does_not_fit_is_refused_at_once(
         assert word in str(caught.value)
 
 
-def test_what_does_not_fit_may_be_dropped(tmp_path: Path) -> None:
+def test_streams_that_the_container_cannot_hold_may_be_dropped(tmp_path: Path) -> None:
     path = RICH.write(tmp_path / "a.mkv")
     info = films.info_of(path)
     settings, target = films.settings_of(info), tmp_path / "b.mp4"
@@ -407,7 +407,7 @@ def test_what_does_not_fit_may_be_dropped(tmp_path: Path) -> None:
     assert after.of_kind("subtitle") == []
 
 
-def test_a_tag_without_a_place_is_told(tmp_path: Path) -> None:
+def test_a_lost_tag_is_noted(tmp_path: Path) -> None:
     path = Film(tags={"title": "T", "custom": "x"}).write(tmp_path / "a.mkv")
     info = films.info_of(path)
     settings, target = films.settings_of(info), tmp_path / "b.mp4"
@@ -418,14 +418,14 @@ def test_a_tag_without_a_place_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_kind_that_is_unknown_cannot_be_dropped(tmp_path: Path) -> None:
+def test_an_unknown_kind_cannot_be_dropped(tmp_path: Path) -> None:
     path = Film().write(tmp_path / "a.mkv")
     info = films.info_of(path)
     with pytest.raises(InvalidInputError, match="cannot drop 'sounds'"):
         _opened(path, info, films.settings_of(info), tmp_path / "b.mkv", ["sounds"])
 
 
-def test_a_suffix_that_is_unknown(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     path = Film().write(tmp_path / "a.mkv")
     info = films.info_of(path)
     with pytest.raises(InvalidInputError, match=r"\.mkv, \.mp4"):
@@ -484,7 +484,7 @@ def test_a_timecode_is_kept(tmp_path: Path) -> None:
         assert after.streams[0].tags["timecode"] == "01:02:03:04"
 
 
-def test_what_was_true_of_the_old_pictures_only_is_not_said(tmp_path: Path) -> None:
+def test_tags_of_the_old_encoding_are_dropped(tmp_path: Path) -> None:
     tags = {"BPS-eng": "1234", "NUMBER_OF_FRAMES": "50", "_STATISTICS_TAGS": "BPS", "kept": "yes"}
     path = Film(video_tags=tags).write(tmp_path / "a.mkv")
     assert probe(path).streams[0].tags["bps-eng"] == "1234"
@@ -515,7 +515,7 @@ def test_an_error_while_writing_leaves_no_file(
         assert target.exists()
 
 
-def test_a_process_killed_while_it_assembles_leaves_nothing_half(tmp_path: Path) -> None:
+def test_a_process_killed_while_muxing_leaves_no_partial_file(tmp_path: Path) -> None:
     path = Film(sounds=SOUNDS).write(tmp_path / "a.mkv")
     info = films.info_of(path)
     settings, target = films.settings_of(info), tmp_path / "b.mkv"

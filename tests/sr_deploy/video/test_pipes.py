@@ -89,7 +89,7 @@ def test_parameters_of_a_frame_are_skipped() -> None:
     assert [bytes(f.planes[0])[:2] for f in PipeReader(io.BytesIO(stream)).frames()] == [b"ab"]
 
 
-def test_a_header_of_large_frames_has_the_scale_in_it() -> None:
+def test_the_header_of_upscaled_frames_has_their_size() -> None:
     reader = PipeReader(io.BytesIO(b"YUV4MPEG2 W4 H2 F25:1 Ip A1:1 C420jpeg\n"))
     out = io.BytesIO()
     PipeWriter(out, reader.format.upscaled(2))
@@ -110,7 +110,7 @@ def test_frames_of_a_file_get_a_header() -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 7, 11])
-def test_a_last_frame_that_is_cut_off_is_left_out_and_said(lost: int) -> None:
+def test_a_truncated_last_frame_is_dropped_and_reported(lost: int) -> None:
     whole = b"YUV4MPEG2 W4 H3 Cmono\nFRAME\n" + noise(12) + b"FRAME\n" + noise(12)
     for stream, shape in [(whole, None), (noise(24), PipeFormat.parse_raw("4x3:gray"))]:
         reader = PipeReader(io.BytesIO(stream[:-lost]), shape)
@@ -119,7 +119,7 @@ def test_a_last_frame_that_is_cut_off_is_left_out_and_said(lost: int) -> None:
         assert f"{12 - lost} of 12 bytes" in said
 
 
-def test_noise_between_frames_ends_it_and_is_said() -> None:
+def test_noise_between_frames_ends_the_stream_and_is_reported() -> None:
     stream = b"YUV4MPEG2 W2 H1 Cmono\nFRAME\nab" + b"noise\n" * 3
     reader = PipeReader(io.BytesIO(stream))
     assert len(list(reader.frames())) == 1
@@ -141,7 +141,7 @@ def test_noise_between_frames_ends_it_and_is_said() -> None:
         (b"YUV4MPEG2 W2 H2 It C444\n", "bwdif"),
     ],
 )
-def test_what_is_no_y4m_is_refused(stream: bytes, said: str) -> None:
+def test_bad_headers_are_refused(stream: bytes, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
         PipeReader(io.BytesIO(stream))
 
@@ -155,12 +155,42 @@ def test_what_is_no_y4m_is_refused(stream: bytes, said: str) -> None:
         ("99999x270:gray", "99999x270"),
     ],
 )
-def test_what_does_not_say_a_raw_shape_is_refused(text: str, said: str) -> None:
+def test_wrong_raw_formats_are_refused(text: str, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
         PipeFormat.parse_raw(text)
 
 
-def test_a_reader_that_has_gone_is_said() -> None:
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"W4 H2 F99999999999999999999:1 Cmono",
+        b"W4 H2 F1:99999999999999999999 Cmono",
+        b"W99999999999999999999 H2 Cmono",
+        b"W4 H2 F-25:1 Cmono",
+        b"W4 H-2 Cmono",
+        b"W" + b"9" * 4000,
+    ],
+)
+def test_hostile_numbers_in_a_header_are_one_line(header: bytes) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        PipeReader(io.BytesIO(b"YUV4MPEG2 " + header + b"\nFRAME\n" + bytes(8)))
+    assert "\n" not in str(caught.value)
+
+
+def test_any_bytes_of_a_header_go_through() -> None:
+    stream = b"YUV4MPEG2 W2 H1 Cmono XA=\xe9\xff\nFRAME\nab"
+    assert passed_through(stream)[0] == stream
+
+
+@pytest.mark.parametrize(
+    "text", ["8x6:gray@1/0", "8x6:gray@0", "8x6:pal8", "8x6:cuda", f"8x6:gray@{10**20}", "9" * 5000]
+)
+def test_raw_formats_without_plain_samples_or_a_rate_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError):
+        PipeFormat.parse_raw(text)
+
+
+def test_a_closed_output_pipe_is_reported() -> None:
     class Gone(io.BytesIO):
         def write(self, data: Any) -> int:
             raise BrokenPipeError

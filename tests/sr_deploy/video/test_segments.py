@@ -24,7 +24,7 @@ def segment(tmp_path: Path) -> tuple[Path, str]:
     return path, sha256
 
 
-def test_what_was_written_is_read(segment: tuple[Path, str]) -> None:
+def test_a_segment_is_read_back(segment: tuple[Path, str]) -> None:
     path, sha256 = segment
     assert list(segments.read(path, sha256)) == PACKETS
     assert segments.read_pts(path) == [each.pts for each in PACKETS]
@@ -42,7 +42,7 @@ def test_every_flipped_bit_is_found(segment: tuple[Path, str]) -> None:
             list(segments.read(path, sha256))
 
 
-def test_a_segment_cut_anywhere_is_found(segment: tuple[Path, str]) -> None:
+def test_every_truncation_of_a_segment_is_found(segment: tuple[Path, str]) -> None:
     path, sha256 = segment
     whole = path.read_bytes()
     for length in [*range(120), len(whole) - 1]:
@@ -51,7 +51,7 @@ def test_a_segment_cut_anywhere_is_found(segment: tuple[Path, str]) -> None:
             list(segments.read(path, sha256))
 
 
-def test_a_cut_segment_gives_no_times(segment: tuple[Path, str]) -> None:
+def test_a_truncated_segment_has_no_times(segment: tuple[Path, str]) -> None:
     path, _ = segment
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(VideoError, match=r"0\.packets"):
@@ -75,7 +75,7 @@ def test_a_segment_must_stand_alone(tmp_path: Path, packets: list[EncodedPacket]
         ([0, 8, 4, 2, 1, 3, 6, 5, 7], 3),
     ],
 )
-def test_depth_is_how_late_a_picture_is_decoded(pts: list[int], depth: int) -> None:
+def test_reordering_depth(pts: list[int], depth: int) -> None:
     assert reordering_depth(pts) == depth
 
 

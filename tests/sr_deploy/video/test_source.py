@@ -82,13 +82,13 @@ def test_resuming_goes_on_with_exactly_the_next_frame(tmp_path: Path, name: str)
         assert read(path, after=whole[done][0]) == whole[done + 1 :]
 
 
-def test_resuming_after_a_time_of_no_frame_is_refused(tmp_path: Path) -> None:
+def test_resuming_at_a_time_without_a_frame_is_refused(tmp_path: Path) -> None:
     path = Clip(count=5).write(tmp_path / "a.mkv")
     with pytest.raises(VideoError, match=r"0\.081 s"):
         read(path, after=81)
 
 
-def test_what_is_known_of_a_video(tmp_path: Path) -> None:
+def test_properties_of_a_video(tmp_path: Path) -> None:
     clip = Clip(count=30, size=(96, 64), aspect=Fraction(4, 3), rate=Fraction(30000, 1001))
     info = described(clip.write(tmp_path / "a.mp4"))
     assert (info.width, info.height, info.stream, info.codec) == (96, 64, 0, "h264")
@@ -98,7 +98,7 @@ def test_what_is_known_of_a_video(tmp_path: Path) -> None:
     assert (info.hdr, info.display_matrix, info.interlaced) == (None, None, False)
 
 
-def test_light_of_hdr10(tmp_path: Path) -> None:
+def test_hdr10_metadata(tmp_path: Path) -> None:
     clip = Clip(
         codec="libx265", pixel_format="yuv420p10le", tags=clips.PQ, options=clips.HDR10, count=2
     )
@@ -116,7 +116,7 @@ def test_light_of_hdr10(tmp_path: Path) -> None:
     )
 
 
-def test_a_part(tmp_path: Path) -> None:
+def test_start_and_end(tmp_path: Path) -> None:
     path = Clip(count=50, start=5).write(tmp_path / "a.mkv")
     whole = read(path)
     # The file begins at its first frame, which is shown at 0.2 s.
@@ -127,7 +127,7 @@ def test_a_part(tmp_path: Path) -> None:
     assert read(path, start=100) == []
 
 
-def test_one_of_so_many(tmp_path: Path) -> None:
+def test_every_third_frame(tmp_path: Path) -> None:
     path = Clip(count=20).write(tmp_path / "a.mkv")
     whole = read(path)
     thirds = read(path, every=3)
@@ -191,7 +191,7 @@ def test_deinterlacing_keeps_every_frame_and_its_time(tmp_path: Path) -> None:
         assert read(path, deinterlace=True, after=whole[done][0]) == whole[done + 1 :]
 
 
-def test_a_file_that_was_cut_off(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported(tmp_path: Path) -> None:
     path = Clip(count=100, size=(160, 120), options={"g": "10"}).write(tmp_path / "a.mkv")
     whole = read(path)
     clips.truncated(path, 0.5)
@@ -248,16 +248,14 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         VideoSource(path)
 
 
-def test_a_size_that_no_video_has_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_large_frames_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Clip(count=1).write(tmp_path / "a.mkv")
     monkeypatch.setattr(decode, "LARGEST_PIXELS", 64 * 48 - 1)
     with pytest.raises(InvalidInputError, match="64x48"):
         VideoSource(path)
 
 
-def test_the_largest_stream_that_is_no_cover_is_taken(shared_data: Path) -> None:
+def test_the_main_stream_is_the_largest_that_is_no_cover(shared_data: Path) -> None:
     info = described(shared_data / "video" / "nasa_13013.mp4")
     assert (info.stream, info.width, info.height, info.frames) == (3, 480, 270, 390)
 

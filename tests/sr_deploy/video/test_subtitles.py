@@ -44,7 +44,7 @@ def box(name: bytes, body: bytes) -> bytes:
         (sample(b"x", styles((0, 1, 0, WHITE))), "x"),
     ],
 )
-def test_what_subrip_can_say(data: bytes, text: str) -> None:
+def test_conversion_to_subrip(data: bytes, text: str) -> None:
     assert to_subrip(data, DESCRIPTION) == text
 
 
@@ -58,14 +58,14 @@ def test_what_subrip_can_say(data: bytes, text: str) -> None:
         sample(b"here", box(b"tbox", bytes(8))),
     ],
 )
-def test_what_subrip_cannot_say(data: bytes) -> None:
+def test_styles_without_subrip_are_not_converted(data: bytes) -> None:
     assert to_subrip(data, DESCRIPTION) is None
 
 
-def test_without_a_default_a_style_says_nothing() -> None:
+def test_a_style_without_a_default_is_not_converted() -> None:
     assert to_subrip(sample(b"x", styles((0, 1, 0, WHITE))), b"") is None
 
 
 @pytest.mark.parametrize("cut", range(1, 40))
-def test_a_cut_sample_is_no_crash(cut: int) -> None:
+def test_a_truncated_subtitle_does_not_raise(cut: int) -> None:
     to_subrip(sample(b"one two", styles((0, 3, 1, WHITE)))[:cut], DESCRIPTION)

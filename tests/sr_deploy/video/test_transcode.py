@@ -60,7 +60,7 @@ def through(
 @pytest.mark.parametrize("pixel_format", ["yuv420p10le", "p010le"])
 @pytest.mark.parametrize("matrix", [BT470BG, BT709, BT2020])
 @pytest.mark.parametrize("color_range", [LIMITED, FULL])
-def test_ten_bits_go_straight_in_and_out(
+def test_10_bit_frames_are_not_converted_to_rgb(
     bundle: Path, pixel_format: str, matrix: int, color_range: int
 ) -> None:
     """An identity gives them back exactly: nothing is rounded in between."""
@@ -82,7 +82,7 @@ def test_ten_bits_go_straight_in_and_out(
         ("yuv420p", (34, 18), "yuv420p", "uint8"),
     ],
 )
-def test_others_go_as_rgb(
+def test_other_formats_become_rgb(
     bundle: Path, pixel_format: str, size: tuple[int, int], wanted: str, kind: str
 ) -> None:
     found, kinds = through(bundle, [clips.picture(pixel_format, *size)], Color(BT709), wanted)
@@ -90,7 +90,7 @@ def test_others_go_as_rgb(
     assert found[0].format.name == wanted
 
 
-def test_a_change_midway_is_said_once_and_all_frames_are_alike(
+def test_a_change_of_size_midway_warns_once_and_all_results_have_one_size(
     bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = [clips.picture("yuv420p", 32, 16), clips.picture("yuv420p", 48, 16)]
@@ -106,7 +106,7 @@ def test_a_change_midway_is_said_once_and_all_frames_are_alike(
     assert all(each in said[0] for each in ("0.040 s", "48x16", "32x16", "yuv420p"))
 
 
-def test_the_slowest_stage_is_known() -> None:
+def test_the_bottleneck_is_found() -> None:
     meter = StageMeter()
     assert meter.slowest() == "network"
     meter.reading = 1e6
