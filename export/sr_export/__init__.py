@@ -1,1 +1,1 @@
-"""From a training checkpoint to a verified bundle."""
+"""Export training checkpoints to verified bundles: `sr-export`, and `pipeline.build` in Python."""

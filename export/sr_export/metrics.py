@@ -1,8 +1,8 @@
-"""How close one image is to another: PSNR and SSIM as the super-resolution field reports them.
+"""PSNR and SSIM as published for super-resolution.
 
-The protocol is the one of the published tables: the Y channel of BT.601 in studio swing, as many
-border pixels shaved off as the scale, PSNR with a peak of 255, and SSIM as Wang et al. defined it
-in 2004 (an 11x11 Gaussian window, valid region only). Nothing but numpy is needed.
+The protocol of the published tables: the Y channel of BT.601 in studio swing, a border of `scale`
+pixels removed, PSNR with a peak of 255, SSIM as defined by Wang et al. in 2004 (11x11 Gaussian
+window, valid region only). Needs numpy only.
 """
 
 from __future__ import annotations
@@ -24,52 +24,52 @@ _SSIM_K2 = 0.03
 
 
 def psnr(a: NDArray[Any], b: NDArray[Any], peak: float = 255.0) -> float:
-    """Returns the peak signal-to-noise ratio of two arrays in dB, infinite for equal ones.
+    """Return the peak signal-to-noise ratio of two arrays in dB, infinite for equal ones.
 
     Args:
         a: Any shape with at least one element, any real dtype.
         b: The same shape as `a`; its dtype may differ.
-        peak: The largest value that the format can hold, on the scale of `a` and `b`.
+        peak: The largest possible value, on the scale of `a` and `b`.
 
     Raises:
         ValueError: The shapes differ, the arrays are empty, or the peak is not positive.
     """
     _require_same_shape(a, b)
     if a.size == 0:
-        raise ValueError(f"arrays to compare are empty (shape {a.shape}); one element is needed")
+        raise ValueError(f"the arrays are empty (shape {a.shape}); expected at least one element")
     if not peak > 0:
-        raise ValueError(f"peak is {peak}; it must be greater than 0")
+        raise ValueError(f"peak is {peak}; expected a number above 0")
     error = float(np.mean(np.square(np.subtract(a, b, dtype=np.float64))))
     return math.inf if error == 0.0 else 10.0 * math.log10(peak * peak / error)
 
 
 def luma(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Returns the Y channel (BT.601, studio swing: 16 to 235) of an RGB image, not rounded.
+    """Return the Y channel (BT.601, studio swing: 16 to 235) of an RGB image, not rounded.
 
     Args:
         rgb: H x W x 3, uint8, full range.
 
     Returns:
-        H x W, float64. It is MATLAB's `rgb2ycbcr` before that rounds.
+        H x W, float64: MATLAB's `rgb2ycbcr` before rounding.
 
     Raises:
         ValueError: The image is not H x W x 3, or not uint8.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise ValueError(f"image has shape {rgb.shape}; H x W x 3 (RGB) is needed")
+        raise ValueError(f"the image has shape {rgb.shape}; expected H x W x 3 (RGB)")
     if rgb.dtype != np.uint8:
-        raise ValueError(f"image has dtype {rgb.dtype}; uint8 is needed")
+        raise ValueError(f"the image has dtype {rgb.dtype}; expected uint8")
     weights = np.array([65.481, 128.553, 24.966]) / 255.0
     return np.asarray(16.0 + rgb @ weights, dtype=np.float64)
 
 
 def ssim(a: NDArray[Any], b: NDArray[Any], peak: float = 255.0) -> float:
-    """Returns the mean structural similarity of two planes; 1 for equal ones.
+    """Return the mean structural similarity of two planes; 1 for equal ones.
 
     Args:
         a: H x W, any real dtype, both sides at least 11.
         b: The same shape as `a`.
-        peak: The largest value that the format can hold, on the scale of `a` and `b`.
+        peak: The largest possible value, on the scale of `a` and `b`.
 
     Raises:
         ValueError: The shapes differ, a plane is not two-dimensional or smaller than the window,
@@ -77,11 +77,13 @@ def ssim(a: NDArray[Any], b: NDArray[Any], peak: float = 255.0) -> float:
     """
     _require_same_shape(a, b)
     if a.ndim != 2:
-        raise ValueError(f"planes have shape {a.shape}; H x W is needed")
+        raise ValueError(f"the planes have shape {a.shape}; expected H x W")
     if min(a.shape) < _SSIM_WINDOW:
-        raise ValueError(f"planes have shape {a.shape}; each side must be {_SSIM_WINDOW} or more")
+        raise ValueError(
+            f"the planes have shape {a.shape}; expected sides of at least {_SSIM_WINDOW}"
+        )
     if not peak > 0:
-        raise ValueError(f"peak is {peak}; it must be greater than 0")
+        raise ValueError(f"peak is {peak}; expected a number above 0")
     x = np.asarray(a, dtype=np.float64)
     y = np.asarray(b, dtype=np.float64)
     c1 = (_SSIM_K1 * peak) ** 2
@@ -96,12 +98,12 @@ def ssim(a: NDArray[Any], b: NDArray[Any], peak: float = 255.0) -> float:
 
 
 def y_psnr(reference: NDArray[np.uint8], candidate: NDArray[np.uint8], shave: int) -> float:
-    """Returns the PSNR in dB of the Y channel, border excluded: the number of the papers.
+    """Return the PSNR in dB of the Y channel without the border, as in papers.
 
     Args:
         reference: H x W x 3, uint8 RGB.
         candidate: H x W x 3, uint8 RGB, the same shape as `reference`.
-        shave: How many pixels to leave out on each side; the papers shave the scale.
+        shave: Width of the border to remove; papers use the scale.
 
     Raises:
         ValueError: The shapes or dtypes are not as above, or the shave leaves nothing.
@@ -110,12 +112,12 @@ def y_psnr(reference: NDArray[np.uint8], candidate: NDArray[np.uint8], shave: in
 
 
 def y_ssim(reference: NDArray[np.uint8], candidate: NDArray[np.uint8], shave: int) -> float:
-    """Returns the SSIM of the Y channel, border excluded.
+    """Return the SSIM of the Y channel without the border.
 
     Args:
         reference: H x W x 3, uint8 RGB.
         candidate: H x W x 3, uint8 RGB, the same shape as `reference`.
-        shave: How many pixels to leave out on each side; the papers shave the scale.
+        shave: Width of the border to remove; papers use the scale.
 
     Raises:
         ValueError: The shapes or dtypes are not as above, or the shave leaves less than 11 x 11.
@@ -125,26 +127,26 @@ def y_ssim(reference: NDArray[np.uint8], candidate: NDArray[np.uint8], shave: in
 
 def _require_same_shape(a: NDArray[Any], b: NDArray[Any]) -> None:
     if a.shape != b.shape:
-        raise ValueError(f"shapes differ: {a.shape} and {b.shape}; they must be equal")
+        raise ValueError(f"the shapes differ: {a.shape} and {b.shape}")
 
 
 def _shaved_lumas(
     reference: NDArray[np.uint8], candidate: NDArray[np.uint8], shave: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the Y channels of two H x W x 3 uint8 images without their borders."""
+    """Return the Y channels of two H x W x 3 uint8 images without their borders."""
     _require_same_shape(reference, candidate)
     if reference.ndim != 3:
-        raise ValueError(f"images have shape {reference.shape}; H x W x 3 (RGB) is needed")
+        raise ValueError(f"the images have shape {reference.shape}; expected H x W x 3 (RGB)")
     height, width = reference.shape[:2]
     limit = (min(height, width) - 1) // 2
     if not 0 <= shave <= limit:
-        raise ValueError(f"shave is {shave}; 0 to {limit} is allowed for {width}x{height} pixels")
+        raise ValueError(f"shave is {shave}; allowed: 0 to {limit} for {width}x{height} pixels")
     inner = np.s_[shave : height - shave, shave : width - shave]
     return luma(reference[inner]), luma(candidate[inner])
 
 
 def _smooth(plane: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Filters an H x W plane with the Gaussian window; returns the valid (H-10) x (W-10) part."""
+    """Filter an H x W plane with the Gaussian window; return the valid (H-10) x (W-10) part."""
     offsets = np.arange(_SSIM_WINDOW) - _SSIM_WINDOW // 2
     taps = np.exp(-np.square(offsets) / (2.0 * _SSIM_SIGMA**2))
     taps /= taps.sum()

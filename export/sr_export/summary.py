@@ -1,4 +1,4 @@
-"""What `sr-export` says of the bundle that it wrote, for people."""
+"""The summary that `sr-export` prints for a new bundle."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ if TYPE_CHECKING:
 
     from sr_deploy.bundle.manifest import Manifest, Model
 
-_CLEAN = "calibrated on clean photos; to clean images, give --calibration such as it will see"
+_CLEAN = "calibrated on clean photos; for degraded input, use --calibration with similar photos"
 
 
 def summary(written: Manifest, target: Path, seconds: float) -> str:
-    """Return what came out, for people."""
+    """Return the summary of a bundle that was exported in `seconds`."""
     model = written.model
     worst = max(written.checks, key=lambda check: check.max_error)
-    checked = f"{len(written.checks)} shapes on photos"
+    checks = len(written.checks)
+    checked = f"{checks} shape{'s' * (checks > 1)} on photos"
     if model.latent is not None:
-        checked = f"{len(written.checks)} batches of random numbers"
-    verified = f"{checked}, largest difference from the original {worst.max_error:.1g} (white is 1)"
+        checked = f"{checks} batch{'es' * (checks > 1)} of random numbers"
+    verified = f"{checked}, largest difference from PyTorch {worst.max_error:.1g} (white is 1)"
     files = dict.fromkeys(["model.onnx", *(each.file for each in written.variants)])
     rows = [
         ("network", _network_text(model)),
         ("weights", f"{written.source.name}: {written.source.taken}"),
-        ("values", written.source.ranges),
+        ("pixel values", written.source.ranges),
         ("parameters", f"{model.parameters:,}"),
         *_size_rows(model),
         ("verified", verified),
@@ -42,15 +43,15 @@ def summary(written: Manifest, target: Path, seconds: float) -> str:
 
 
 def _network_text(model: Model) -> str:
-    colours = "gray" if model.channels == 1 else "RGB"
+    colors = "gray" if model.channels == 1 else "RGB"
     if model.latent is None:
-        return f"{model.architecture} x{model.scale}, {colours}"
+        return f"{model.architecture} x{model.scale}, {colors}"
     given = f"{model.latent.width}x{model.latent.height}"
-    return f"{model.architecture}, {model.latent.size} random numbers to {given}, {colours}"
+    return f"{model.architecture}, {model.latent.size} random numbers to {given}, {colors}"
 
 
 def _size_rows(model: Model) -> list[tuple[str, str]]:
-    """Return what depends on the size of images, and what limits it."""
+    """Return the cost, and the limits of batch and image size."""
     if model.latent is not None:
         megapixels = model.latent.height * model.latent.width / 1e6
         return [("cost", f"{model.gflop_per_megapixel * megapixels:.3g} GFLOP per image")]
@@ -66,7 +67,7 @@ def _size_rows(model: Model) -> list[tuple[str, str]]:
 
 
 def _precision_rows(written: Manifest) -> list[tuple[str, str]]:
-    """Return how each precision fared, and how INT8 was placed."""
+    """Return the quality of each precision, and the layers that compute in INT8."""
     rows: list[tuple[str, str]] = []
     for each in written.variants:
         if each.quality is not None:
@@ -76,12 +77,12 @@ def _precision_rows(written: Manifest) -> list[tuple[str, str]]:
             video = f" {each.pixel_format}" if each.pixel_format in get_args(YuvFormat) else ""
             rows.append((each.precision + video, text))
     for precision, reason in written.refused.items():
-        rows.append((precision, f"not offered: {reason}"))
+        rows.append((precision, f"rejected: {reason}"))
     if written.int8 is not None:
         trained = written.int8.method == "trained"
         for step in written.int8.steps if trained or len(written.int8.steps) > 1 else ():
             layers = written.int8.layers - len(step.restored)
-            fitted = ", weights fitted" if step.fitted else ", as trained" if trained else ""
+            fitted = ", rounding optimized" if step.fitted else ", as trained" if trained else ""
             text = (
                 f"{layers} of {written.int8.layers} layers, {step.share:.0%} of the multiply-adds"
             )

@@ -1,4 +1,4 @@
-"""Generators that make images out of random numbers, as public repositories lay them out, small."""
+"""Small generators in the layouts of public repositories."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Dcgan(nn.Module):
-    """The generator of PyTorch's DCGAN example: 64 x 64 pixels, or 8 x 8 and more by doubling."""
+    """The generator of PyTorch's DCGAN example; each layer doubles the size."""
 
     def __init__(self, size: int = 10, features: int = 4, channels: int = 3, layers: int = 4):
         super().__init__()
@@ -26,7 +26,7 @@ class Dcgan(nn.Module):
 
 
 class NestedDcgan(nn.Module):
-    """The same in blocks, with a bias at the end and leaky activations that no weight tells."""
+    """A DCGAN in blocks, with a last bias, and leaky activations that weights do not show."""
 
     def __init__(self, size: int = 10) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class NestedDcgan(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """What a DCGAN's generator is trained against; its names are like the generator's."""
+    """The discriminator of a DCGAN, whose layer names resemble the generator's."""
 
     def __init__(self, features: int = 4) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Discriminator(nn.Module):
 
 
 class Repeating(nn.Module):
-    """A fully connected layer, then repeated pixels and convolutions; takes (N, size)."""
+    """A fully connected layer, upsampling by repetition, and convolutions; takes (N, size)."""
 
     def __init__(self, size: int = 12) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Repeating(nn.Module):
 
 
 def trained(module: nn.Module, size: int) -> nn.Module:
-    """Return a module in evaluation mode, with the weights and statistics that training leaves."""
+    """Return a module in eval mode, with weights and statistics as after training."""
     torch.manual_seed(0)
     for name, each in module.named_parameters():
         nn.init.normal_(each, 1.0 if each.ndim == 1 and name.endswith("weight") else 0.0, 0.2)
@@ -91,7 +91,7 @@ def trained(module: nn.Module, size: int) -> nn.Module:
 
 
 class Noisy(Repeating):
-    """Adds noise of its own, as StyleGAN does."""
+    """Draws noise itself, as StyleGAN does."""
 
     def forward(self, noise: Tensor) -> Tensor:
         images = super().forward(noise)

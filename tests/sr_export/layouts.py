@@ -1,4 +1,4 @@
-"""Residual networks as public repositories lay them out, written anew from their papers."""
+"""Residual networks in the layouts of public repositories, written anew from their papers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _through(x: Tensor, parts: list[nn.Module]) -> Tensor:
 
 
 class NumberedBlocks(nn.Module):
-    """block1 is the head, block2 to block3 are residual, block4 follows them, block8 enlarges."""
+    """block1: head; block2 and block3: residual; block4: after them; block8: upsampling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,8 +94,8 @@ class Trunk(nn.Module):
         return self.conv3(self.upsampling[0]["upsample_block"](y))
 
 
-class NormalisedUpsampling(nn.Module):
-    """res_blocks of conv_block; four layers an upsampling step, with normalisation; tanh."""
+class NormalizedUpsampling(nn.Module):
+    """res_blocks of conv_block; upsampling steps of four layers, with normalization; tanh."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class NestedBlocks(nn.Module):
 
 
 class Edsr(nn.Module):
-    """The authors' layout: sub_mean, head, body, tail, add_mean; of [0, 255]."""
+    """The authors' layout: sub_mean, head, body, tail, add_mean; values in [0, 255]."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small networks for the exporter's tests, each with one trait that matters."""
+"""Small networks for the exporter's tests, each with one special property."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Convolutions(nn.Module):
 
 
 class Attended(nn.Module):
-    """Convolutions weighted by the mean of the whole image: global."""
+    """Convolutions weighted by the mean of the whole image: a global halo."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Attended(nn.Module):
 
 
 class Windowed(nn.Module):
-    """Mixes pixels within windows of 4x4, and folds the batch into them, as SwinIR does."""
+    """Mixes pixels in 4x4 windows, and folds the batch into them, as SwinIR does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Windowed(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         size = self.window_size
         batch, channels, height, width = image.shape
-        if height % size or width % size:  # what exporting freezes
+        if height % size or width % size:  # a branch that the exporter freezes
             image = F.pad(image, (0, -width % size, 0, -height % size), "reflect")
         rows, columns = image.shape[2] // size, image.shape[3] // size
         windows = image.view(batch, channels, rows, size, columns, size).permute(0, 2, 4, 1, 3, 5)
@@ -62,7 +62,7 @@ class Windowed(nn.Module):
 
 
 def network(module: nn.Module, scale: int = 2, channels: int = 3, grid: int = 1) -> Network:
-    """Describe a module as the exporter would."""
+    """Return the exporter's description of a module."""
     return Network(
         module.eval(), "test", scale, channels, grid=grid, windowed=hasattr(module, "window_size")
     )

@@ -1,8 +1,9 @@
-"""The quality measures: by hand, by their own definitions, and against the published tables."""
+"""PSNR and SSIM: by hand, by their definitions, and against published tables."""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Returns repeatable noise that uses the whole range."""
+    """Return reproducible noise over the whole range."""
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
@@ -28,7 +29,7 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def enlarge(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Bicubic on float planes, rounded once at the end as MATLAB's imresize does."""
+    """Upscale bicubically on float planes, rounded once at the end as in MATLAB's imresize."""
     size = (image.shape[1] * scale, image.shape[0] * scale)
     planes = [
         np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC))
@@ -38,7 +39,7 @@ def enlarge(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 
 def direct_ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Wang's definition written out: one 11x11 window at a time, weighted moments inside."""
+    """Compute Wang's definition directly: one 11x11 window at a time, with weighted moments."""
     taps = np.exp(-np.square(np.arange(-5, 6)) / (2 * 1.5**2))
     window = np.outer(taps, taps) / np.outer(taps, taps).sum()
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -75,38 +76,38 @@ class TestPsnr:
         assert psnr(a, b, peak=1.0) == pytest.approx(20.0, abs=1e-9)
 
     @pytest.mark.parametrize(
-        ("a", "b", "peak", "says"),
+        ("a", "b", "peak", "fact"),
         [
             (np.zeros(3), np.zeros(4), 255.0, r"\(3,\) and \(4,\)"),
             (np.zeros((0, 3)), np.zeros((0, 3)), 255.0, "empty"),
-            (np.zeros(3), np.zeros(3), 0.0, "greater than 0"),
-            (np.zeros(3), np.zeros(3), math.nan, "greater than 0"),
+            (np.zeros(3), np.zeros(3), 0.0, r"peak is 0\.0"),
+            (np.zeros(3), np.zeros(3), math.nan, "peak is nan"),
         ],
     )
     def test_refuses(
-        self, a: NDArray[np.float64], b: NDArray[np.float64], peak: float, says: str
+        self, a: NDArray[np.float64], b: NDArray[np.float64], peak: float, fact: str
     ) -> None:
-        with pytest.raises(ValueError, match=says):
+        with pytest.raises(ValueError, match=fact):
             psnr(a, b, peak)
 
 
 class TestLuma:
-    def test_known_colours(self) -> None:
+    def test_known_colors(self) -> None:
         # Rounded, these are MATLAB's: rgb2ycbcr of black, white, red, green, blue.
-        colours = np.array(
+        colors = np.array(
             [[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8
         )
         expected = [[16.0, 235.0, 81.481, 144.553, 40.966]]
-        np.testing.assert_allclose(luma(colours), expected, atol=1e-9)
-        assert luma(colours).dtype == np.float64
+        np.testing.assert_allclose(luma(colors), expected, atol=1e-9)
+        assert luma(colors).dtype == np.float64
 
     @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (1, 4, 4, 3)])
     def test_refuses_other_shapes(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(ValueError, match="H x W x 3"):
+        with pytest.raises(ValueError, match=re.escape(str(shape))):
             luma(np.zeros(shape, np.uint8))
 
     def test_refuses_other_dtypes(self) -> None:
-        with pytest.raises(ValueError, match=r"float32; uint8"):
+        with pytest.raises(ValueError, match="float32"):
             luma(np.zeros((4, 4, 3), np.float32))
 
 
@@ -131,26 +132,26 @@ class TestSsim:
         assert ssim(a / 255.0, b / 255.0, peak=1.0) == pytest.approx(ssim(a, b), abs=1e-9)
 
     @pytest.mark.parametrize(
-        ("a_shape", "b_shape", "says"),
+        ("a_shape", "b_shape", "fact"),
         [
             ((12, 12), (12, 13), r"\(12, 12\) and \(12, 13\)"),
-            ((12, 12, 3), (12, 12, 3), "H x W"),
-            ((12, 10), (12, 10), "11 or more"),
+            ((12, 12, 3), (12, 12, 3), r"\(12, 12, 3\)"),
+            ((12, 10), (12, 10), r"\(12, 10\).*11"),
         ],
     )
     def test_refuses_shapes(
-        self, a_shape: tuple[int, ...], b_shape: tuple[int, ...], says: str
+        self, a_shape: tuple[int, ...], b_shape: tuple[int, ...], fact: str
     ) -> None:
-        with pytest.raises(ValueError, match=says):
+        with pytest.raises(ValueError, match=fact):
             ssim(np.zeros(a_shape), np.zeros(b_shape))
 
     def test_refuses_a_negative_peak(self) -> None:
-        with pytest.raises(ValueError, match=r"-1\.0; it must be greater than 0"):
+        with pytest.raises(ValueError, match=r"-1\.0"):
             ssim(np.zeros((11, 11)), np.zeros((11, 11)), peak=-1.0)
 
 
 class TestShave:
-    def test_leaves_out_what_is_in_the_border(self) -> None:
+    def test_ignores_the_border(self) -> None:
         image = noise(20, 24, 3)
         framed = image.copy()
         framed[:2] = framed[-2:] = 0
@@ -166,15 +167,15 @@ class TestShave:
         assert y_ssim(a, b, 0) == ssim(luma(a), luma(b))
 
     @pytest.mark.parametrize("shave", [-1, 4])
-    def test_refuses_to_leave_nothing(self, shave: int) -> None:
+    def test_refuses_a_border_of_the_whole_image(self, shave: int) -> None:
         image = noise(8, 9, 3)
-        with pytest.raises(ValueError, match=rf"shave is {shave}; 0 to 3 is allowed for 9x8"):
+        with pytest.raises(ValueError, match=rf"{shave}.* 3 .*9x8"):
             y_psnr(image, image, shave)
 
     def test_refuses_planes_and_other_sizes(self) -> None:
-        with pytest.raises(ValueError, match="H x W x 3"):
+        with pytest.raises(ValueError, match=r"\(8, 8\)"):
             y_psnr(noise(8, 8), noise(8, 8), 1)
-        with pytest.raises(ValueError, match="must be equal"):
+        with pytest.raises(ValueError, match=r"\(8, 8, 3\) and \(8, 9, 3\)"):
             y_ssim(noise(8, 8, 3), noise(8, 9, 3), 1)
 
 

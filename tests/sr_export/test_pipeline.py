@@ -1,4 +1,4 @@
-"""From content to files: what fails is tried otherwise, and what never holds is refused."""
+"""From a network to files: strategies are tried in turn; networks without a right graph fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.sr_export.networks import Convolutions, Windowed, network
 
 
 def _build(found: Network, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
-    """Run the pipeline on a network, as if a checkpoint had given it."""
+    """Run the pipeline on a network in place of a checkpoint."""
     (folder / "x.pth").touch()
     monkeypatch.setattr(load, "read", lambda *_, **__: None)
     monkeypatch.setattr(pipeline, "_network", lambda *_: found)
@@ -42,17 +42,15 @@ def test_windows_are_padded_to_their_grid(tmp_path: Path, monkeypatch: pytest.Mo
     assert model.halo == 3
 
 
-def test_the_grid_is_found_where_it_is_not_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Supposing none, exporting fails or its graph does not hold; the next grid that holds is 8."""
+def test_an_unknown_grid_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a grid, the export fails or its graph is wrong; the next grid that works is 8."""
     written = _build(network(Windowed(), scale=1), tmp_path, monkeypatch)
     assert written.model.multiple_of in (1, 8)
     assert max(check.max_error for check in written.checks) < 1e-5
 
 
 class FrozenBySize(nn.Module):
-    """Takes another way for images above 40 pixels: no single graph is right."""
+    """Computes something else for images above 40 pixels: no graph is right for all sizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,10 +61,10 @@ class FrozenBySize(nn.Module):
         return output * 0.5 if image.shape[2] > 40 else output
 
 
-def test_a_branch_on_the_size_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graph frozen at one side of the branch must not pass as one for any size."""
+def test_a_branch_on_the_size_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph frozen in one branch must not pass for all sizes."""
     written = _build(network(FrozenBySize()), tmp_path, monkeypatch)
-    assert written.model.minimum > 40  # the runtime enlarges what is smaller
+    assert written.model.minimum > 40  # the runtime pads smaller images
     assert min(side for check in written.checks for side in check.shape[2:]) > 40
 
 
@@ -74,7 +72,7 @@ def test_a_network_of_nan_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     module = Convolutions()
     nn.init.constant_(module.body[0].bias, 1e38)
     nn.init.constant_(module.body[2].weight, 1e38)
-    with pytest.raises(CheckpointError, match="the network itself gives NaN or infinity"):
+    with pytest.raises(CheckpointError, match="NaN"):
         _build(network(module), tmp_path, monkeypatch)
     assert not (tmp_path / "manifest.json").exists()
 
@@ -108,7 +106,7 @@ def test_torchscript_from_a_file(tmp_path: Path, form: str) -> None:
 
 
 class Noisy(Convolutions):
-    """Adds noise that is drawn anew each time, as generators with style do."""
+    """Adds new noise in each call, as StyleGAN does."""
 
     def forward(self, image: Tensor) -> Tensor:
         output = super().forward(image)
@@ -118,5 +116,5 @@ class Noisy(Convolutions):
 def test_a_network_that_draws_random_numbers_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CheckpointError, match="gives two results for one image"):
+    with pytest.raises(CheckpointError, match=r"test\b.*random"):
         _build(network(Noisy()), tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""What the exporter measures is what the runtime needs: tiled equals whole, for real networks."""
+"""Halo and grid of exported networks are right: tiled results equal whole ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spandrel.architectures import Compact, ESRGAN, SwinIR  # isort: skip
 
 from tests.sr_export.layouts import Edsr, MsrResNet  # isort: skip
 
-# SwinIR's own code, not ours.
+# In SwinIR's own code.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 
 NETWORKS: dict[str, Any] = {
@@ -41,10 +41,10 @@ NETWORKS: dict[str, Any] = {
     "ESRGAN": lambda: ESRGAN.ESRGAN(
         in_nc=3, out_nc=3, num_filters=8, num_blocks=1, scale=4, shuffle_factor=None
     ),
-    "ESRGAN x2, which works on a grid of 4": lambda: ESRGAN.ESRGAN(
+    "ESRGAN x2 on a grid of 4": lambda: ESRGAN.ESRGAN(
         in_nc=12, out_nc=3, num_filters=8, num_blocks=1, scale=4, shuffle_factor=2
     ),
-    "SwinIR, which has windows": lambda: SwinIR.SwinIR(
+    "SwinIR with windows": lambda: SwinIR.SwinIR(
         img_size=16,
         window_size=4,
         depths=[2],
@@ -60,7 +60,7 @@ NETWORKS: dict[str, Any] = {
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported network with weights that spread what they see."""
+    """An exported network whose weights spread information over its whole receptive field."""
     assert len(registry()) > len(NETWORKS)
     torch.manual_seed(0)
     module: nn.Module = NETWORKS[request.param]()
@@ -85,7 +85,7 @@ def test_tiled_equals_whole(bundle: Path, backend: str, size: tuple[int, int]) -
     with Engine(bundle, backend=backend, precision="fp32", tile=72) as tiled:
         found = tiled.upscale(image)
     difference = _levels(found, expected)
-    # A convolution may sum in another order for another shape, which can tip a value at a half.
+    # For another shape, a convolution may sum in another order, which can change a rounding.
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
 

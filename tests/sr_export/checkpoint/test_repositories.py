@@ -33,7 +33,7 @@ from tests.sr_export.layouts import (
     Edsr,
     MsrResNet,
     NestedBlocks,
-    NormalisedUpsampling,
+    NormalizedUpsampling,
     NumberedBlocks,
     Trunk,
 )
@@ -188,7 +188,7 @@ REPOSITORIES: dict[str, Repository] = {
         Trunk, _with_metrics, "ema_state_dict", "SRResNet", 2, suffix=".pth.tar"
     ),
     "eriklindernoren/PyTorch-GAN": Repository(
-        NormalisedUpsampling, _plain, "the whole file", "SRResNet", 4, "SRResNet final=tanh"
+        NormalizedUpsampling, _plain, "the whole file", "SRResNet", 4, "SRResNet final=tanh"
     ),
     "leftthomas/SRGAN": Repository(
         NumberedBlocks, _plain, "the whole file", "SRResNet", 4, "SRResNet final=tanh"

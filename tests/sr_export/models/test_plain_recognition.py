@@ -29,7 +29,7 @@ from tests.sr_export.layouts import (
     Edsr,
     MsrResNet,
     NestedBlocks,
-    NormalisedUpsampling,
+    NormalizedUpsampling,
     NumberedBlocks,
     Trunk,
 )
@@ -74,7 +74,7 @@ def _one_thread() -> object:
     [
         (NumberedBlocks, "SRResNet final=tanh", 4),
         (Trunk, "SRResNet", 2),
-        (NormalisedUpsampling, "SRResNet final=tanh", 4),
+        (NormalizedUpsampling, "SRResNet final=tanh", 4),
         (NestedBlocks, "SRResNet final=tanh", 2),
         (Edsr, "EDSR", 4),
         (MsrResNet, "MSRResNet", 4),

@@ -1,4 +1,4 @@
-"""Rewritten parts compute what was there."""
+"""Rewritten parts compute the same values as the originals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sr_export.models.registry import registry
 from sr_export.models.rewrite import DistinctSorts, rewrite, window_mask
 from tests.sr_export.networks import network
 
-assert registry()  # spandrel is imported through it
+assert registry()  # imports spandrel
 
 from spandrel.architectures.ATD import ATD  # noqa: E402
 from spandrel.architectures.FFTformer import FFTformer  # noqa: E402
@@ -25,7 +25,7 @@ from spandrel.architectures.SPAN import SPAN  # noqa: E402
 from spandrel.architectures.SwinIR import SwinIR  # noqa: E402
 
 
-def test_reparametrised_convolutions_are_fused() -> None:
+def test_reparametrized_convolutions_are_fused() -> None:
     torch.manual_seed(0)
     module = SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8).eval()
     image = torch.rand(1, 3, 9, 9)
@@ -38,7 +38,7 @@ def test_reparametrised_convolutions_are_fused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
-def test_masks_of_shifted_windows_are_compared_not_assigned() -> None:
+def test_masks_of_shifted_windows_are_replaced() -> None:
     torch.manual_seed(0)
     module = SwinIR(
         img_size=16, window_size=4, depths=[2], embed_dim=12, num_heads=[2], upscale=2
@@ -53,22 +53,27 @@ def test_masks_of_shifted_windows_are_compared_not_assigned() -> None:
     assert window_mask in [getattr(mask, "func", None) for mask in masks]
 
 
-def test_pixels_across_the_seam_are_strangers() -> None:
+def test_pixels_from_opposite_borders_are_masked() -> None:
     mask = window_mask(2, 1, (4, 4))
     assert mask.shape == (4, 4, 4)
-    assert not mask[0].any()  # the first window was not joined of parts
-    assert mask[3, 0].tolist() == [0, -100, -100, -100]  # in the last, every pixel is a part
+    assert not mask[0].any()  # the first window has pixels from one place only
+    assert mask[3, 0].tolist() == [
+        0,
+        -100,
+        -100,
+        -100,
+    ]  # the last has all four corners
 
 
-def test_all_experts_give_what_the_chosen_ones_give() -> None:
+def test_all_experts_equal_the_selected_ones() -> None:
     torch.manual_seed(0)
     module = SeemoRe(num_layers=2, embedding_dim=8, num_experts=4, topk=2).eval()
     images = torch.rand(3, 3, 17, 20)
     with torch.inference_mode():
-        before = torch.cat([module(image[None]) for image in images])  # it takes one at a time
+        before = torch.cat([module(image[None]) for image in images])  # takes a batch of 1
         rewrite(module)
         after = module(images)
-    assert torch.allclose(before, after, atol=1e-6)  # batches round otherwise
+    assert torch.allclose(before, after, atol=1e-6)  # rounding differs between batches
 
 
 def _primaries() -> Tensor:
@@ -78,7 +83,7 @@ def _primaries() -> Tensor:
     return pixels.T.reshape(1, 3, 64, 65)
 
 
-def test_colours_by_choice_are_those_by_assignment() -> None:
+def test_branchless_colors_equal_the_original() -> None:
     torch.manual_seed(0)
     module = HVICIDNet(channels=[4, 4, 8, 8], heads=[1, 1, 1, 1]).eval()
     original = module.trans
@@ -90,8 +95,8 @@ def test_colours_by_choice_are_those_by_assignment() -> None:
         assert torch.allclose(module.trans.PHVIT(hvi), original.PHVIT(hvi), atol=1e-5)
 
 
-def test_colours_survive_the_exporter() -> None:
-    """It takes additions of 1e-8 for additions of nothing, and divisions by them gave NaN."""
+def test_colors_survive_the_exporter() -> None:
+    """The exporter removes additions of 1e-8; divisions by the sum then resulted in NaN."""
 
     class ThereAndBack(nn.Module):
         def __init__(self) -> None:
@@ -108,7 +113,7 @@ def test_colours_survive_the_exporter() -> None:
     assert np.abs(found - image).max() < 1e-5
 
 
-def test_matrices_transform_patches() -> None:
+def test_matrix_products_equal_ffts() -> None:
     torch.manual_seed(0)
     module = FFTformer(dim=8, num_blocks=[1, 1, 1], num_refinement_blocks=1).eval()
     image = torch.rand(1, 3, 32, 64)
@@ -117,10 +122,10 @@ def test_matrices_transform_patches() -> None:
         rewrite(module)
         after = module(image)
     assert not torch.equal(before, after)  # it was rewritten
-    assert torch.allclose(before, after, atol=1e-5)  # rounding of sums of 64 terms, a few deep
+    assert torch.allclose(before, after, atol=1e-5)  # rounding of sums of 64 terms, in a few layers
 
 
-def test_equal_numbers_are_sorted_by_position() -> None:
+def test_equal_numbers_keep_their_order() -> None:
     torch.manual_seed(0)
     numbers = torch.randint(0, 5, (2, 4096))
     with DistinctSorts():
@@ -131,7 +136,7 @@ def test_equal_numbers_are_sorted_by_position() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
-def test_attention_sorts_in_a_mode() -> None:
+def test_attention_sorts_stably() -> None:
     torch.manual_seed(0)
     module = ATD(embed_dim=12, depths=[1], num_heads=[2], category_size=16).eval()
     image = torch.rand(1, 3, 16, 24)
@@ -142,10 +147,10 @@ def test_attention_sorts_in_a_mode() -> None:
         expected = module(image)
     rewrite(module)
     with torch.inference_mode():
-        assert torch.allclose(module(image), expected, atol=1e-6)  # the same sums, rounded alike
+        assert torch.allclose(module(image), expected, atol=1e-6)  # the same sums
 
 
-def test_noise_is_kept() -> None:
+def test_stored_noise_is_used() -> None:
     class Noisy(nn.Module):
         def forward(self, image: Tensor, *, randomize_noise: bool = True) -> Tensor:
             return image + torch.rand_like(image) if randomize_noise else image
@@ -156,8 +161,8 @@ def test_noise_is_kept() -> None:
     assert torch.equal(module(image), image)
 
 
-def test_parts_of_others_are_left_alone() -> None:
-    class MoELayer(nn.Module):  # as SeemoRe calls its own
+def test_modules_of_others_are_not_replaced() -> None:
+    class MoELayer(nn.Module):  # the name of a class in SeemoRe
         pass
 
     module = nn.Sequential(MoELayer())
