@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from sr_deploy.bundle.tuning import Tuning
 
 Frame = TypeVar("Frame", bound="NDArray[Any] | YuvFrame")
-Tag = TypeVar("Tag")
+# What goes into a stream: results have the type of their frames, also in pairs with a tag.
+Item = TypeVar("Item", bound="NDArray[Any] | YuvFrame | tuple[NDArray[Any] | YuvFrame, Any]")
 
 
 @dataclass(frozen=True)
@@ -267,22 +268,12 @@ class Engine:
     @overload
     def stream(
         self,
-        frames: Iterable[Frame],
+        frames: Iterable[Item],
         in_flight: int | None = None,
         *,
         latest: bool = False,
         reuse: bool = False,
-    ) -> Generator[Frame, None, None]: ...
-
-    @overload
-    def stream(
-        self,
-        frames: Iterable[tuple[Frame, Tag]],
-        in_flight: int | None = None,
-        *,
-        latest: bool = False,
-        reuse: bool = False,
-    ) -> Generator[tuple[Frame, Tag], None, None]: ...
+    ) -> Generator[Item, None, None]: ...
 
     @overload
     def stream(
@@ -333,22 +324,12 @@ class Engine:
     @overload
     def astream(
         self,
-        frames: Iterable[Frame] | AsyncIterable[Frame],
+        frames: Iterable[Item] | AsyncIterable[Item],
         in_flight: int | None = None,
         *,
         latest: bool = False,
         reuse: bool = False,
-    ) -> AsyncGenerator[Frame, None]: ...
-
-    @overload
-    def astream(
-        self,
-        frames: Iterable[tuple[Frame, Tag]] | AsyncIterable[tuple[Frame, Tag]],
-        in_flight: int | None = None,
-        *,
-        latest: bool = False,
-        reuse: bool = False,
-    ) -> AsyncGenerator[tuple[Frame, Tag], None]: ...
+    ) -> AsyncGenerator[Item, None]: ...
 
     @overload
     def astream(

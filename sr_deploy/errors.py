@@ -1,30 +1,30 @@
-"""What can go wrong, in words that say what was found, what is allowed and what to do.
+"""The errors of sr-deploy; their messages say what was found, what is allowed and what to do.
 
-Every error of this library is an `SrDeployError`. Each also is the builtin that a caller
-would have expected, so `except FileNotFoundError` works without knowing this module.
+All are subclasses of `SrDeployError`, and each also of the matching builtin exception, so
+`except FileNotFoundError` works without this module.
 """
 
 from __future__ import annotations
 
 
 class SrDeployError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base class of all errors that sr-deploy raises on purpose."""
 
 
 class NotFoundError(SrDeployError, FileNotFoundError):
-    """A file or folder that was named is not there."""
+    """A file or folder does not exist."""
 
 
 class InvalidInputError(SrDeployError, ValueError):
-    """An argument, an array or a file does not fit; the text says what would."""
+    """An argument, an array or a file is invalid; the message says what is allowed."""
 
 
 class BundleError(SrDeployError, ValueError):
-    """A bundle is damaged, incomplete, or of a kind that this version does not read."""
+    """A bundle is damaged or incomplete, or this version cannot read it."""
 
 
 class TilingNeededError(SrDeployError, ValueError):
-    """A frame of YUV does not fit in one piece; as RGB, it would be cut into tiles."""
+    """A YUV frame would have to be tiled, which only RGB frames can be."""
 
 
 class ImageError(SrDeployError, OSError):
@@ -40,16 +40,16 @@ class BackendError(SrDeployError, RuntimeError):
 
 
 class BackendMissingError(SrDeployError, ImportError):
-    """A backend's package is not installed; the text says what to install."""
+    """The package of a backend is not installed; the message says what to install."""
 
 
 class OutOfMemoryError(SrDeployError, MemoryError):
-    """The work does not fit into the memory that it may use."""
+    """The work does not fit into the memory budget, or an allocation failed."""
 
 
 class CheckpointError(SrDeployError, ValueError):
-    """A checkpoint cannot be read, or holds no network that can be exported."""
+    """A checkpoint cannot be read, or contains no network that can be exported."""
 
 
 class ExportError(SrDeployError, RuntimeError):
-    """A network could not be turned into a bundle that holds what it promises."""
+    """A network could not be exported to a verified bundle."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: hashing, atomic writing, safe names."""
+"""File utilities: hashes, atomic writing, and names that stay inside a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's content."""
+    """Return the hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -26,26 +26,30 @@ def sha256_of(path: Path) -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return `folder / name`, or refuse a name that leads out of the folder.
+    """Return the path of a file in a folder, rejecting names that lead out of it.
 
     Raises:
-        BundleError: the name is absolute, climbs out, or passes through a link that does.
-        NotFoundError: there is no such file.
+        BundleError: the name is absolute, or leads out of the folder by `..` or a link.
+        NotFoundError: the file does not exist.
     """
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{folder}: the file name {name!r} leads out of the folder")
     if not path.is_file():
-        raise NotFoundError(f"{folder}: there is no file {name!r}")
+        raise NotFoundError(f"{folder}: file {name!r} does not exist")
     return path
 
 
 @contextlib.contextmanager
 def atomic_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
-    """Lend a temporary path beside `target`; on success it becomes `target`, else it goes.
+    """Yield a temporary path, which is renamed to `target` on success and deleted on error.
 
-    The temporary name keeps the suffix, since writers choose their format by it. It may be in
-    another folder of the same file system, where somebody clears up what a killed process leaves.
+    The temporary name keeps the suffix, because writers choose their format by it.
+
+    Args:
+        target: The file; it is replaced if it exists.
+        folder: Folder of the temporary file, on the same file system; None for that of `target`.
+            Use a folder that is cleaned up if a killed process can leave files.
     """
     handle, name = tempfile.mkstemp(
         dir=folder or target.parent, prefix=f".{target.stem}-", suffix=target.suffix
@@ -55,7 +59,7 @@ def atomic_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        # mkstemp makes private files; give what a plain open() would have given.
+        # mkstemp creates private files; set the mode that a plain open() sets.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
         _sync(target.parent)
@@ -66,7 +70,7 @@ def atomic_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Lend a temporary folder beside `target`; on success it takes the place of `target`."""
+    """Yield a temporary folder, which replaces `target` on success and is deleted on error."""
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
         yield temporary
@@ -81,7 +85,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def _swap(new: Path, target: Path) -> None:
-    """Rename `new` to `target`, moving an older folder out of the way first."""
+    """Rename `new` to `target` after moving an existing folder away."""
     if not target.exists():
         new.rename(target)
         return
@@ -97,7 +101,7 @@ def _swap(new: Path, target: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Ask the system to put a file or a folder's entries on the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     if os.name == "nt" and path.is_dir():
         return  # Windows cannot open a folder; its renames are journaled
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -108,7 +112,7 @@ def _sync(path: Path) -> None:
 
 
 def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
+    """Return the umask of the process, which can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

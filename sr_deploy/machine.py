@@ -46,10 +46,10 @@ _MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform =
 
 
 def cores(root: Path = ROOT) -> int:
-    """Return how many threads of computation this process can really run at once.
+    """Return the number of compute threads that this process can run in parallel.
 
-    It is the least of the processors that the process may use, the physical cores among them (two
-    threads of one core share its arithmetic units), and the container's quota, at least 1.
+    The minimum of the processors in the affinity mask, their physical cores (two threads of a core
+    share its arithmetic units), and the container's CPU quota, but at least 1.
     """
     allowed = _allowed()
     counts = [len(allowed), _physical(allowed, root), _cpu_quota(root)]
@@ -57,14 +57,14 @@ def cores(root: Path = ROOT) -> int:
 
 
 def _allowed() -> set[int]:
-    """Return the processors that this process may use."""
+    """Return the processors in the affinity mask of this process."""
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
 
 
 def _physical(allowed: set[int], root: Path) -> int | None:
-    """Return how many physical cores the given processors belong to."""
+    """Return the number of physical cores of the given processors; None if unknown."""
     found = set()
     for entry in _cpuinfo(root):
         if "core id" in entry and int(entry.get("processor", -1)) in allowed:
@@ -73,7 +73,7 @@ def _physical(allowed: set[int], root: Path) -> int | None:
 
 
 def _cpu_quota(root: Path) -> int | None:
-    """Return the processors that the container's quota is worth, rounded down.
+    """Return the container's CPU quota in processors, rounded down; None without a quota.
 
     Rounded up, the last thread would be throttled and the others would wait for it.
     """
@@ -84,7 +84,7 @@ def _cpu_quota(root: Path) -> int | None:
             quotas.append(int(quota) / int(period))
     for folder in _groups(root, "cpu"):
         quota, period = (_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-        if quota.isdigit() and period.isdigit():  # no limit is written as -1
+        if quota.isdigit() and period.isdigit():  # "no limit" is -1
             quotas.append(int(quota) / int(period))
     return max(1, int(min(quotas))) if quotas else None
 
@@ -98,7 +98,7 @@ def processor(root: Path = ROOT) -> str:
 
 
 def features(root: Path = ROOT) -> tuple[str, ...]:
-    """Return those instruction sets of the processor that make networks faster."""
+    """Return the instruction sets of the processor that speed up networks."""
     for entry in _cpuinfo(root):
         flags = entry.get("flags", entry.get("Features", "")).split()
         return tuple(name for name in _FEATURES if name in flags)
@@ -106,12 +106,12 @@ def features(root: Path = ROOT) -> tuple[str, ...]:
 
 
 def free_memory(root: Path = ROOT) -> int:
-    """Return the bytes that this process can still take before the machine or container is full."""
+    """Return the free memory of the machine or the container, in bytes."""
     limits = [available] if (available := _meminfo(root).get("MemAvailable")) else []
     limits += _group_memory(root)
     if limits:
         return max(0, min(limits))
-    try:  # macOS says how much there is, not how much is free: count on half of it
+    try:  # macOS reports the total memory only: assume that half of it is free
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, ValueError, OSError):
         return UNKNOWN_MEMORY
@@ -170,7 +170,7 @@ def format_bytes(size: int) -> str:
 
 
 def _group_memory(root: Path) -> Iterator[int]:
-    """Yield what each enclosing control group leaves; its file cache can be taken back."""
+    """Yield the free memory of each enclosing control group, counting its file cache as free."""
     for folder in _groups(root, ""):
         limit, used = _text(folder / "memory.max"), _text(folder / "memory.current")
         if limit.isdigit() and used.isdigit():
@@ -179,24 +179,24 @@ def _group_memory(root: Path) -> Iterator[int]:
     for folder in _groups(root, "memory"):
         limit = _text(folder / "memory.limit_in_bytes")
         used = _text(folder / "memory.usage_in_bytes")
-        # No limit is written as a number near 2**63.
+        # "No limit" is a number near 2**63.
         if limit.isdigit() and used.isdigit() and int(limit) < 1 << 60:
             cache = _stat(folder, "total_inactive_file", "total_active_file")
             yield int(limit) - int(used) + cache
 
 
 def _stat(folder: Path, *names: str) -> int:
-    """Return the sum of some entries of a group's `memory.stat`."""
+    """Return the sum of some entries of a control group's `memory.stat`."""
     entries = (line.split() for line in _text(folder / "memory.stat").splitlines())
     return sum(int(entry[1]) for entry in entries if len(entry) == 2 and entry[0] in names)
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield this process's control group and those around it; any of them may set the limit.
+    """Yield the control group of this process and all enclosing ones, each of which can set limits.
 
     Args:
-        root: The root of the file system.
-        controller: "" for version 2, else the name of a version 1 controller.
+        root: Root of the file system.
+        controller: "" for cgroup version 2, else the name of a version 1 controller.
     """
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -204,7 +204,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
             continue
         for mount in {controller, controllers} if controller else ("", "unified"):
             top = root / "sys/fs/cgroup" / mount
-            # Inside a container, the path may be the host's: then only the top is there.
+            # Inside a container the path may be the host's; then only the top folder exists.
             inner = top / path.lstrip("/")
             yield from (
                 folder
@@ -214,7 +214,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _cpuinfo(root: Path) -> Iterator[dict[str, str]]:
-    """Yield each processor's entries of /proc/cpuinfo."""
+    """Yield the entries of each processor in /proc/cpuinfo."""
     for block in _text(root / "proc/cpuinfo").split("\n\n"):
         pairs = (line.partition(":") for line in block.splitlines())
         if entry := {key.strip(): value.strip() for key, _, value in pairs}:
@@ -228,7 +228,7 @@ def _meminfo(root: Path) -> dict[str, int]:
 
 
 def _text(path: Path) -> str:
-    """Return a system file's text; empty if it is not there or not for us."""
+    """Return the text of a system file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_inside_gives_the_files_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines" / "a").touch()
     assert inside(tmp_path, "engines/a") == tmp_path / "engines" / "a"
-    with pytest.raises(NotFoundError, match="no file 'b'"):
+    with pytest.raises(NotFoundError, match="'b'"):
         inside(tmp_path, "b")
 
 
@@ -90,7 +91,7 @@ def test_inside_refuses_names_that_lead_out(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret").touch()
     folder = tmp_path / "bundle"
     folder.mkdir()
-    with pytest.raises(BundleError, match="leads out of the folder"):
+    with pytest.raises(BundleError, match=re.escape(name)):
         inside(folder, name)
 
 
@@ -100,5 +101,5 @@ def test_inside_refuses_links_that_lead_out(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path / "secret")
-    with pytest.raises(BundleError, match="leads out of the folder"):
+    with pytest.raises(BundleError, match="link"):
         inside(folder, "link")
