@@ -269,6 +269,9 @@ def truncated_size(path: Path, container: str) -> str | None:
         with path.open("rb") as file:
             if container.startswith("matroska"):
                 announced = matroska.announced_size(file.read(4096))
+            elif container == "avi":  # 0 and all ones: written to a pipe
+                size = int.from_bytes(file.read(8)[4:], "little")
+                announced = None if size == 0xFFFFFFFF else 8 + size
             elif container.startswith("mov"):
                 announced = _announced_mp4_size(file, status.st_size)
             elif container.startswith("mpegts"):

@@ -120,6 +120,7 @@ class VideoSource:
         threads: Of the decoder; None for the number of physical cores.
 
     Attributes:
+        path: The file.
         info: Properties of the video.
 
     Raises:
@@ -137,7 +138,7 @@ class VideoSource:
         *,
         threads: int | None = None,
     ) -> None:
-        self._path = path
+        self.path = path
         self._selection = selection = selection or FrameSelection()
         self._threads = threads or machine.cores()
         self._readers: list[Reader] = []
@@ -167,7 +168,7 @@ class VideoSource:
 
     def _open(self) -> Reader:
         hardware = self._selection.hardware
-        self._readers.append(Reader(self._path, threads=self._threads, hardware=hardware))
+        self._readers.append(Reader(self.path, threads=self._threads, hardware=hardware))
         return self._readers[-1]
 
     def _described(self, head: list[av.VideoFrame]) -> VideoInfo:
@@ -244,7 +245,7 @@ class VideoSource:
                 if result is not None:
                     return result
         raise VideoError(
-            f"{self._path}: no frame at {float((after or 0) * self._reader.time_base):.3f} s, "
+            f"{self.path}: no frame at {float((after or 0) * self._reader.time_base):.3f} s, "
             "where the interrupted job stopped; the file is not the same as before"
         )
 

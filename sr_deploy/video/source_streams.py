@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
 
-_READ_AHEAD_PACKETS, _READ_AHEAD_BYTES = 1000, 64 << 20
+_READ_AHEAD_PACKETS, _READ_AHEAD_BYTES = 1000, 16 << 20
 _BEGINNING = -(1 << 60)
 """Before any timestamp."""
 

@@ -178,7 +178,7 @@ def _encode(
             job.remark(source.damage)
     if not job.segments:
         reason = "; ".join(source.damage) or "the selected range is empty"
-        raise VideoError(f"no frame could be read: {reason}")
+        raise VideoError(f"{source.path}: no frame could be read: {reason}")
     job.remark(source.damage)
     job.finish()
 

@@ -36,7 +36,7 @@ FFV1 = ["--encoder", "ffv1"]
 
 @pytest.fixture(scope="module")
 def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that gives back what it takes."""
+    """A bundle with an identity."""
     folder = tmp_path_factory.mktemp("bundles") / "identity.srd"
     return networks.bundle(folder, networks.nearest, scale=1)
 
@@ -220,7 +220,7 @@ def test_a_source_is_opened_once_and_its_other_streams_once(
     assert opened.count(str(source)) == opens
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4"])
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4", "a.avi"])
 def test_a_source_that_lacks_its_last_bytes_exits_with_1(
     repeating: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -241,7 +241,7 @@ def test_a_source_that_lacks_its_last_bytes_exits_with_1(
     arguments = command(repeating, source, tmp_path / "b.mkv")
     assert upscale.main(arguments) == 0
     whole = source.read_bytes()
-    for lost in (2, 70, len(whole) // 10):
+    for lost in (2, len(whole) // 10):
         source.write_bytes(whole[:-lost])
         assert upscale.main([*arguments, "--overwrite"]) == 1
         assert "truncated" in capsys.readouterr().err
@@ -268,8 +268,7 @@ class TestFullDisk:
     """A full disk ends the job with one line; finished segments are kept for --resume."""
 
     @pytest.mark.usefixtures("short_segments")
-    @pytest.mark.parametrize("call", ["fsync", "replace", "write"])
-    @pytest.mark.parametrize("after", [3, 8, 12])
+    @pytest.mark.parametrize(("call", "after"), [("fsync", 8), ("replace", 3), ("write", 5)])
     def test_the_job_continues_once_there_is_room(
         self,
         repeating: Path,
@@ -279,7 +278,7 @@ class TestFullDisk:
         call: str,
         after: int,
     ) -> None:
-        source = Film(clip=Clip(60), sounds=[Sound("eng")]).write(tmp_path / "a.mp4")
+        source = Film(clip=Clip(30), sounds=[Sound("eng")]).write(tmp_path / "a.mp4")
         whole, target = tmp_path / "whole.mkv", tmp_path / "b.mkv"
         assert upscale.main(command(repeating, source, whole)) == 0
         with monkeypatch.context() as patch:
@@ -326,7 +325,7 @@ def _fill_disk(patch: pytest.MonkeyPatch, call: str, after: int) -> None:
 
 
 class TestKilled:
-    """A job that is killed goes on where it was, and ends as if nothing had happened."""
+    """A killed job continues where it was; its result is the same as without the kill."""
 
     @pytest.fixture
     def source(self, tmp_path: Path) -> Path:
@@ -358,7 +357,7 @@ class TestKilled:
         assert process.returncode == 0, said
 
     def kill_with(self, number: int, process: subprocess.Popen[bytes], folder: Path) -> str:
-        """End the process once two more segments are done; return what it said."""
+        """End the process once two more segments are finished; return its messages."""
         before = len(list(folder.glob(".b.mkv.sr-job/*.packets")))
         end = time.monotonic() + 60
         while len(list(folder.glob(".b.mkv.sr-job/*.packets"))) < before + 2:
@@ -372,6 +371,7 @@ class TestKilled:
         assert time.monotonic() - start < 1
         return said
 
+    @pytest.mark.slow
     def test_a_resumed_job_is_bit_identical(
         self, repeating: Path, source: Path, tmp_path: Path
     ) -> None:
@@ -435,7 +435,7 @@ def test_memory_is_flat_over_many_frames(repeating: Path, tmp_path: Path) -> Non
         [sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True
     )
     early, late = map(int, done.stdout.splitlines()[-1].split())
-    # The C library takes 5 MB more at once, now and then; a leak of one frame each would be 28 MB.
+    # Now and then the C library allocates 5 MB at once; a leak of each frame would be 28 MB.
     assert late - early < 12 << 20
     assert len(clips.decoded(tmp_path / "b.mkv")) == 10_000
 
@@ -448,7 +448,7 @@ def _flat_frames(count: int) -> Iterator[Any]:
 
 
 class _SlowEngine:
-    """Stands for an engine whose network takes its time without using the processor."""
+    """An engine with a slow network that uses no processor time."""
 
     def __init__(self, bundle: Path, seconds: float) -> None:
         self._engine = Engine(bundle)
@@ -468,7 +468,7 @@ class _SlowEngine:
 
 @pytest.mark.parametrize("slowest", [0, 1, 2])
 def test_reading_network_and_writing_overlap(identity: Path, slowest: int) -> None:
-    """The whole takes at most 1.15 times as long as the slowest of the three alone."""
+    """The total is at most 1.15 times the time of the slowest stage."""
     seconds = [0.012, 0.012, 0.012]
     seconds[slowest] = 0.03
     count = 40

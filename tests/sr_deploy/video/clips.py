@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 Planes = list[NDArray[Any]]
 
 LOSSLESS: Mapping[str, str] = {"qp": "0", "preset": "ultrafast"}
-"""Options with which libx264 keeps every value."""
+"""Options for lossless libx264."""
 
 INTERLACED: Mapping[str, str] = {"flags": "+ildct+ilme", "x264-params": "tff=1"}
-"""Options with which libx264 writes two fields per frame, the top one first."""
+"""Options for interlaced libx264, top field first."""
 
 HDR10: Mapping[str, str] = {
     "preset": "ultrafast",
@@ -27,12 +27,12 @@ HDR10: Mapping[str, str] = {
         "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
     ),
 }
-"""Options with which libx265 writes a mastering display (1000 cd/m2) and content light levels."""
+"""Options for libx265 with a mastering display (1000 cd/m2) and content light levels."""
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What a video says about its colors, in FFmpeg's numbers (2, or 0 for the range: nothing)."""
+    """Color tags in FFmpeg's numbers; 2, or 0 for the range, is unspecified."""
 
     matrix: int = 2
     range: int = 0
@@ -46,7 +46,7 @@ PQ = Tags(matrix=9, range=1, primaries=9, transfer=16)
 
 @dataclass(frozen=True)
 class Clip:
-    """What to make; `write` makes it.
+    """A video; `write` encodes it.
 
     Attributes:
         count: Frames.
@@ -111,7 +111,7 @@ class Clip:
 
 
 def picture(pixel_format: str, width: int, height: int, index: int = 0) -> av.VideoFrame:
-    """Return a frame that is unlike that of any other index: moving waves with a little noise."""
+    """Return a frame that differs for each index: moving waves with a little noise."""
     random = np.random.default_rng([index, width, height])
     frame = av.VideoFrame(width, height, pixel_format)
     bits = max(component.bits for component in frame.format.components)
@@ -120,7 +120,7 @@ def picture(pixel_format: str, width: int, height: int, index: int = 0) -> av.Vi
         y, x = np.mgrid[: plane.shape[0], : plane.shape[1]]
         wave = np.sin(x / 9 + index / 3 + number) + np.cos(y / 7 - index / 5)
         wave += random.uniform(-0.2, 0.2, plane.shape)
-        # So little that all of it is within what RGB can express, whatever the matrix and range.
+        # Small amplitudes: every color is within RGB for all matrices and ranges.
         values = (0.5 + (0.1 if number == 0 else 0.04) * wave) * ((1 << bits) - 1)
         planes.append(values.astype(plane.dtype) << _shift(pixel_format))
     return put(frame, planes)
@@ -150,7 +150,7 @@ def decoded(path: Path) -> list[av.VideoFrame]:
 
 
 def truncated(path: Path, share: float) -> Path:
-    """Cut a file's end off, so that the share of its bytes remains, and return its path.
+    """Truncate a file to a share of its bytes, and return its path.
 
     Files of which more than the end is then lost (MP4 with its index at the end) cannot be read
     at all; Matroska and transport streams can.

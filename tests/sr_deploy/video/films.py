@@ -1,4 +1,4 @@
-"""Films with all that a file can hold, and jobs that stand for their upscaling, for tests."""
+"""Test files with every kind of stream, and jobs with their upscaled video."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COVER = _jpeg()
 
 @dataclass(frozen=True)
 class Sound:
-    """A track of sound: a tone with its tags."""
+    """An audio track: a tone with its tags."""
 
     language: str
     title: str = ""
@@ -51,7 +51,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Film:
-    """What to make; `write` makes it.
+    """A file; `write` writes it.
 
     Attributes:
         clip: The pictures.
@@ -78,7 +78,7 @@ class Film:
 
     def write(self, path: Path) -> Path:
         """Write the film and return the path."""
-        # In thousandths of a second, MP4 could not say when a track of sound begins.
+        # The default unit of milliseconds is too coarse for the start of an audio track.
         options = {"movie_timescale": "705600"} if path.suffix in (".mp4", ".mov") else {}
         with av.open(str(path), "w", container_options=options) as out:
             video: Any = out.add_stream(
@@ -202,7 +202,7 @@ def muxer(
     target: Path,
     drop: Sequence[str] = (),
 ) -> Iterator[Muxer]:
-    """Open a source and lend what writes its output file."""
+    """Open a source and yield the muxer of its output file."""
     with (
         av.open(str(source), metadata_errors="replace") as container,
         StreamReader(source, container, info.stream) as reader,
@@ -245,7 +245,7 @@ def settings_of(info: VideoInfo, encoder: str = "libx264", **changes: Any) -> En
 
 
 def times_of(path: Path, stream: int) -> list[int]:
-    """Return when each picture of a video is shown."""
+    """Return the presentation times of a video."""
     with av.open(str(path)) as container:
         frames: Any = container.decode(container.streams[stream])
         return [frame.pts for frame in frames]
@@ -280,7 +280,7 @@ _picture = functools.lru_cache(maxsize=4)(clips.picture)
 def upscaled(
     target: Path, settings: EncoderSettings, times: Sequence[int], length: int = 12
 ) -> TranscodeJob:
-    """Return a finished job of pictures, in segments of so many."""
+    """Return a finished job with pictures in segments of `length`."""
     job = TranscodeJob(target, {})
     for start in range(0, len(times), length):
         job.add(*encoded(settings, times[start : start + length]))

@@ -1,4 +1,4 @@
-"""Reads all that a video file says, for tests: streams, tags, side data, times, chapters."""
+"""Properties of a video file for tests: streams, tags, side data, times, chapters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PacketInfo:
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What a file says of a stream."""
+    """Properties of a stream."""
 
     kind: str
     codec: str | None
@@ -54,7 +54,7 @@ class StreamInfo:
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file says."""
+    """Properties of a file."""
 
     streams: list[StreamInfo]
     tags: dict[str, str]
@@ -66,7 +66,7 @@ class FileInfo:
 
     @property
     def covers(self) -> list[StreamInfo]:
-        """Return the pictures that come with the film."""
+        """Return the cover pictures."""
         return [each for each in self.streams if each.disposition & 1024]
 
 

@@ -203,7 +203,7 @@ def test_color_tags_of_the_result() -> None:
     assert chosen(color=pq).color == pq
     assert chosen().color == Color()
     assert chosen(size=(1280, 960), color=Color()).color == Color(6)
-    # ProRes cannot say that its range is full, and RGB is no YUV.
+    # ProRes has no tag for full range; RGB has no YUV matrix.
     assert chosen(encoder="prores", color=Color(1, FULL)).color == Color(1, LIMITED)
     rgb = chosen(encoder="libx265", pixel_format="gbrp", color=Color(0, FULL, 1, 13))
     assert rgb.color == Color(RGB, FULL, 1, 13)
@@ -242,7 +242,7 @@ def test_packets_make_a_file(tmp_path: Path, encoder: str, suffix: str) -> None:
         assert off < (6 * unit if encoder != "ffv1" else 1e-9)  # noise that lossy codecs drop
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        if suffix in (".mp4", ".mov"):  # in others, the container must say it
+        if suffix in (".mp4", ".mov"):  # in others, only the container has it
             assert stream.sample_aspect_ratio == Fraction(4, 3)
         context = stream.codec_context
         found = context.colorspace, context.color_primaries, context.color_trc

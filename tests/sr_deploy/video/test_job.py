@@ -43,7 +43,7 @@ with TranscodeJob(Path(sys.argv[1]), FACTS, resume=True) as job:
 
 
 def fake(number: int, count: int = 6) -> Iterator[EncodedPacket]:
-    """Encode as if: packets that depend on the number of the segment alone."""
+    """Yield packets that depend on the number of the segment only."""
     chance = random.Random(number)
     pts = [100 * number + 7 * each for each in range(count)]
     order = [pts[0], pts[2], pts[1], *pts[3:]]
@@ -186,7 +186,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(
 
 
 def test_a_really_full_disk(target: Path) -> None:
-    """The system lets no file grow further, as a full disk would not."""
+    """The system limits the size of files, as a full disk does."""
     resource = pytest.importorskip("resource")
     large = [EncodedPacket(bytes(1 << 20), 100, 1, keyframe=True)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -258,7 +258,7 @@ def test_leftovers_are_deleted(target: Path) -> None:
 
 
 def test_a_process_killed_at_any_instant_goes_on(target: Path) -> None:
-    """Kill the worker again and again until it gets through; the result is as if never killed."""
+    """Kill the worker until it gets through; the result is the same as without kills."""
     count = 12
     chance = random.Random(1)
     kills = 0

@@ -73,7 +73,7 @@ def assembled(
     length: int = 12,
     **settings: Any,
 ) -> FileInfo:
-    """Check, encode and assemble a source, and return what the result says."""
+    """Encode and mux a source, and return the properties of the result."""
     info = films.info_of(source, stream, hdr)
     chosen = films.settings_of(info, **settings)
     if times is None:
@@ -170,7 +170,7 @@ def test_real_videos(tmp_path: Path, shared_data: Path) -> None:
         assert old.color is not None
         assert new.color is not None
         assert new.color[:3] == old.color[:3]
-        assert (new.color[3] == 2) == (old.color[3] == 2)  # 0, not said, is limited like 1
+        assert (new.color[3] == 2) == (old.color[3] == 2)  # 0, unspecified, means limited like 1
 
 
 def test_subtitles_of_mp4_are_converted_for_matroska(tmp_path: Path, shared_data: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_part_begins_at_zero_in_sync(tmp_path: Path) -> None:
     path = film.write(tmp_path / "a.mkv")
     whole = probe(path)
     times = [each for each in films.times_of(path, 0) if 500 <= each < 1300]
-    zero = films.info_of(path).zero  # not every PyAV lets the file begin with its pictures
+    zero = films.info_of(path).zero  # depends on the version of PyAV
     end = float(Fraction(13, 10) - zero)
     part = assembled(path, tmp_path / "b.mkv", times=times, start=0.5, end=end)
     origin = Fraction(times[0], 1000)
@@ -509,7 +509,7 @@ def test_an_error_while_writing_leaves_no_file(
         with pytest.raises(VideoError, match=r"No space left on device.*--resume"):
             films.write(job, path, info, settings, target)
         assert sorted(each.name for each in tmp_path.iterdir()) == before
-        assert folders == [before]  # nor would a kill have left one where nobody clears up
+        assert folders == [before]  # a kill would have left no file outside the job folder
         monkeypatch.undo()
         films.write(job, path, info, settings, target)
         assert target.exists()

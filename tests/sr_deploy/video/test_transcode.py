@@ -1,4 +1,4 @@
-"""Frames through an engine: which way they take, and what happens when they change midway."""
+"""Upscaling of frames: conversion to the engine's input, and changes of size midway."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.sr_deploy.video import clips  # noqa: E402
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that repeats pixels, and takes frames of 10 bits as they are."""
+    """A bundle with an identity, also for frames of 10 bits."""
     folder = tmp_path_factory.mktemp("bundles") / "ten.srd"
     return networks.bundle(folder, repeating_net, ("rgb24", "rgb48", "p010"), scale=1)
 
 
 class Spy:
-    """An engine that notes which kinds of frames it was given."""
+    """An engine that records the kinds of its inputs."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -63,7 +63,7 @@ def through(
 def test_10_bit_frames_are_not_converted_to_rgb(
     bundle: Path, pixel_format: str, matrix: int, color_range: int
 ) -> None:
-    """An identity gives them back exactly: nothing is rounded in between."""
+    """An identity returns them exactly: nothing is rounded."""
     frames = [clips.picture(pixel_format, 34, 18, number) for number in range(3)]
     found, kinds = through(bundle, frames, Color(matrix, color_range), pixel_format)
     assert kinds == ["p010"] * 3
