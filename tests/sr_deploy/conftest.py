@@ -1,4 +1,4 @@
-"""What tests of the runtime share."""
+"""Fixtures of the runtime's tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes.cuda import FakeCuda
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
-    """A fake GPU, on which nothing may be left at the end."""
+    """A fake GPU; the test fails if memory on it leaks."""
     fake = cuda.install(monkeypatch)
     yield fake
     gc.collect()

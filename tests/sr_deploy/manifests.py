@@ -1,4 +1,4 @@
-"""A manifest for tests, as the exporter would write it."""
+"""A manifest for tests, like those of the exporter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = Model(
 
 
 def make(model: Model = MODEL, **changes: Any) -> Manifest:
-    """Return a manifest that holds, with some fields changed."""
+    """Return a valid manifest with some fields changed."""
     whole = Manifest(
         schema=manifest.SCHEMA,
         name="test",

@@ -1,4 +1,4 @@
-"""Tiny networks as bundles, as the exporter would write them."""
+"""Tiny networks in bundles like those of the exporter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPACT_BYTES = 268
 
 
 class _Graph:
-    """Nodes that follow one another, from the input `pixels` of a frame's bytes."""
+    """A chain of nodes from the input `pixels`, the bytes of a frame."""
 
     def __init__(self, pixel_format: PixelFormat) -> None:
         self.depth = CHANNELS[pixel_format] * (2 if pixel_format in DEEP else 1)
@@ -66,7 +66,7 @@ class _Graph:
 
 
 def nearest(path: Path, pixel_format: PixelFormat, model: Model) -> None:
-    """Write a network that repeats pixels, byte for byte."""
+    """Write nearest-neighbor upsampling of bytes."""
     graph = _Graph(pixel_format)
     graph.add("Cast", to=TensorProto.FLOAT)
     graph.add("Transpose", perm=[0, 3, 1, 2])
@@ -94,7 +94,7 @@ def convolutions(path: Path, pixel_format: PixelFormat, model: Model) -> None:
 
 
 def skipping(path: Path, pixel_format: PixelFormat, model: Model) -> None:
-    """Write what Compact is, shortened: PReLU, and the enlarged image added to the result.
+    """Write a short Compact network: PReLU, and the upsampled image added to the result.
 
     The exporter's `bytes_per_pixel` for it is COMPACT_BYTES; the halo is `LAYERS`.
     """
@@ -115,21 +115,21 @@ def skipping(path: Path, pixel_format: PixelFormat, model: Model) -> None:
     graph.save(path, model)
 
 
-def unquantised(path: Path, pixel_format: PixelFormat, model: Model) -> None:
-    """Write what `quantised` is made from."""
-    _quantised(path, pixel_format, model, integers=False)
+def unquantized(path: Path, pixel_format: PixelFormat, model: Model) -> None:
+    """Write the float network of `quantized`."""
+    _quantized(path, pixel_format, model, integers=False)
 
 
-def quantised(path: Path, pixel_format: PixelFormat, model: Model) -> None:
-    """Write an INT8 network as the exporter does, of 8 bits.
+def quantized(path: Path, pixel_format: PixelFormat, model: Model) -> None:
+    """Write an 8-bit INT8 network like those of the exporter.
 
-    All but the first and the last of LAYERS + 2 convolutions have their inputs and weights
-    quantised; the rest is typed half. PReLU and a skip connection are in between.
+    Inputs and weights of all but the first and the last of LAYERS + 2 convolutions are quantized;
+    everything else is FP16. PReLU and a skip connection are in between.
     """
-    _quantised(path, pixel_format, model, integers=True)
+    _quantized(path, pixel_format, model, integers=True)
 
 
-def _quantised(path: Path, pixel_format: PixelFormat, model: Model, *, integers: bool) -> None:
+def _quantized(path: Path, pixel_format: PixelFormat, model: Model, *, integers: bool) -> None:
     noise = np.random.default_rng(0)
     half = np.float16 if integers else np.float32
     graph = _Graph(pixel_format)
@@ -169,7 +169,7 @@ def _quantised(path: Path, pixel_format: PixelFormat, model: Model, *, integers:
 
 
 def unusual(path: Path, pixel_format: PixelFormat, model: Model) -> None:
-    """Write a network that repeats pixels, with an operator that OpenVINO does not take."""
+    """Write nearest-neighbor upsampling with an operator that OpenVINO does not support."""
     graph = _Graph(pixel_format)
     one = graph.add("Det", of=graph.constant(np.ones((1, 1), np.float32)))
     graph.add("Cast", of="pixels", to=TensorProto.FLOAT)
@@ -182,14 +182,14 @@ def unusual(path: Path, pixel_format: PixelFormat, model: Model) -> None:
 
 
 def mixing(model: Model) -> np.ndarray:
-    """Return the matrix that `generator` has for a model, (size, height * width * channels)."""
+    """Return the matrix of `generator`, (size, height * width * channels)."""
     assert model.latent is not None
     pixels = model.latent.height * model.latent.width * model.channels
     return np.random.default_rng(0).normal(0, 40, (model.latent.size, pixels)).astype(np.float32)
 
 
 def generator(path: Path, _: PixelFormat, model: Model) -> None:
-    """Write a network that makes images out of numbers: a matrix, and gray where all are zero."""
+    """Write a generator: a matrix product plus gray."""
     assert model.latent is not None
     size, height, width = dataclasses.astuple(model.latent)
     nodes = [
@@ -272,7 +272,7 @@ def bundle(
     precisions: tuple[Precision, ...] = ("fp32",),
     **changes: Any,
 ) -> Path:
-    """Write a bundle of a network; `changes` are to its manifest's model."""
+    """Write a bundle of a network; `changes` apply to the model in its manifest."""
     halo = 0 if write in (nearest, unusual) else LAYERS
     model = dataclasses.replace(MODEL, **{"halo": halo, **changes})
     model = dataclasses.replace(model, channels=CHANNELS[formats[0]])

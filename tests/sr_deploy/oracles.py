@@ -1,6 +1,6 @@
-"""Networks in numpy with integer arithmetic: what they give does not depend on how it is computed.
+"""Networks in numpy with integer arithmetic, whose results do not depend on the order of sums.
 
-Each works on single frames (H, W, bytes) of uint8 and stands for a class of real networks.
+Each upscales single frames (H, W, bytes) of uint8 and represents a class of real networks.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Network(Protocol):
 
 
 class Convolutions:
-    """3x3 convolutions with zero padding and a wrap-around in between, nearest upsampling.
+    """3x3 convolutions with zero padding, a modulo in between, and nearest upsampling.
 
-    An output byte takes part of every bit within the halo, so any wrong neighbour shows.
+    Every bit within the halo affects the output byte, so any wrong neighbor shows.
     """
 
     def __init__(self, depth: int = 3, scale: int = 2, grid: int = 1, seed: int = 0) -> None:
         self.scale, self.grid, self.depth = scale, grid, depth
         noise = np.random.default_rng(seed)
         self.weights = 2 * noise.integers(0, 128, (depth, 3, 3)) + 1
-        # On a grid, each cell is mixed before and after: what a pixel sees depends on its phase.
+        # On a grid, each cell is mixed before and after, so the halo depends on the phase.
         self.halo = depth * grid + (grid - 1)
 
     @property
@@ -63,7 +63,7 @@ class Convolutions:
     def _convolved(
         self, values: NDArray[np.int64], weights: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Neighbours are `grid` pixels apart, as those of a space-to-depth image are."""
+        """Convolve with neighbors `grid` pixels apart, like those of a space-to-depth image."""
         grid = self.grid
         height, width = values.shape[:2]
         padded = np.pad(values, ((grid, grid), (grid, grid), (0, 0)))
@@ -75,7 +75,7 @@ class Convolutions:
         return np.sum([*shifted], axis=0)
 
     def _mixed(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Give each pixel a weighted sum of its cell."""
+        """Replace each pixel by a weighted sum of its cell."""
         grid = self.grid
         if grid == 1:
             return values
@@ -87,7 +87,7 @@ class Convolutions:
 
 
 class Pooling:
-    """Adds the mean of all it sees: a global network, whose tiles differ from each other."""
+    """Adds the mean of its input: a global network, whose tiles differ from each other."""
 
     scale = 2
     model = dataclasses.replace(MODEL, scale=2, halo=None)
@@ -98,7 +98,7 @@ class Pooling:
 
 
 class Inference:
-    """Runs an oracle as a backend would; can run out of memory and counts what it is asked."""
+    """Runs an oracle like a backend, records its inputs, and can run out of memory."""
 
     def __init__(self, network: Callable[[Frame], Frame], most_pixels: int | None = None) -> None:
         self.network = network
@@ -128,7 +128,7 @@ def frame(height: int, width: int, depth: int = 3, seed: int = 0) -> Frame:
 
 
 def upscaled(network: Network, image: Frame, plan: TilePlan, model: Model | None = None) -> Frame:
-    """Run a plan; what the lane does not write stays visible as a value that varies."""
+    """Run a plan; pixels that the lane does not write keep noise."""
     scale = network.scale
     out = frame(scale * image.shape[0], scale * image.shape[1], image.shape[2], seed=99)
     HostLane(Inference(network), model or network.model, "rgb24").run(image, plan, out)

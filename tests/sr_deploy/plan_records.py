@@ -1,4 +1,4 @@
-"""A record of a plan for tests, as the builder would write it."""
+"""A plan record for tests, like those of the builder."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _RECORD = PlanRecord(
 
 
 def make(**changes: Any) -> PlanRecord:
-    """Return a record, with some fields changed."""
+    """Return a plan record with some fields changed."""
     return dataclasses.replace(_RECORD, **changes)
 
 
 def wanted(**changes: Any) -> PlanRequest:
-    """Return the wish that the record serves, with some fields changed."""
+    """Return the request that the record meets, with some fields changed."""
     return dataclasses.replace(PlanRequest("a" * 64, "fp16", "10.3.0", DEVICE), **changes)

@@ -40,7 +40,7 @@ KINDS = [(7, 9), (7, 9, 1), (7, 9, 2), (7, 9, 3), (7, 9, 4), (1, 1), (1, 30, 3),
 
 @pytest.fixture(scope="module")
 def repeating(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that repeats pixels, so that every result is known."""
+    """A bundle of nearest upsampling, whose results are known."""
     return networks.bundle(tmp_path_factory.mktemp("bundles") / "nearest.srd", networks.nearest)
 
 
@@ -95,7 +95,7 @@ def test_images_need_not_be_contiguous(repeating: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_images_may_be_read_only(repeating: Path, backend: str) -> None:
-    """As those that Pillow gives are."""
+    """Pillow's arrays are read-only."""
     image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     with Engine(repeating, backend=backend) as engine:
         expected = engine.upscale(image)
@@ -103,7 +103,7 @@ def test_images_may_be_read_only(repeating: Path, backend: str) -> None:
         np.testing.assert_array_equal(engine.upscale(image), expected)
 
 
-def test_the_result_goes_into_out(repeating: Path) -> None:
+def test_the_result_is_written_to_out(repeating: Path) -> None:
     picture = image(7, 9, 3)
     with Engine(repeating) as engine:
         for out in (
@@ -137,7 +137,7 @@ def test_a_constant_alpha_is_filled_and_not_run(repeating: Path) -> None:
 
 
 def count_runs(engine: Engine) -> list[Any]:
-    """Replace the lane of an engine's first network by one that counts."""
+    """Replace the lane of an engine's first network by one that records its inputs."""
     pool = engine._session.pool("rgb24")
     lane: Any = pool._idle.get()
     runs: list[Any] = []
@@ -159,7 +159,7 @@ def test_tiles_equal_the_whole_frame_within_a_level(name: str, random: Path) -> 
     with Engine(random, backend=name) as whole, Engine(random, backend=name, tile=(40, 28)) as cut:
         for shape in ((130, 90, 3), (41, 300), (90, 64, 4)):
             picture = image(*shape)
-            # A backend may take other kernels for other shapes, which sum in another order.
+            # For other shapes a backend may use other kernels, with another order of sums.
             difference = whole.upscale(picture).astype(int) - cut.upscale(picture)
             assert np.abs(difference).max() <= 1
 
@@ -169,7 +169,7 @@ def test_16_bits_are_computed_with_16_bits(random: Path) -> None:
     deep = picture.astype(np.uint16) * 257
     with Engine(random) as engine:
         shallow_result, deep_result = engine.upscale(picture), engine.upscale(deep)
-    # The same network on the same image: they differ by the rounding to 8 bits alone.
+    # The same network on the same image: only the rounding to 8 bits differs.
     assert np.abs(deep_result / 257 - shallow_result).max() <= 0.5 + 1 / 257
     assert len(np.unique(deep_result)) > 256
 
@@ -206,13 +206,13 @@ def test_the_same_frame_gives_the_same_result_again_and_again(random: Path) -> N
     with Engine(random) as engine:
         pool = engine._session.pool("rgb24")
         with pool.lane() as lane:
-            # So that it is compiled for the shape from now on.
+            # Compiles the network for this shape.
             cast("Any", lane)._inference._price = 0.0
         first = engine.upscale(picture)
         assert all(np.array_equal(engine.upscale(picture), first) for _ in range(3))
 
 
-def test_spec_says_what_runs(random: Path) -> None:
+def test_spec_describes_the_configuration(random: Path) -> None:
     with Engine(random, backend="onnxruntime", threads=1, memory="1GiB") as engine:
         spec = engine.spec
         assert (spec.backend, spec.precision, spec.device) == ("onnxruntime", "fp32", "cpu")
@@ -224,7 +224,7 @@ def test_spec_says_what_runs(random: Path) -> None:
     assert repr(engine).startswith("<closed Engine")
 
 
-def test_after_close_upscale_says_so(repeating: Path) -> None:
+def test_upscale_after_close_is_an_error(repeating: Path) -> None:
     engine = Engine(repeating)
     engine.close()
     engine.close()
@@ -278,7 +278,7 @@ def test_constant_colors_are_computed_by_the_network(random: Path) -> None:
 
 
 class OnGpu:
-    """An image in GPU memory, as far as an engine looks before it needs a GPU."""
+    """An image in GPU memory, with what an engine reads before it needs a GPU."""
 
     __cuda_array_interface__: ClassVar[dict[str, Any]] = {"shape": (4, 4, 3)}
 
@@ -288,7 +288,7 @@ def test_a_cpu_engine_rejects_images_in_gpu_memory(repeating: Path) -> None:
         engine.upscale(OnGpu())
 
 
-def test_close_waits_for_the_frame_in_flight_and_turns_away_who_waits(repeating: Path) -> None:
+def test_close_waits_for_the_frame_in_flight_and_rejects_waiting_threads(repeating: Path) -> None:
     engine = Engine(repeating)
     pool = engine._session.pool("rgb24")
     errors: list[Exception] = []
@@ -333,13 +333,13 @@ def test_memory_decides_the_tile_and_the_frame_still_comes_out(
             ((_, plan, _),) = runs
             assert plan.tile_pixels <= pixels
             assert plan.whole is (pixels == 120_000)
-            # What the caller reserves is left to the caller.
+            # Memory reserved by the caller is not used.
             if pixels == 60_000:
                 engine.upscale(picture, reserve=20_000_000)
                 assert runs[1][1].tile_pixels <= pixels - 20_000_000 / 1015
 
 
-def test_a_frame_that_cannot_fit_says_how_much_it_needs(repeating: Path) -> None:
+def test_the_error_for_a_too_large_frame_has_the_memory_needed(repeating: Path) -> None:
     with (
         Engine(repeating, memory="300MiB") as engine,
         pytest.raises(OutOfMemoryError, match=r"30000x3000.* GiB.*--memory"),
@@ -359,7 +359,7 @@ def test_a_frame_that_cannot_fit_says_how_much_it_needs(repeating: Path) -> None
         ({"threads": 2}, 1),
     ],
 )
-def test_for_streams_two_frames_are_computed_at_once_unless_something_else_is_said(
+def test_streaming_computes_two_frames_at_once_by_default(
     repeating: Path, name: str, how: dict[str, Any], lanes: int
 ) -> None:
     with Engine(repeating, backend=name, **how) as engine:
@@ -402,7 +402,7 @@ def test_out_of_memory_makes_the_tiles_smaller_with_one_warning(
         (warning,) = caplog.records
         assert "300x200" in warning.getMessage()
         tried = len(backend.inference.shapes)
-        # What was learned stays: the next frame is not tried as a whole.
+        # The smaller tile is kept for the next frame.
         assert np.array_equal(engine.upscale(picture), backend.network(picture))
         assert all(
             height * width <= 10_000 for _, height, width, _ in backend.inference.shapes[tried:]
@@ -431,7 +431,7 @@ def test_out_of_memory_with_the_smallest_tile_is_an_error(
     assert height * width <= 2 * planner.SMALLEST**2
 
 
-def test_precisions_that_cannot_be_had_are_refused_with_those_that_can(random: Path) -> None:
+def test_unavailable_precisions_are_rejected_with_the_available_ones(random: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"int8.*fp32"):
         Engine(random, precision="int8")
     with pytest.raises(InvalidInputError, match="bf16"):
@@ -448,19 +448,19 @@ def test_bf16_is_not_fp32(tmp_path: Path) -> None:
     with Engine(path, precision="fp32") as plain, Engine(path, backend="openvino") as half:
         assert half.spec.precision == "bf16"
         difference = plain.upscale(picture).astype(int) - half.upscale(picture)
-    # BF16 has 8 bits: close, but not the same.
+    # BF16 has 8 significant bits: close, but not equal.
     assert 0 < np.abs(difference).mean() < 2
 
 
 def test_auto_is_the_fastest_on_the_backend(tmp_path: Path) -> None:
-    path = networks.bundle(tmp_path / "net.srd", networks.quantised, ("rgb24",), ("fp32", "int8"))
+    path = networks.bundle(tmp_path / "net.srd", networks.quantized, ("rgb24",), ("fp32", "int8"))
     for name, precision in (("openvino", "int8"), ("onnxruntime", "fp32")):
         with Engine(path, backend=name) as engine:
             assert engine.spec.precision == precision
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp16"])
-def test_16_bits_are_computed_in_fp32_where_there_is_nothing_else(
+def test_16_bits_fall_back_to_fp32(
     tmp_path: Path, precision: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = networks.bundle(tmp_path / "net.srd", networks.nearest, ("rgb24", "rgb48"))
@@ -475,7 +475,7 @@ def test_16_bits_are_computed_in_fp32_where_there_is_nothing_else(
     assert (re.search(r"rgb48.*fp32", caplog.text) is not None) is (precision == "fp16")
 
 
-def test_what_openvino_does_not_take_goes_on_with_onnxruntime_and_a_warning(
+def test_networks_that_openvino_cannot_run_fall_back_to_onnxruntime_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = networks.bundle(tmp_path / "unusual.srd", networks.unusual)
@@ -491,7 +491,7 @@ def test_what_openvino_does_not_take_goes_on_with_onnxruntime_and_a_warning(
 
 
 class Refusing(ShortOfMemory):
-    """A backend that takes no network."""
+    """A backend that can run no network."""
 
     name = "refusing"
 
@@ -499,7 +499,7 @@ class Refusing(ShortOfMemory):
         raise BackendError(f"{self.name}: not this network")
 
 
-def test_where_no_backend_takes_the_network_the_best_says_why(
+def test_if_no_backend_can_run_the_network_the_error_is_the_best_backends(
     random: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = Refusing(1), Refusing(1)
@@ -515,7 +515,7 @@ def test_where_no_backend_takes_the_network_the_best_says_why(
 
 
 class Picky(ShortOfMemory):
-    """A backend whose device refuses some precisions, and has not the memory for others."""
+    """A backend that fails for some precisions, and lacks the memory for others."""
 
     def __init__(self, name: str, refused: str = "", too_large: str = "") -> None:
         super().__init__(1_000_000)
@@ -548,7 +548,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("int8 fp16", ["int8", "fp16", "fp32"], ["best: no int8 here.*fp32"]),
     ],
 )
-def test_a_precision_that_the_device_refuses_gives_way_to_the_next_of_the_same_backend(
+def test_a_precision_that_fails_falls_back_to_the_next_of_the_same_backend(
     several: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -563,7 +563,7 @@ def test_a_precision_that_the_device_refuses_gives_way_to_the_next_of_the_same_b
         assert best.asked == [f"{each} rgb24" for each in tried]
         assert len(caplog.messages) == len(warnings)
         assert all(map(re.search, warnings, caplog.messages))
-        # Frames of other formats are looked at on their own.
+        # Other pixel formats are tried on their own.
         best.asked.clear()
         engine.upscale(image(9, 7, 3, dtype=np.uint16))
         assert best.asked == [f"{each} rgb48" for each in tried]
@@ -571,7 +571,7 @@ def test_a_precision_that_the_device_refuses_gives_way_to_the_next_of_the_same_b
     assert other.asked == []
 
 
-def test_only_when_a_backend_takes_no_precision_the_next_one_is_asked(
+def test_the_next_backend_is_tried_after_all_precisions_fail(
     several: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     best, other = Picky("best", "int8 fp16 fp32"), Picky("other", "int8")
@@ -584,7 +584,7 @@ def test_only_when_a_backend_takes_no_precision_the_next_one_is_asked(
     assert re.search("best: no int8 here.*other", second)
 
 
-def test_a_precision_that_was_asked_for_is_the_only_one(
+def test_a_requested_precision_has_no_fallback(
     several: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = Picky("only", "int8")
@@ -604,7 +604,7 @@ def test_where_memory_is_too_small_for_a_precision_larger_ones_are_not_tried(
     assert best.asked == ["int8 rgb24"]
 
 
-def test_the_network_of_other_frames_gives_back_what_it_keeps(random: Path) -> None:
+def test_the_networks_of_other_formats_free_their_caches(random: Path) -> None:
     with Engine(random) as engine:
         engine.upscale(image(40, 40, 3))
         shallow = engine._session.pool("rgb24")._idle.queue[0]
@@ -616,7 +616,7 @@ def test_the_network_of_other_frames_gives_back_what_it_keeps(random: Path) -> N
         assert released
 
 
-def test_a_bundle_without_16_bits_says_so_for_a_16_bit_frame(tmp_path: Path) -> None:
+def test_a_16_bit_frame_needs_a_16_bit_variant(tmp_path: Path) -> None:
     path = networks.bundle(tmp_path / "shallow.srd", formats=("rgb24",))
     with Engine(path) as engine, pytest.raises(BundleError, match=r"rgb48.*rgb24"):
         engine.upscale(image(4, 4, 3, dtype=np.uint16))
@@ -630,7 +630,7 @@ def test_files_that_were_changed_are_not_run(tmp_path: Path) -> None:
         Engine(path)
 
 
-def test_the_16_bit_file_is_not_looked_at_before_it_is_needed(tmp_path: Path) -> None:
+def test_the_16_bit_file_is_read_on_first_use(tmp_path: Path) -> None:
     path = networks.bundle(tmp_path / "lazy.srd")
     (path / "fp32-rgb48.onnx").unlink()
     with Engine(path) as engine:
@@ -651,19 +651,19 @@ def test_the_16_bit_file_is_not_looked_at_before_it_is_needed(tmp_path: Path) ->
         ({"device": "tpu"}, BackendError, "'tpu'"),
     ],
 )
-def test_arguments_that_do_not_fit_are_named(
+def test_invalid_arguments_are_named(
     random: Path, arguments: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
         Engine(random, **arguments)
 
 
-def test_a_bundle_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"none\.srd"):
         Engine(tmp_path / "none.srd")
 
 
-def test_without_a_backend_engine_says_what_to_install(
+def test_without_a_backend_the_error_says_what_to_install(
     random: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "_installed", lambda _: False)
@@ -672,7 +672,7 @@ def test_without_a_backend_engine_says_what_to_install(
 
 
 def test_importing_is_cheap_and_the_version_is_the_packages() -> None:
-    """A fresh interpreter imports neither backends nor what exporting needs, nor even numpy."""
+    """A fresh interpreter imports no backend, no package of the exporter, and not even numpy."""
     code = (
         "import sys, sr_deploy; first = set(sys.modules); sr_deploy.Engine; "
         "print(*sorted({m.split('.')[0] for m in sys.modules})); print('numpy' in first)"

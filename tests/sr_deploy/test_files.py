@@ -1,4 +1,4 @@
-"""Files are whole or not there, and nothing that was there is lost."""
+"""Files are complete or absent, and existing ones are not lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sr_deploy.files import atomic_file, atomic_folder, inside, sha256_of
 
 
 class _InterruptedError(Exception):
-    """Stands for whatever may happen in the middle of writing."""
+    """Any failure in the middle of writing."""
 
 
 def _names(folder: Path) -> list[str]:
@@ -56,7 +56,7 @@ def test_file_has_the_permissions_of_an_ordinary_one(tmp_path: Path) -> None:
     assert (tmp_path / "atomic").stat().st_mode == ordinary.stat().st_mode
 
 
-def test_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "x.srd"
     target.mkdir()
     (target / "old").touch()
@@ -78,7 +78,7 @@ def test_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["x.srd"]
 
 
-def test_inside_gives_the_files_of_a_folder(tmp_path: Path) -> None:
+def test_inside_returns_the_files_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines" / "a").touch()
     assert inside(tmp_path, "engines/a") == tmp_path / "engines" / "a"

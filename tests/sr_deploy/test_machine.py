@@ -117,7 +117,7 @@ def test_other_systems_name_no_features(tmp_path: Path) -> None:
 MEMINFO = "MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\nHugePages_Total: 0"
 
 
-def test_free_memory_is_what_the_system_calls_available(tmp_path: Path) -> None:
+def test_free_memory_is_the_systems_available_memory(tmp_path: Path) -> None:
     write(tmp_path, {"proc/meminfo": MEMINFO})
     assert machine.free_memory(tmp_path) == 8 * GIB
 
@@ -190,37 +190,37 @@ def test_this_machine_answers() -> None:
         (4096, 4096),
     ],
 )
-def test_sizes_are_read_as_people_write_them(text: Any, size: int) -> None:
+def test_sizes_are_parsed_in_common_notations(text: Any, size: int) -> None:
     assert machine.parse_bytes(text) == size
 
 
 @pytest.mark.parametrize(
     "text", ["", "much", "2X", "-1G", "1,5G", "G", "2GG", "1e9", True, 1.5e300]
 )
-def test_what_is_no_size_is_refused_with_examples(text: Any) -> None:
+def test_invalid_sizes_are_rejected_with_an_example(text: Any) -> None:
     with pytest.raises(InvalidInputError, match="2GiB"):
         machine.parse_bytes(text)
 
 
 @pytest.mark.parametrize("text", ["0", 0, "0.1"])
-def test_a_size_of_nothing_is_refused(text: Any) -> None:
+def test_a_size_below_one_byte_is_rejected(text: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"\b1 byte"):
         machine.parse_bytes(text)
 
 
 @pytest.mark.parametrize("size", [1, 1023, 1024, 5 << 20, 3 << 30, 1 << 42])
-def test_words_can_be_read_back(size: int) -> None:
+def test_formatted_sizes_can_be_parsed(size: int) -> None:
     assert machine.parse_bytes(machine.format_bytes(size)) == pytest.approx(size, rel=0.05)
 
 
-def test_what_this_process_holds_grows_with_what_it_takes() -> None:
+def test_resident_memory_grows_with_allocations() -> None:
     before = machine.resident_memory()
     taken = np.ones(64 * MIB, np.uint8)
-    # The allocator may give pages back meanwhile, hence a quarter of tolerance.
+    # The allocator may return pages meanwhile, hence the tolerance of a quarter.
     assert machine.resident_memory() - before > 0.75 * taken.nbytes
 
 
-def test_where_the_system_does_not_say_a_process_is_taken_to_hold_something(
+def test_resident_memory_has_a_default_if_the_system_does_not_report_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(machine, "_STATM", tmp_path / "statm")
@@ -229,7 +229,7 @@ def test_where_the_system_does_not_say_a_process_is_taken_to_hold_something(
     assert machine.resident_memory() == 256 * MIB
 
 
-def test_giving_back_takes_nothing_that_is_in_use() -> None:
+def test_trimming_the_heap_keeps_memory_in_use() -> None:
     kept = [np.full(1000 + each, each % 256, np.uint8) for each in range(1000)]
     machine.trim_heap()
     assert all((each == number % 256).all() for number, each in enumerate(kept))

@@ -90,7 +90,7 @@ def exact(bundle: Path, image: Frame) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(1080, 1920), (64, 64), (30, 40), (1200, 2000)])
-def test_tensorrt_gives_what_onnx_runtime_gives(bundle: Path, size: tuple[int, int]) -> None:
+def test_tensorrt_and_onnx_runtime_agree(bundle: Path, size: tuple[int, int]) -> None:
     image = frame(*size) // 4 + 90
     with Engine(bundle, backend="tensorrt", precision="fp32") as engine:
         expected = exact(bundle, image)
@@ -100,7 +100,7 @@ def test_tensorrt_gives_what_onnx_runtime_gives(bundle: Path, size: tuple[int, i
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_onnx_runtime_gives_on_a_gpu_what_it_gives_on_a_cpu(tmp_path: Path, device: str) -> None:
+def test_onnx_runtime_agrees_between_gpu_and_cpu(tmp_path: Path, device: str) -> None:
     provider = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}[device]
     onnxruntime = pytest.importorskip("onnxruntime")
     if provider not in onnxruntime.get_available_providers():
@@ -114,7 +114,7 @@ def test_onnx_runtime_gives_on_a_gpu_what_it_gives_on_a_cpu(tmp_path: Path, devi
             assert np.abs(engine.upscale(image) - exact(folder, image)).max() <= 1
 
 
-def test_tensorrt_generates_what_onnx_runtime_generates(tmp_path: Path) -> None:
+def test_tensorrt_and_onnx_runtime_generate_equal_images(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt")
     latent = Latent(size=100, height=64, width=64)
     folder = networks.bundle(
@@ -131,7 +131,7 @@ def test_tensorrt_generates_what_onnx_runtime_generates(tmp_path: Path) -> None:
             assert np.abs(found - expected).max() <= 1
 
 
-def test_a_stream_gives_the_same_as_single_frames(bundle: Path) -> None:
+def test_a_stream_equals_single_frames(bundle: Path) -> None:
     images = [frame(270, 480, seed=i) for i in range(12)]
     with Engine(bundle, backend="tensorrt", precision="fp32") as engine:
         single = [engine.upscale(each) for each in images]

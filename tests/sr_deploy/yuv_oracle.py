@@ -1,4 +1,4 @@
-"""Conversions between YUV and RGB as the standards write them, in float64, one plane at a time."""
+"""Conversion between YUV and RGB by the formulas of the standards, in float64."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RED_AND_BLUE = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0
 
 @dataclass(frozen=True)
 class Kind:
-    """What frames are like, beside their content."""
+    """Pixel format, matrix and range of frames."""
 
     pixel_format: YuvFormat
     matrix: Matrix = "bt709"
@@ -34,7 +34,7 @@ class Kind:
         return int(2**self.bits - 1)
 
     def frame(self, codes: NDArray[np.integer]) -> YuvFrame:
-        """A frame of numbers (H*3/2, W) that lie as they are."""
+        """Return a frame with these sample values (H*3/2, W)."""
         if self.bits == 10:
             samples: NDArray[np.integer] = codes.astype("<u2") << 6
         else:
@@ -42,7 +42,7 @@ class Kind:
         return YuvFrame(samples, self.pixel_format, self.matrix, self.full_range)
 
     def noise(self, height: int, width: int, seed: int = 0) -> YuvFrame:
-        """A frame of every number that there is; most are colours that RGB cannot show."""
+        """Return noise over all sample values; most are colors outside of RGB."""
         random = np.random.default_rng(seed)
         return self.frame(random.integers(0, self.largest + 1, (height * 3 // 2, width)))
 
@@ -53,13 +53,13 @@ KINDS = [
 
 
 def codes(frame: YuvFrame) -> NDArray[np.int64]:
-    """The numbers of a frame."""
+    """Return the sample values of a frame."""
     values = frame.samples.astype(np.int64)
     return values >> 6 if frame.pixel_format == "p010" else values
 
 
 def split(frame: YuvFrame) -> Planes:
-    """Y (H, W), U and V (H/2, W/2) of a frame."""
+    """Return Y (H, W), U and V (H/2, W/2) of a frame."""
     values, height, width = codes(frame).astype(float), frame.height, frame.width
     chroma = values[height:].ravel()
     if frame.pixel_format == "yuv420p":
@@ -71,7 +71,7 @@ def split(frame: YuvFrame) -> Planes:
 
 
 def joined(planes: Planes, pixel_format: YuvFormat) -> NDArray[np.float64]:
-    """The numbers (H*3/2, W) of a frame of these planes."""
+    """Return the sample values (H*3/2, W) of a frame with these planes."""
     y, u, v = planes
     if pixel_format == "yuv420p":
         chroma = np.concatenate([u.ravel(), v.ravel()])
@@ -81,7 +81,7 @@ def joined(planes: Planes, pixel_format: YuvFormat) -> NDArray[np.float64]:
 
 
 def _scales(kind: Kind) -> tuple[float, float, float, float]:
-    """Black, the range of luma, the middle and the range of chroma."""
+    """Return black, the range of luma, the middle and the range of chroma."""
     unit = 2.0 ** (kind.bits - 8)
     if kind.full_range:
         return 0.0, kind.largest, 128 * unit, kind.largest
@@ -89,7 +89,7 @@ def _scales(kind: Kind) -> tuple[float, float, float, float]:
 
 
 def to_rgb(frame: YuvFrame) -> NDArray[np.float64]:
-    """RGB (H, W, 3), white is 1, not clipped; each U and V serves four pixels."""
+    """Return RGB (H, W, 3), where white is 1, not clipped; each U and V covers four pixels."""
     kind = Kind(frame.pixel_format, frame.matrix, frame.full_range)
     black, luma, middle, chroma = _scales(kind)
     red, blue = RED_AND_BLUE[kind.matrix]
@@ -103,7 +103,7 @@ def to_rgb(frame: YuvFrame) -> NDArray[np.float64]:
 
 
 def from_rgb(rgb: NDArray[np.floating], kind: Kind) -> NDArray[np.float64]:
-    """The numbers (H*3/2, W) of RGB (H, W, 3), clipped but not rounded."""
+    """Return the sample values (H*3/2, W) of RGB (H, W, 3), clipped but not rounded."""
     black, luma, middle, chroma = _scales(kind)
     red, blue = RED_AND_BLUE[kind.matrix]
     r, g, b = np.moveaxis(rgb.astype(float), -1, 0)

@@ -234,7 +234,7 @@ def test_openvino_computes_the_convolutions_of_an_int8_network_in_int8(
 
     if "INT8" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("OpenVINO has no INT8 on this CPU")
-    networks.quantised(tmp_path / "int8.onnx", "rgb24", MODEL)
+    networks.quantized(tmp_path / "int8.onnx", "rgb24", MODEL)
     lane = opened("openvino", LoadRequest(tmp_path / "int8.onnx", MODEL, "rgb24", "int8", None, 1))
     requests = lane._inference
     requests._price = 0.0 if special else 1e9
@@ -256,7 +256,7 @@ def test_openvino_computes_the_convolutions_of_an_int8_network_in_int8(
 def test_an_int8_network_is_near_what_it_was_quantised_from(name: str, tmp_path: Path) -> None:
     image = frame(40, 30) // 8 + 100
     results = []
-    for precision, write in (("fp32", networks.unquantised), ("int8", networks.quantised)):
+    for precision, write in (("fp32", networks.unquantized), ("int8", networks.quantized)):
         path = tmp_path / f"{precision}.onnx"
         write(path, "rgb24", MODEL)
         lane = opened(name, LoadRequest(path, MODEL, "rgb24", precision, None, 1))

@@ -1,4 +1,4 @@
-"""Opening a bundle trusts nothing that it can check."""
+"""Everything in a bundle that can be checked is checked."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         opened.verified(opened.manifest.variants[0])
 
 
-def test_a_name_that_leads_out_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_leads_out_of_the_bundle_is_rejected(tmp_path: Path) -> None:
     folder = tmp_path / "x.srd"
     folder.mkdir()
     opened = _bundle(folder, file="../fp32.onnx")
@@ -53,7 +53,7 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path) -> None:
         opened.verified(opened.manifest.variants[0])
 
 
-def test_what_is_not_there_or_no_bundle_says_so(tmp_path: Path) -> None:
+def test_a_missing_folder_or_another_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"none\.srd"):
         Bundle.open(tmp_path / "none.srd")
     with pytest.raises(BundleError, match="sr-export CHECKPOINT"):

@@ -47,13 +47,13 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     assert order == ["first", "second"]
 
 
-def test_it_can_be_taken_again_and_an_error_gives_it_back(tmp_path: Path) -> None:
+def test_an_error_releases_the_lock_for_the_next(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="inside"), locked(tmp_path / ".lock", "testing"):
             raise ValueError("inside")
 
 
-def test_who_waits_is_told_and_the_death_of_the_holder_sets_it_free(
+def test_waiting_logs_a_warning_and_the_death_of_the_holder_releases_the_lock(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / ".lock"
@@ -71,7 +71,7 @@ def test_who_waits_is_told_and_the_death_of_the_holder_sets_it_free(
     assert str(path) in warning
 
 
-def test_a_second_lock_is_refused(tmp_path: Path) -> None:
+def test_a_second_lock_is_rejected(tmp_path: Path) -> None:
     lock = Lock(tmp_path / "lock")
     with pytest.raises(BlockingIOError):
         Lock(tmp_path / "lock")
@@ -79,7 +79,7 @@ def test_a_second_lock_is_refused(tmp_path: Path) -> None:
     Lock(tmp_path / "lock").release()
 
 
-def test_a_killed_process_gives_its_lock_back(tmp_path: Path) -> None:
+def test_killing_the_holder_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with subprocess.Popen(
         [sys.executable, "-c", _UNTIL_KILLED, str(path)],
@@ -94,7 +94,7 @@ def test_a_killed_process_gives_its_lock_back(tmp_path: Path) -> None:
     Lock(path).release()
 
 
-def test_a_deleted_lock_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_deleted_lock_blocks_nobody(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     lock = Lock(path)
     lock.release(delete=True)
@@ -104,7 +104,7 @@ def test_a_deleted_lock_holds_nobody_up(tmp_path: Path) -> None:
     Lock(path).release()
 
 
-def test_a_lock_deleted_by_another_is_made_anew(tmp_path: Path) -> None:
+def test_a_lock_file_deleted_by_another_process_is_created_again(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     old = Lock(path)
     path.unlink()

@@ -1,4 +1,4 @@
-"""Reading a manifest is strict, and its errors say which field."""
+"""Manifests are read strictly; errors name the field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _read(tmp_path: Path, text: str) -> manifest.Manifest:
 
 
 def _changed(where: str, value: Any) -> str:
-    """The text of a manifest with one value changed; None removes it."""
+    """Return the text of a manifest with one value changed; None removes it."""
     whole = json.loads(make().to_json())
     *path, last = where.split(".")
     part = whole
@@ -34,12 +34,12 @@ def _changed(where: str, value: Any) -> str:
     return json.dumps(whole)
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_manifest_round_trips(tmp_path: Path) -> None:
     assert _read(tmp_path, make().to_json()) == make()
 
 
-def test_variants_for_video_are_read_and_those_before_them_still_are(tmp_path: Path) -> None:
-    """The schema is the same: a bundle without such variants is like one from before them."""
+def test_manifests_with_and_without_yuv_variants_are_read(tmp_path: Path) -> None:
+    """Both have the same schema."""
     before = make()
     video = dataclasses.replace(before.variants[0], file="fp32-nv12.onnx", pixel_format="nv12")
     for written in (before, make(variants=(*before.variants, video))):
@@ -70,13 +70,13 @@ def test_variants_for_video_are_read_and_those_before_them_still_are(tmp_path: P
         ("schema", 99, r"\b99\b.*\b2\b"),
     ],
 )
-def test_misfits_are_named(tmp_path: Path, where: str, value: Any, message: str) -> None:
+def test_invalid_fields_are_named(tmp_path: Path, where: str, value: Any, message: str) -> None:
     with pytest.raises(BundleError, match=message):
         _read(tmp_path, _changed(where, value))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", "[" * 100_000])
-def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_json_is_rejected(tmp_path: Path, text: str) -> None:
     with pytest.raises(BundleError, match=r"JSON|None"):
         _read(tmp_path, text)
 

@@ -23,7 +23,7 @@ def written(folder: Path, content: bytes = b"a plan", **changes: Any) -> StoredP
     return plan
 
 
-def test_what_was_written_is_found_and_read(tmp_path: Path) -> None:
+def test_a_stored_plan_is_found_and_read(tmp_path: Path) -> None:
     plan = written(tmp_path, seconds=12.5, psnr=61.5)
 
     found = plan_store.find(tmp_path, wanted())
@@ -40,7 +40,7 @@ def test_a_bundle_without_plans_has_none(tmp_path: Path) -> None:
     assert plan_store.find(tmp_path, wanted()) == plan_store.FoundPlan()
 
 
-def test_what_does_not_serve_says_why(tmp_path: Path) -> None:
+def test_unusable_plans_have_reasons(tmp_path: Path) -> None:
     plan = written(tmp_path)
 
     found = plan_store.find(tmp_path, wanted(tensorrt="11.4.0"))
@@ -53,13 +53,13 @@ def test_what_does_not_serve_says_why(tmp_path: Path) -> None:
     assert "11.4.0" in reason
 
 
-def test_plans_of_other_files_are_not_worth_a_word(tmp_path: Path) -> None:
+def test_plans_of_other_networks_are_not_mentioned(tmp_path: Path) -> None:
     written(tmp_path, precision="int8")
     written(tmp_path, onnx="c" * 64)
     assert plan_store.find(tmp_path, wanted()) == plan_store.FoundPlan()
 
 
-def test_those_for_exactly_the_shape_come_first_then_those_tuned_closest(tmp_path: Path) -> None:
+def test_plans_for_exactly_the_shape_come_first_then_the_closest(tmp_path: Path) -> None:
     shape = (1, 480, 640)
     limits = (1, 64, 64), (1, 1080, 1920)
     far = written(tmp_path, shapes=Shapes(limits[0], limits[1], limits[1]))
@@ -69,13 +69,13 @@ def test_those_for_exactly_the_shape_come_first_then_those_tuned_closest(tmp_pat
     assert plan_store.find(tmp_path, wanted(shape=shape)).plans == (exact, near, far)
 
 
-def test_without_a_shape_those_tuned_for_the_largest_come_first(tmp_path: Path) -> None:
+def test_without_a_shape_the_largest_plans_come_first(tmp_path: Path) -> None:
     small = written(tmp_path, shapes=Shapes.exactly((1, 256, 256)))
     large = written(tmp_path, shapes=Shapes.exactly((1, 720, 1280)))
     assert plan_store.find(tmp_path, wanted()).plans == (large, small)
 
 
-def test_what_was_refused_is_told_apart(tmp_path: Path) -> None:
+def test_failed_builds_are_listed_separately(tmp_path: Path) -> None:
     assert plan_store.write(tmp_path, make(refused=("as exported: black",)), None) is None
 
     found = plan_store.find(tmp_path, wanted())
@@ -86,14 +86,14 @@ def test_what_was_refused_is_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"a plat", b"a plan!"])
-def test_a_damaged_plan_is_never_given_out(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_plan_is_never_returned(tmp_path: Path, content: bytes) -> None:
     plan = written(tmp_path)
     plan.path.write_bytes(content)
     with pytest.raises(BundleError, match="SHA-256"):
         plan.read()
 
 
-def test_a_plan_that_is_gone_is_a_reason(tmp_path: Path) -> None:
+def test_a_missing_plan_is_a_reason(tmp_path: Path) -> None:
     plan = written(tmp_path)
     plan.path.unlink()
 
@@ -156,12 +156,12 @@ def test_writing_again_replaces_the_plan_and_nothing_else(tmp_path: Path) -> Non
     assert len(list(other.folder.iterdir())) == 4
 
 
-def test_where_there_is_no_bundle_nothing_is_written(tmp_path: Path) -> None:
+def test_nothing_is_written_without_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"gone\.srd"):
         plan_store.write(tmp_path / "gone.srd", make(), b"a plan")
 
 
-def test_a_plan_serves_what_it_was_built_for() -> None:
+def test_a_plan_meets_the_request_it_was_built_for() -> None:
     assert make().differences(wanted()) == ()
     assert make().differences(wanted(shape=(1, 720, 1280))) == ()
 
@@ -204,7 +204,7 @@ def test_every_difference_is_named() -> None:
         ("ampere", TURING, False),
     ],
 )
-def test_some_plans_reach_other_gpus(reach: Any, device: GpuInfo, serves: bool) -> None:
+def test_compatible_plans_run_on_other_gpus(reach: Any, device: GpuInfo, serves: bool) -> None:
     assert (make(reach=reach).differences(wanted(device=device)) == ()) == serves
 
 
@@ -236,11 +236,11 @@ def test_version_compatible_plans_run_on_later_releases_of_the_major_version(
         ((2, 720, 1280), False),
     ],
 )
-def test_shapes_take_what_lies_between(shape: Any, taken: bool) -> None:
+def test_shapes_accept_those_in_their_range(shape: Any, taken: bool) -> None:
     assert SHAPES.accept(shape) == taken
 
 
-def test_shapes_in_words() -> None:
+def test_shapes_as_text() -> None:
     assert str(SHAPES) == "1x64x64 to 1x1080x1920, best at 1x720x1280"
     assert str(Shapes.exactly((1, 8, 9))) == "1x8x9"
 
@@ -248,7 +248,7 @@ def test_shapes_in_words() -> None:
 @pytest.mark.parametrize(
     "sides", [((1, 9, 9), (1, 8, 8), (1, 9, 9)), ((0, 8, 8), (1, 8, 8), (1, 8, 8))]
 )
-def test_shapes_that_do_not_grow_are_refused(sides: Any) -> None:
+def test_shapes_that_shrink_are_rejected(sides: Any) -> None:
     with pytest.raises(BundleError, match="best"):
         Shapes(*sides)
 
@@ -267,7 +267,7 @@ def test_shapes_that_do_not_grow_are_refused(sides: Any) -> None:
         {"settings": {"level": "5"}},
     ],
 )
-def test_what_must_not_clash_has_another_name(changes: dict[str, Any]) -> None:
+def test_different_plans_have_different_names(changes: dict[str, Any]) -> None:
     assert make(**changes).name != make().name
 
 
@@ -277,5 +277,5 @@ def test_names_are_readable_and_fit_every_file_system() -> None:
     assert re.fullmatch(r"[A-Za-z0-9.-]+", name)
 
 
-def test_what_only_says_how_it_went_does_not_change_the_name() -> None:
+def test_the_results_of_a_build_do_not_change_the_name() -> None:
     assert make(seconds=5.0, built="now", psnr=60.0, computed="mixed").name == make().name

@@ -1,4 +1,4 @@
-"""The tuning record is kept whole, read strictly, and used where it fits."""
+"""The tuning record is written atomically, read strictly, and used on matching devices."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ONNXRUNTIME = backends.name_and_version("onnxruntime")
 KEY = tuning.key(ONNXRUNTIME, "fp32")
 
 
-def test_what_is_kept_is_found(tmp_path: Path) -> None:
+def test_a_stored_entry_is_found(tmp_path: Path) -> None:
     tuning.keep(tmp_path, KEY, ENTRY)
     assert tuning.find(tmp_path, KEY) == ENTRY.tuning
     assert [each.name for each in tmp_path.iterdir()] == [NAME]
 
 
-def test_entries_of_other_devices_stay(tmp_path: Path) -> None:
+def test_entries_of_other_devices_are_kept(tmp_path: Path) -> None:
     tuning.keep(tmp_path, "another machine", ENTRY)
     tuning.keep(tmp_path, KEY, ENTRY)
     changed = dataclasses.replace(ENTRY, goal="latency")
@@ -77,7 +77,7 @@ def _text(**changes: Any) -> str:
         (" " * (1 << 20) + "{}", "1024 KiB"),
     ],
 )
-def test_a_record_that_does_not_hold_is_told_and_ignored(
+def test_an_invalid_record_is_reported_and_ignored(
     text: str, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / NAME).write_text(text)
@@ -90,7 +90,7 @@ def test_a_record_that_does_not_hold_is_told_and_ignored(
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle that is tuned for this device, with tiles smaller than the frames of the tests."""
+    """A bundle tuned for this device, with tiles smaller than the test frames."""
     folder = networks.bundle(tmp_path / "random.srd")
     chosen = Tuning(tile=(40, 48), batch=2, lanes=2, threads=3)
     tuning.keep(folder, KEY, dataclasses.replace(ENTRY, tuning=chosen))
@@ -115,12 +115,12 @@ def _used(engine: Engine) -> tuple[tuple[int, int], int, int, int]:
 FRAME = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
 
 
-def test_an_engine_runs_as_its_bundle_is_tuned(bundle: Path) -> None:
+def test_an_engine_uses_the_bundles_tuning(bundle: Path) -> None:
     with Engine(bundle, backend="onnxruntime", precision="fp32") as engine:
         assert _used(engine) == ((40, 48), 2, 2, 3)
 
 
-def test_a_tuning_record_says_how_many_lanes_a_stream_gets(bundle: Path) -> None:
+def test_the_tuning_record_sets_the_lanes_of_a_stream(bundle: Path) -> None:
     tuning.keep(bundle, KEY, dataclasses.replace(ENTRY, tuning=Tuning(lanes=1)))
     with Engine(
         bundle, backend="onnxruntime", precision="fp32", threads=2, streaming=True
@@ -128,7 +128,7 @@ def test_a_tuning_record_says_how_many_lanes_a_stream_gets(bundle: Path) -> None
         assert engine.spec.lanes == 1
 
 
-def test_what_the_user_says_comes_first(bundle: Path) -> None:
+def test_the_users_choices_come_first(bundle: Path) -> None:
     with Engine(
         bundle, backend="onnxruntime", precision="fp32", lanes=1, threads=1, tile=(60, 60)
     ) as engine:
@@ -141,7 +141,7 @@ def test_another_tuning_may_be_tried(bundle: Path) -> None:
 
 
 def test_tuning_changes_no_pixel(bundle: Path) -> None:
-    """Tiles overlap by the network's reach; batches and lanes do not change what is computed."""
+    """Tiles overlap by the halo; batches and lanes do not change results."""
     with Engine(bundle, backend="onnxruntime", precision="fp32") as tuned:
         found = tuned.upscale(FRAME)
     with Engine(bundle, backend="onnxruntime", precision="fp32", tuning=Tuning()) as plain:

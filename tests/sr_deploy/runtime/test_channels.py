@@ -20,7 +20,7 @@ def image(*shape: int, dtype: Any = np.uint8) -> NDArray[Any]:
 def through(
     picture: NDArray[Any], network: int, run: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> NDArray[Any]:
-    """Run all passes as the engine does."""
+    """Run all passes like the engine."""
     out = np.zeros((2 * picture.shape[0], 2 * picture.shape[1], picture.shape[2]), picture.dtype)
     for each in channels.passes(picture.shape[2], network):
         taken = each.take(picture)
@@ -54,13 +54,13 @@ def test_a_contiguous_rgb_image_is_not_copied() -> None:
     ("depth", "network", "runs"),
     [(1, 1, 1), (1, 3, 1), (2, 1, 2), (2, 3, 2), (3, 3, 1), (3, 1, 3), (4, 3, 2), (4, 1, 4)],
 )
-def test_images_take_no_more_runs_than_they_need(depth: int, network: int, runs: int) -> None:
+def test_images_need_the_fewest_passes(depth: int, network: int, runs: int) -> None:
     passes = channels.passes(depth, network)
     assert len(passes) == runs
     assert [each.alpha for each in passes] == [False] * (runs - 1) + [depth in (2, 4)]
 
 
-def test_what_an_rgb_network_makes_of_gray_is_averaged_and_rounded() -> None:
+def test_gray_from_an_rgb_network_is_the_rounded_average() -> None:
     (only,) = channels.passes(1, 3)
     out = np.zeros((1, 3, 1), np.uint8)
     only.give(np.array([[[10, 10, 11], [10, 11, 11], [255, 255, 255]]], np.uint8), out)
@@ -87,7 +87,7 @@ def test_a_constant_alpha_is_detected() -> None:
 @pytest.mark.parametrize(
     ("shape", "seen"), [((4, 5), (4, 5, 1)), ((4, 5, 1), (4, 5, 1)), ((1, 1, 4), (1, 1, 4))]
 )
-def test_images_are_seen_with_channels_without_a_copy(
+def test_images_are_viewed_with_channels_without_a_copy(
     shape: tuple[int, ...], seen: tuple[int, ...]
 ) -> None:
     picture = image(*shape)
@@ -97,21 +97,21 @@ def test_images_are_seen_with_channels_without_a_copy(
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (4, 5, 5), (4, 5, 0), (0, 5), (5, 0, 3), (1, 4, 5, 3)])
-def test_a_wrong_shape_is_named_with_what_is_allowed(shape: tuple[int, ...]) -> None:
+def test_a_wrong_shape_is_named_with_the_allowed_ones(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInputError, match=r"\(H, W\) and \(H, W, C\)") as caught:
         channels.checked_image(np.zeros(shape, np.uint8))
     assert str(shape) in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8, bool, np.uint32, object])
-def test_a_wrong_dtype_is_named_with_what_is_allowed(dtype: Any) -> None:
+def test_a_wrong_dtype_is_named_with_the_allowed_ones(dtype: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"uint8.*uint16") as caught:
         channels.checked_image(np.zeros((4, 5), dtype))
     assert str(np.dtype(dtype)) in str(caught.value)
 
 
 @pytest.mark.parametrize("thing", [[[1, 2]], None, "photo.png"])
-def test_what_is_no_array_is_named(thing: object) -> None:
+def test_other_types_are_named(thing: object) -> None:
     with pytest.raises(InvalidInputError, match=type(thing).__name__):
         channels.checked_image(thing)
 
@@ -139,18 +139,18 @@ def test_a_new_result_has_the_images_kind() -> None:
         [1],
     ],
 )
-def test_an_out_that_does_not_fit_is_refused(out: Any) -> None:
+def test_an_out_of_another_shape_or_dtype_is_rejected(out: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"\(6, 8, 3\).*uint8"):
         channels.checked_result(out, image(3, 4, 3), 2)
 
 
-def test_a_result_that_no_machine_can_hold_is_our_lack_of_memory() -> None:
+def test_a_failed_allocation_is_an_out_of_memory_error() -> None:
     wide = np.broadcast_to(np.uint8(0), (1 << 28, 1 << 28))
     with pytest.raises(OutOfMemoryError, match=r"\(536870912, 536870912\)"):
         channels.checked_result(None, wide, 2)
 
 
-def test_an_out_that_cannot_be_written_is_refused() -> None:
+def test_a_read_only_out_is_rejected() -> None:
     out = np.zeros((6, 8, 3), np.uint8)
     out.flags.writeable = False
     with pytest.raises(InvalidInputError, match="read-only"):

@@ -1,4 +1,4 @@
-"""Images out of random numbers, on every backend that makes them."""
+"""Image generation on every backend."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_given_noise_makes_its_images(bundle: Path, backend: str) -> None:
         again = engine.generate(noise[:, :, None, None])
     assert images.shape == (37, 6, 9, 3)
     assert images.dtype == np.uint8
-    # Half a level of rounding, and what sums in another order differ by.
+    # Half a level of rounding, plus the difference from another order of sums.
     assert np.abs(images - _expected(noise)).max() <= 0.51
     assert np.array_equal(images, again)
 
@@ -60,7 +60,7 @@ def test_gray(tmp_path: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_seed_says_which_images(bundle: Path, backend: str) -> None:
+def test_a_seed_determines_the_images(bundle: Path, backend: str) -> None:
     with Engine(bundle, backend=backend) as engine:
         images = engine.generate(count=20, seed=7)
         with Engine(bundle, backend=backend) as other:
@@ -68,13 +68,11 @@ def test_a_seed_says_which_images(bundle: Path, backend: str) -> None:
         fewer = engine.generate(count=3, seed=7)
         assert not np.array_equal(engine.generate(count=20, seed=8), images)
         assert not np.array_equal(engine.generate(count=9), engine.generate(count=9))
-    # In a batch of another size, sums may come in another order.
+    # Another batch may change the order of sums.
     assert np.abs(np.subtract(fewer, images[:3], dtype=np.int16)).max() <= 1
 
 
-def test_memory_bounds_what_goes_through_at_once(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_bounds_the_batch(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(3).normal(size=(7, 5)).astype(np.float32)
     with Engine(bundle, backend="onnxruntime") as engine:
         whole = engine.generate(noise)
@@ -88,7 +86,7 @@ def test_memory_bounds_what_goes_through_at_once(
 
 
 @pytest.mark.parametrize("most", [0, 1, 3])
-def test_where_memory_is_short_after_all_fewer_go_through_at_once(
+def test_out_of_memory_errors_halve_the_batch(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     noise = np.random.default_rng(3).normal(size=(21, 5)).astype(np.float32)
@@ -107,7 +105,7 @@ def test_where_memory_is_short_after_all_fewer_go_through_at_once(
             with pytest.raises(OutOfMemoryError, match="for this test"):
                 engine.generate(noise)
             return
-        # In a batch of another size, sums may come in another order.
+        # Another batch may change the order of sums.
         assert np.abs(engine.generate(noise).astype(int) - whole).max() <= 1
     assert sum(batches) == 21
     assert max(batches) == {1: 1, 3: 2}[most]
@@ -144,7 +142,9 @@ def test_threads_share_an_engine(bundle: Path) -> None:
         ({"noise": np.zeros((1, 5)), "seed": 1}, r"count.*seed"),
     ],
 )
-def test_what_does_not_fit_is_said(bundle: Path, arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_rejected(
+    bundle: Path, arguments: dict[str, Any], message: str
+) -> None:
     with Engine(bundle) as engine, pytest.raises(InvalidInputError, match=message):
         engine.generate(**arguments)
 

@@ -40,7 +40,7 @@ class FakeNetwork:
         self.closed = True
 
 
-def test_lanes_are_lent_one_at_a_time_and_come_back_after_errors() -> None:
+def test_lanes_are_lent_to_one_thread_each_and_returned_after_errors() -> None:
     pool = LanePool(FakeNetwork(2))
     with pool.lane() as first, pool.lane() as second:
         assert first is not second
@@ -50,7 +50,7 @@ def test_lanes_are_lent_one_at_a_time_and_come_back_after_errors() -> None:
         pass
 
 
-def test_who_finds_no_lane_waits_for_one() -> None:
+def test_a_thread_waits_for_an_idle_lane() -> None:
     pool = LanePool(FakeNetwork(1))
     got = threading.Event()
 
@@ -66,7 +66,7 @@ def test_who_finds_no_lane_waits_for_one() -> None:
     thread.join(10)
 
 
-def test_closing_closes_every_lane_then_the_network_and_turns_away() -> None:
+def test_closing_closes_the_lanes_then_the_network_and_rejects_threads() -> None:
     network = FakeNetwork(3)
     pool = LanePool(network)
     pool.close()
@@ -83,7 +83,7 @@ def test_a_network_that_opens_too_few_lanes_is_closed() -> None:
     assert network.closed
 
 
-def test_all_lanes_are_released_once_they_are_back() -> None:
+def test_all_lanes_are_released_once_they_are_returned() -> None:
     network = FakeNetwork(2)
     pool = LanePool(network)
     released = threading.Event()

@@ -13,14 +13,16 @@ from tests.sr_deploy.manifests import MODEL
 MIB = 1 << 20
 
 
-def test_by_default_a_quarter_of_what_is_free_may_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_budget_adds_a_quarter_of_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(machine, "free_memory", lambda: 800 * MIB)
     monkeypatch.setattr(machine, "resident_memory", lambda: 100 * MIB)
     assert Budget.given(None) == Budget(300 * MIB, 100 * MIB)
     assert Budget.given("1G") == Budget(1024 * MIB, 100 * MIB)
 
 
-def test_a_footprint_scales_what_the_exporter_computed() -> None:
+def test_a_footprint_scales_the_exporters_estimate() -> None:
     model = dataclasses.replace(MODEL, bytes_per_pixel=1000, parameters=10)
     found = Footprint.of(model, "rgb24", factor=1.5, fixed=100, copies=2)
     assert found == Footprint(180, 1500)
@@ -44,7 +46,7 @@ def test_the_halves_of_16_bits_come_on_top_where_the_network_itself_is_large() -
     assert deep.per_pixel > shallow.per_pixel
 
 
-def test_what_a_budget_allows_also_fits_and_one_pixel_more_does_not() -> None:
+def test_a_budget_fits_the_allowed_pixels_and_not_one_more() -> None:
     budget, footprint = Budget(100 * MIB, 40 * MIB), Footprint(10 * MIB, 500.0)
     pixels = budget.pixels(footprint, 20 * MIB, 15)
     assert pixels == 30 * MIB // 515
@@ -53,7 +55,7 @@ def test_what_a_budget_allows_also_fits_and_one_pixel_more_does_not() -> None:
         budget.require(pixels + 1, footprint, 20 * MIB, 15, "it")
 
 
-def test_where_every_pixel_looks_at_every_other_memory_grows_with_the_square() -> None:
+def test_with_global_attention_memory_grows_with_the_square() -> None:
     model = dataclasses.replace(MODEL, bytes_per_pixel=1000, bytes_per_pair=0.5, parameters=0)
     footprint = Footprint.of(model, "rgb24", factor=2, fixed=0, copies=0)
     assert footprint.times(3) == Footprint(0, 3 * 2000, 3 * 1.0)
@@ -66,7 +68,7 @@ def test_where_every_pixel_looks_at_every_other_memory_grows_with_the_square() -
     assert budget.pixels(footprint, 101 * MIB, 0) <= 0
 
 
-def test_a_frame_that_cannot_fit_says_what_it_would_need() -> None:
+def test_the_error_for_a_too_large_frame_has_the_memory_needed() -> None:
     with pytest.raises(
         OutOfMemoryError,
         match=r"a photo .*150 MiB.*100 MiB.*90 MiB.*--memory",

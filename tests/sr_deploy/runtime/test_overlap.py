@@ -14,7 +14,7 @@ import pytest
 from sr_deploy.runtime.overlap import Overlap
 
 PATIENCE = 20
-"""Seconds after which what should happen at once is taken not to happen at all."""
+"""Timeout in seconds for events that should happen immediately."""
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class Counting:
-    """A source that counts what was taken of it, and says when it was let go of."""
+    """A source that counts the items read, and records when it was closed."""
 
     def __init__(self, length: int | None = None) -> None:
         self.taken = 0
@@ -78,7 +78,7 @@ def test_results_come_in_order_although_they_are_not_computed_in_order(
     assert list(found) == list(range(40))
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_an_empty_source_has_no_results() -> None:
     assert list(overlapped([], doubled)) == []
 
 
@@ -86,14 +86,14 @@ def test_lanes_compute_at_once() -> None:
     meeting = threading.Barrier(3, timeout=PATIENCE)
 
     def meet(frame: int) -> int:
-        meeting.wait()  # breaks unless three are here at once
+        meeting.wait()  # breaks unless three threads wait at once
         return frame
 
     assert list(overlapped(range(9), meet, 3, 3)) == list(range(9))
 
 
 def test_reading_and_taking_overlap_with_computing() -> None:
-    """One meets three: the source, the network and the consumer must all be at work at once."""
+    """The source, the network and the consumer must all run at the same time."""
     meeting = threading.Barrier(3, timeout=PATIENCE)
 
     def source() -> Iterator[int]:
@@ -124,14 +124,14 @@ def test_a_slow_consumer_stops_the_source(in_flight: int) -> None:
         next(stream)
     until(lambda: source.taken == 5 + in_flight + 1)
     time.sleep(0.05)
-    # Those given, those in flight, and one that waits at the door.
+    # Results taken, items in flight, and one item that waits in the reader.
     assert source.taken == 5 + in_flight + 1
     assert before <= source.taken
     stream.close()
     assert source.closed
 
 
-def test_nothing_begins_before_the_first_is_asked_for() -> None:
+def test_the_source_is_not_read_before_the_first_request() -> None:
     source = Counting()
     stream = overlapped(source(), doubled)
     time.sleep(0.02)
@@ -139,7 +139,7 @@ def test_nothing_begins_before_the_first_is_asked_for() -> None:
     stream.close()
 
 
-def test_what_the_source_raises_comes_after_the_frames_before_it() -> None:
+def test_errors_of_the_source_follow_the_results_before_them() -> None:
     def source() -> Iterator[int]:
         yield from range(4)
         raise ValueError("the camera was unplugged")
@@ -150,13 +150,13 @@ def test_what_the_source_raises_comes_after_the_frames_before_it() -> None:
     assert got == [0, 2, 4, 6]
 
 
-def test_a_source_that_is_none_is_an_error() -> None:
+def test_none_is_no_source() -> None:
     with pytest.raises(TypeError, match="not iterable"):
         next(overlapped(None, doubled))
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
-def test_what_the_network_raises_comes_at_its_frame(lanes: int) -> None:
+def test_errors_of_the_network_are_raised_at_their_frame(lanes: int) -> None:
     def fragile(frame: int) -> int:
         if frame == 5:
             raise RuntimeError("frame 5")
@@ -170,7 +170,7 @@ def test_what_the_network_raises_comes_at_its_frame(lanes: int) -> None:
     assert source.closed
 
 
-def test_what_the_consumer_raises_ends_it() -> None:
+def test_an_error_of_the_consumer_ends_the_stream() -> None:
     source = Counting()
 
     def consume() -> None:
@@ -183,7 +183,7 @@ def test_what_the_consumer_raises_ends_it() -> None:
     assert source.closed
 
 
-def test_leaving_the_loop_ends_it() -> None:
+def test_leaving_the_loop_ends_the_stream() -> None:
     source = Counting()
     for each in overlapped(source(), doubled, 2):
         if each == 6:
@@ -192,7 +192,7 @@ def test_leaving_the_loop_ends_it() -> None:
     assert source.closed
 
 
-def test_closing_before_the_first_ends_it() -> None:
+def test_closing_before_the_first_result_ends_the_stream() -> None:
     source = Counting()
     stream = overlapped(source(), doubled)
     stream.close()
@@ -221,7 +221,7 @@ def test_a_live_source_never_waits_and_only_the_newest_is_kept() -> None:
     assert got == sorted(got)
 
 
-def test_results_of_a_live_source_do_not_pile_up() -> None:
+def test_results_of_a_live_source_do_not_accumulate() -> None:
     done: list[int] = []
     taken, over = threading.Event(), threading.Event()
 
@@ -244,7 +244,7 @@ def test_results_of_a_live_source_do_not_pile_up() -> None:
     assert list(stream)[-1] == 499
 
 
-def test_an_asynchronous_source_that_waits_forever_does_not_hold_up_the_end() -> None:
+def test_an_asynchronous_source_that_waits_forever_does_not_block_the_end() -> None:
     cancelled = threading.Event()
 
     async def source() -> AsyncIterator[int]:
@@ -292,7 +292,7 @@ def test_cancelling_a_task_ends_its_stream() -> None:
     assert source.closed
 
 
-def test_what_an_asynchronous_source_raises_comes_at_its_turn() -> None:
+def test_errors_of_an_asynchronous_source_are_raised_at_their_turn() -> None:
     async def source() -> AsyncIterator[int]:
         yield 1
         raise ValueError("no more")

@@ -54,7 +54,7 @@ def test_auto_is_all_that_the_device_computes_and_a_named_one_is_alone() -> None
     assert [each.precision for each in found] == ["int8", "fp32"]
 
 
-def test_auto_leaves_out_what_the_backend_computes_worse() -> None:
+def test_auto_skips_variants_that_are_off_on_the_backend() -> None:
     variants = (
         Variant("fp32.onnx", "0" * 64, "fp32", "rgb24"),
         Variant("int8.onnx", "0" * 64, "int8", "rgb24", unfit={"openvino": "29.5 dB"}),
@@ -95,25 +95,25 @@ def test_a_precision_named_for_8_bits_leaves_16_bits_the_most_exact(
         (("fp32", "fp16", "int8"), ("fp32", "fp16"), "int8", "fp32, fp16"),
     ],
 )
-def test_what_cannot_be_had_is_refused_with_what_can(
+def test_an_unavailable_precision_is_rejected_with_the_available_ones(
     held: tuple[str, ...], computed: Any, wanted: str, there: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=f"{wanted}.*: {there}$"):
         selection.choices(bundle(*held), "rgb24", wanted, computed)
 
 
-def test_a_precision_that_the_exporter_refused_comes_with_its_reason() -> None:
+def test_the_error_has_the_exporters_reason() -> None:
     whole = bundle("fp32", refused={"int8": "41 dB, where 45 are wanted"})
     with pytest.raises(InvalidInputError, match=r"fp32.*41 dB"):
         selection.choices(whole, "rgb24", "int8", EVERYTHING)
 
 
-def test_an_unknown_precision_is_refused_with_those_known() -> None:
+def test_an_unknown_precision_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(InvalidInputError, match=r"'fp8'.*auto.*fp32"):
         selection.choices(bundle("fp32"), "rgb24", "fp8", EVERYTHING)
 
 
-def test_a_bundle_with_nothing_for_the_frames_says_what_it_has() -> None:
+def test_a_missing_pixel_format_is_rejected_with_the_available_ones() -> None:
     with pytest.raises(BundleError, match=r"rgb48.*rgb24"):
         selection.choices(bundle("fp32"), "rgb48", "auto", EVERYTHING)
     with pytest.raises(BundleError, match="no variants"):

@@ -43,7 +43,7 @@ def test_a_tag_comes_back_with_its_frame() -> None:
     assert list(streamed(frames)) == [(2, "one"), 4, (6, None)]
 
 
-def test_memory_is_used_again_when_the_caller_allows_it() -> None:
+def test_reuse_reuses_the_memory_of_results() -> None:
     where: set[int] = set()
 
     def network(frame: NDArray[Any], out: Any, *, reserve: int) -> Any:
@@ -59,7 +59,7 @@ def test_memory_is_used_again_when_the_caller_allows_it() -> None:
     assert len(where) <= 5, "the results of three in flight, one taken and one spare"
 
 
-def test_memory_of_yuv_frames_is_used_again_by_those_of_the_same_colours() -> None:
+def test_reuse_keeps_yuv_results_of_different_colors_apart() -> None:
     new: list[int] = []
 
     def network(frame: YuvFrame, out: YuvFrame | None, *, reserve: int) -> YuvFrame:
@@ -78,7 +78,7 @@ def test_memory_of_yuv_frames_is_used_again_by_those_of_the_same_colours() -> No
     assert len(new) <= 4, "three in flight and one taken, two of each kind"
 
 
-def test_memory_is_not_used_again_unasked() -> None:
+def test_without_reuse_each_result_has_its_own_memory() -> None:
     def network(frame: NDArray[Any], out: Any, *, reserve: int) -> Any:
         assert out is None
         return frame.repeat(2, axis=0)
@@ -93,7 +93,7 @@ def test_memory_is_not_used_again_unasked() -> None:
 def test_an_engine_streams_frames_of_changing_size(
     repeating: Path, lanes: int, reuse: bool
 ) -> None:
-    # Results of some are as large as those of a larger scale of others would be.
+    # Some results have the size of other frames.
     sizes = [(4, 6), (4, 6), (8, 12), (9, 5), (2, 2), (1, 1), (4, 6)] * 4
     with Engine(repeating, lanes=lanes) as engine:
         assert engine.spec.lanes == lanes
@@ -121,7 +121,7 @@ def test_few_frames_are_in_flight_where_memory_is_small() -> None:
     def stream(in_flight: int | None = None) -> FrameStream:
         return FrameStream(doubled, scale=2, lanes=1, memory=memory, in_flight=in_flight)
 
-    side = int((memory / 4 / 2 / 15) ** 0.5)  # two of them, with their results, fill the share
+    side = int((memory / 4 / 2 / 15) ** 0.5)  # two with their results fill the share
     large = np.lib.stride_tricks.as_strided(picture(0), (side, side, 3), (0, 0, 0))
     assert stream().in_flight(picture(0)) == 3
     assert stream().in_flight(large) == 2
@@ -130,7 +130,7 @@ def test_few_frames_are_in_flight_where_memory_is_small() -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, -1])
-def test_a_wrong_number_in_flight_is_said_at_once(repeating: Path, wrong: int) -> None:
+def test_a_wrong_number_in_flight_is_rejected_immediately(repeating: Path, wrong: int) -> None:
     with Engine(repeating) as engine:
         with pytest.raises(InvalidInputError, match=r"in_flight.*\b1\b"):
             engine.stream([], in_flight=wrong)
@@ -139,7 +139,7 @@ def test_a_wrong_number_in_flight_is_said_at_once(repeating: Path, wrong: int) -
 
 
 @pytest.mark.parametrize("wrong", [None, np.zeros(()), np.zeros((0, 4, 3), np.uint8), "frame"])
-def test_what_is_no_image_is_said_at_its_turn(repeating: Path, wrong: Any) -> None:
+def test_an_invalid_image_is_rejected_at_its_turn(repeating: Path, wrong: Any) -> None:
     with Engine(repeating) as engine:
         stream = engine.stream([picture(1), wrong], reuse=True)
         assert next(stream)[0, 0, 0] == 1
@@ -157,8 +157,8 @@ def test_an_engine_that_is_closed_meanwhile_ends_its_streams(repeating: Path) ->
             pass
 
 
-def test_a_loop_is_free_while_frames_are_computed(repeating: Path) -> None:
-    """A task that ticks goes on; what comes in and out is in order, from any kind of source."""
+def test_the_event_loop_is_free_while_frames_are_computed(repeating: Path) -> None:
+    """Results are in order, from asynchronous and other sources."""
 
     async def source() -> AsyncIterator[Any]:
         for number in range(5):
@@ -198,7 +198,7 @@ def test_results_have_the_type_of_their_frames(repeating: Path) -> None:
 
 
 def _typed(engine: Engine, frames: list[YuvFrame], gray: list[NDArray[np.uint16]]) -> None:
-    """Only for mypy: assignments that fail where the types do not follow the frames."""
+    """Only for mypy: the types of results must follow those of the frames."""
     _1: Iterator[YuvFrame] = engine.stream(frames)
     _2: AsyncIterator[YuvFrame] = engine.astream(frames)
     _3: Iterator[tuple[YuvFrame, int]] = engine.stream((each, 1) for each in frames)

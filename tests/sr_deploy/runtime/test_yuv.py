@@ -1,4 +1,4 @@
-"""Frames of YUV go through the engine as they are: the same colours, without RGB in between."""
+"""YUV frames are upscaled with correct colors, without RGB in between."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NV12 = Kind("nv12")
 
 
 def repeating_net(path: Path, pixel_format: PixelFormat, model: Model) -> None:
-    """Write a network that repeats pixels, behind a convolution that does nothing."""
+    """Write nearest upsampling after an identity convolution."""
     middle = np.zeros((3, 3, 3, 3), np.float32)
     middle[range(3), range(3), 1, 1] = 1
     sizes = np.array([1, 1, model.scale, model.scale], np.float32)
@@ -42,7 +42,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _repeated(frame: YuvFrame, scale: int = 2) -> np.ndarray:
-    """The numbers of a frame whose pixels are repeated."""
+    """Return the sample values after nearest upsampling."""
     planes = [np.kron(each, np.ones((scale, scale))) for each in yuv_oracle.split(frame)]
     return yuv_oracle.joined((planes[0], planes[1], planes[2]), frame.pixel_format)
 
@@ -50,7 +50,7 @@ def _repeated(frame: YuvFrame, scale: int = 2) -> np.ndarray:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("pixel_format", FORMATS)
 def test_colours_stay_as_they_are(backend: str, pixel_format: YuvFormat, bundle: Path) -> None:
-    """Of several sizes, each with its own meaning of the numbers, one after the other."""
+    """Sizes, matrices and ranges change between frames."""
     kinds = [each for each in KINDS if each.pixel_format == pixel_format]
     with Engine(bundle, backend=backend, precision="fp32") as engine:
         for number, kind in enumerate(kinds):
@@ -86,7 +86,7 @@ def test_a_shape_that_keeps_coming_is_compiled_for(bundle: Path) -> None:
 
 def test_results_go_where_they_should(bundle: Path) -> None:
     frame = NV12.noise(8, 8)
-    frame.samples.flags.writeable = False  # as decoders may give them
+    frame.samples.flags.writeable = False  # decoders may return read-only arrays
     with Engine(bundle, precision="fp32") as engine:
         out = frame.enlarged(2)
         assert engine.upscale(frame, out) is out
@@ -118,7 +118,7 @@ def test_another_kind_of_result_is_refused(out: Any, bundle: Path) -> None:
         engine.upscale(NV12.noise(8, 8), out)
 
 
-def test_a_stream_takes_them(bundle: Path) -> None:
+def test_a_stream_upscales_yuv_frames(bundle: Path) -> None:
     frames = [NV12.noise(8, 8, seed) for seed in range(5)]
     with Engine(bundle, precision="fp32") as engine:
         for frame, result in zip(frames, engine.stream(frames), strict=True):
@@ -131,7 +131,7 @@ def test_odd_frames_go_as_rgb(bundle: Path) -> None:
         assert not engine.takes("nv12", 8, 9)
 
 
-def test_without_networks_for_them_the_bundle_says_how_to_get_them(tmp_path: Path) -> None:
+def test_a_bundle_without_yuv_networks_says_how_to_export_them(tmp_path: Path) -> None:
     plain = networks.bundle(tmp_path / "plain.srd", repeating_net, ("rgb24",))
     with Engine(plain, precision="fp32") as engine:
         assert not engine.takes("nv12", 8, 8)
@@ -139,7 +139,7 @@ def test_without_networks_for_them_the_bundle_says_how_to_get_them(tmp_path: Pat
             engine.upscale(NV12.noise(8, 8))
 
 
-def test_frames_that_need_tiles_are_refused(bundle: Path) -> None:
+def test_yuv_frames_that_need_tiles_are_rejected(bundle: Path) -> None:
     with Engine(bundle, precision="fp32", tile=32) as engine:
         assert engine.takes("nv12", 32, 32)
         assert not engine.takes("nv12", 64, 64)
@@ -179,7 +179,7 @@ def test_after_a_lack_of_memory_such_frames_are_not_taken(
         assert not engine.takes("nv12", 512, 512)
 
 
-def test_a_closed_engine_says_so(bundle: Path) -> None:
+def test_a_closed_engine_rejects_frames(bundle: Path) -> None:
     engine = Engine(bundle, precision="fp32")
     engine.close()
     with pytest.raises(InvalidInputError, match="closed"):
@@ -207,17 +207,17 @@ def test_a_closed_engine_says_so(bundle: Path) -> None:
         (np.zeros((6, 4), np.uint8), "yuv444p", "'yuv444p'.*yuv420p, nv12, p010"),
     ],
 )
-def test_what_is_no_frame_is_refused(samples: Any, pixel_format: Any, message: str) -> None:
+def test_invalid_samples_are_rejected(samples: Any, pixel_format: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         YuvFrame(samples, pixel_format)
 
 
-def test_an_unknown_matrix_is_refused_with_those_known() -> None:
+def test_an_unknown_matrix_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(InvalidInputError, match=r"'fcc'.*bt601, bt709, bt2020"):
         YuvFrame(np.zeros((6, 4), np.uint8), "nv12", "fcc")
 
 
-def test_a_frame_is_seen_as_networks_take_it() -> None:
+def test_pixels_are_a_view_of_the_samples() -> None:
     frame = Kind("p010").noise(4, 6)
     assert (frame.height, frame.width, frame.nbytes) == (4, 6, 72)
     assert frame.pixels.shape == (6, 6, 2)
@@ -231,7 +231,7 @@ def test_a_frame_is_seen_as_networks_take_it() -> None:
     ("bits", "full_range", "black", "white"),
     [(8, False, 16, 235), (8, True, 0, 255), (10, False, 64, 940), (10, True, 0, 1023)],
 )
-def test_coefficients_know_black_white_and_gray(
+def test_coefficients_convert_black_white_and_gray(
     matrix: Any, bits: int, full_range: bool, black: int, white: int
 ) -> None:
     found = color_coefficients(matrix, bits, full_range=full_range)
@@ -247,7 +247,7 @@ def test_coefficients_know_black_white_and_gray(
 
 @pytest.mark.parametrize("kind", [each for each in KINDS if each.bits == 8], ids=str)
 def test_ffmpeg_sees_the_same_colours(kind: Kind) -> None:
-    """The oracle, and with it all of this, means by a layout and a matrix what FFmpeg means."""
+    """The oracle interprets layouts and matrices like FFmpeg."""
     av = pytest.importorskip("av")
     colours = np.random.default_rng(0).uniform(0.2, 0.8, (4, 6, 3))
     rgb = colours.repeat(8, axis=0).repeat(8, axis=1)
@@ -262,5 +262,5 @@ def test_ffmpeg_sees_the_same_colours(kind: Kind) -> None:
         )
         .to_ndarray()
     )
-    # FFmpeg's fast way is up to 3.2 levels too dark; another matrix or range is off by 6.8 or more.
+    # FFmpeg's fast conversion is up to 3.2 levels too dark; a wrong matrix or range is off by 6.8.
     assert np.abs(found[4::8, 4::8] - 255 * yuv_oracle.to_rgb(frame)[4::8, 4::8]).max() <= 4

@@ -14,7 +14,7 @@ def test_a_frame_of_the_right_size_is_not_copied() -> None:
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 5), (4, 17)])
-def test_reflection_is_numpys_where_numpy_has_one(size: tuple[int, int]) -> None:
+def test_reflection_equals_numpys(size: tuple[int, int]) -> None:
     image = frame(*size)
     expected = np.pad(image, ((0, 20 - size[0]), (0, 23 - size[1]), (0, 0)), "reflect")
     found = reflected(image, 20, 23)
@@ -28,7 +28,7 @@ def test_a_single_pixel_is_repeated() -> None:
 
 
 def put_levels(plan: TilePlan, levels: np.ndarray, sample: str = "u1") -> np.ndarray:
-    """Give each tile one level of its own."""
+    """Fill each tile with a level of its own."""
     size = plan.rows.length, plan.columns.length
     out = np.zeros((*size, np.dtype(sample).itemsize), np.uint8)
     blender = Blender(out, plan, 1, np.dtype(sample))
@@ -39,8 +39,8 @@ def put_levels(plan: TilePlan, levels: np.ndarray, sample: str = "u1") -> np.nda
 
 
 @pytest.mark.parametrize("sample", ["u1", "<u2"])
-def test_where_four_tiles_meet_they_are_mixed_evenly(sample: str) -> None:
-    """The result is the product of a mixture across and one down, whatever the order of tiles."""
+def test_four_tiles_are_blended_evenly_where_they_meet(sample: str) -> None:
+    """The result is the product of a horizontal and a vertical ramp."""
     axis = TileAxis(100, 60, (0, 40), (0, 50, 100), 16)
     white = np.iinfo(sample).max
     levels = np.array([[0, white], [white, white // 3]])
@@ -49,11 +49,11 @@ def test_where_four_tiles_meet_they_are_mixed_evenly(sample: str) -> None:
     rise = position**2 * (3 - 2 * position)
     across = levels[:, :1] * (1 - rise) + levels[:, 1:] * rise
     expected = across[:1] * (1 - rise[:, None]) + across[1:] * rise[:, None]
-    # Rounded once across and once down.
+    # Rounded once in each direction.
     assert np.abs(found - expected).max() <= 1
 
 
-def test_without_a_ramp_each_pixel_is_its_own_tiles() -> None:
+def test_without_a_ramp_tiles_are_not_blended() -> None:
     axis = TileAxis(100, 40, (0, 30, 60), (0, 35, 65, 100), 0)
     levels = np.arange(9).reshape(3, 3)
     found = put_levels(TilePlan(axis, axis), levels)
@@ -62,7 +62,7 @@ def test_without_a_ramp_each_pixel_is_its_own_tiles() -> None:
 
 
 def test_results_of_two_frames_do_not_mix() -> None:
-    """What the output held before does not shine through a ramp."""
+    """Earlier contents of the output do not leak through a ramp."""
     plan = TilePlanner(Pooling.model).plan(150, 150, 64 * 64)
     levels = np.full((len(plan.rows.starts), len(plan.columns.starts)), 9)
     out = np.full((150, 150, 1), 200, np.uint8)

@@ -22,7 +22,7 @@ POOLING = Pooling.model
 
 
 class Processor:
-    """Takes the steps with the library of the processor."""
+    """Runs the steps with the CPU library."""
 
     def __init__(self) -> None:
         found = native.library()
@@ -38,7 +38,7 @@ class Processor:
 
 
 class Gpu:
-    """Takes them with the kernels, which reach page-locked memory of the host."""
+    """Runs the steps with the GPU kernels, on page-locked host memory."""
 
     def __init__(self) -> None:
         image = native.kernels()
@@ -91,10 +91,8 @@ def gathered(on: Processor | Gpu, image: Frame, plan: TilePlan, row: int, column
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 6])
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (70, 90), (128, 33)])
-def test_tiles_are_those_that_numpy_takes(
-    on: Processor | Gpu, size: tuple[int, int], depth: int
-) -> None:
-    """Those that reach beyond the frame are reflected, even several times."""
+def test_native_tiles_equal_numpys(on: Processor | Gpu, size: tuple[int, int], depth: int) -> None:
+    """Tiles that exceed the frame are reflected, even several times."""
     image = frame(*size, depth)
     plan = TilePlanner(CONVOLUTIONS).plan(*size, None, (40, 60))
     fixed = planner.TilePlan(
@@ -113,7 +111,7 @@ def test_tiles_are_those_that_numpy_takes(
 def stitched(
     on: Processor | Gpu, results: list[Frame], plan: TilePlan, out: Frame, sample: int
 ) -> None:
-    """Do step by step what `Blender` does with numpy."""
+    """Run the steps of `Blender` with compiled code."""
     depth, pitch = out.shape[2], out.strides[0]
     above = on.placed(out[:1])
     for (row, column), result in zip(plan, results, strict=True):
@@ -154,7 +152,7 @@ def stitched(
 def test_results_are_put_together_as_numpy_does_bit_for_bit(
     on: Processor | Gpu, size: tuple[int, int], depth: int, sample: int, model: Model
 ) -> None:
-    """Cropped, and blended with all the roundings in between."""
+    """Exact tiles and blended ones, with all intermediate rounding."""
     plan = TilePlanner(model).plan(*size, None, (64, 70))
     height, width = plan.tile
     results = [frame(2 * height, 2 * width, depth, seed=i) for i in range(len(plan))]
@@ -189,7 +187,7 @@ def test_a_library_of_another_version_is_not_used(
     assert native.library.__wrapped__() is None
 
 
-def test_the_kernels_compile_where_there_is_nvcc(tmp_path: Path) -> None:
+def test_the_kernels_compile_with_nvcc(tmp_path: Path) -> None:
     nvcc, cmake = shutil.which("nvcc"), shutil.which("cmake")
     if nvcc is None or cmake is None:
         pytest.skip("needs nvcc and cmake")

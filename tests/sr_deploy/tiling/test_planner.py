@@ -17,7 +17,7 @@ MANY = range(120)
 
 
 def sizes(noise: np.random.Generator, most: int) -> tuple[int, int]:
-    """Draw a size; small ones as often as large ones."""
+    """Draw a size from a log-uniform distribution."""
     height, width = np.exp(noise.uniform(0, np.log(most), 2)).astype(int)
     return int(height), int(width)
 
@@ -33,7 +33,7 @@ def a_model(noise: np.random.Generator) -> Model:
 
 
 def check(axis: TileAxis, step: int) -> None:
-    """Check that tiles cover an axis and that each pixel is some tile's responsibility."""
+    """Check that tiles cover an axis and that exactly one tile owns each pixel."""
     assert axis.starts[0] == 0
     assert axis.padded >= axis.length
     assert all(start % step == 0 for start in axis.starts)
@@ -48,7 +48,7 @@ def check(axis: TileAxis, step: int) -> None:
 
 
 @pytest.mark.parametrize("seed", MANY)
-def test_every_pixel_is_covered_whatever_the_size_and_the_network(seed: int) -> None:
+def test_every_pixel_is_covered_for_any_size_and_network(seed: int) -> None:
     noise = np.random.default_rng(seed)
     model = a_model(noise)
     height, width = sizes(noise, 9000)
@@ -66,7 +66,7 @@ def test_every_pixel_is_covered_whatever_the_size_and_the_network(seed: int) -> 
 
 
 @pytest.mark.parametrize("seed", MANY)
-def test_tiles_of_the_users_and_of_fixed_networks_cover_the_frame(seed: int) -> None:
+def test_user_tiles_and_fixed_networks_cover_the_frame(seed: int) -> None:
     noise = np.random.default_rng(seed)
     model = a_model(noise)
     tile = sizes(noise, 300)
@@ -82,21 +82,21 @@ def test_tiles_of_the_users_and_of_fixed_networks_cover_the_frame(seed: int) -> 
     check(obeyed.columns, 1)
 
 
-def test_a_frame_that_fits_goes_through_whole() -> None:
+def test_a_frame_that_fits_is_not_tiled() -> None:
     plan = TilePlanner(MODEL).plan(1080, 1920, 1080 * 1920)
     assert plan.whole
     assert len(plan) == 1
     assert TilePlanner(MODEL).plan(1080, 1920).whole
 
 
-def test_a_frame_that_does_not_fit_is_cut_into_strips_of_full_width() -> None:
+def test_a_frame_that_does_not_fit_is_divided_into_strips_of_full_width() -> None:
     plan = TilePlanner(MODEL).plan(1000, 1000, 600_000)
     assert plan.tile == (510, 1000)
     assert plan.rows.starts == (0, 490)
     assert plan.rows.cuts == (0, 500, 1000)
 
 
-def test_strips_become_rectangles_where_they_would_be_mostly_overlap() -> None:
+def test_strips_become_rectangles_where_overlap_dominates() -> None:
     plan = TilePlanner(MODEL).plan(2000, 8000, 400_000)
     assert len(plan.columns.starts) > 1
     assert len(plan.rows.starts) > 1
@@ -137,7 +137,7 @@ def test_a_halo_one_too_small_would_show() -> None:
     model = dataclasses.replace(network.model, halo=network.halo - 1)
     image = frame(82, 40)
     plan = TilePlanner(model).plan(82, 40, None, (30, 40))
-    assert plan.rows.starts == (0, 26, 52)  # no wider overlap than asked for, by chance
+    assert plan.rows.starts == (0, 26, 52)  # the overlap happens to be the minimum
     assert not np.array_equal(upscaled(network, image, plan), network(image))
 
 
@@ -166,14 +166,14 @@ def test_frames_below_the_minimum_are_reflected_up_to_it(size: tuple[int, int]) 
 
 
 def mirrored(length: int, least: int) -> list[int]:
-    """Walk up and down a length."""
+    """Return indices that go up and down a length."""
     walk = list(range(length)) + list(range(length - 2, 0, -1))
     return [walk[i % len(walk)] for i in range(max(length, least))]
 
 
 @pytest.mark.parametrize("tile", [None, 64, 90, 128])
 def test_global_networks_are_blended_without_a_seam(tile: tuple[int, int] | int | None) -> None:
-    """Tiles of a gradient differ in their means; steps may only be as large as on a ramp."""
+    """Tiles of a gradient differ in their means; the ramp limits the steps between them."""
     across = np.linspace(0, 255, 300)
     image = np.broadcast_to(across[None, :, None] / 2 + across[:, None, None] / 2, (300, 300, 3))
     image = np.ascontiguousarray(image.astype(np.uint8))
@@ -187,7 +187,7 @@ def test_global_networks_are_blended_without_a_seam(tile: tuple[int, int] | int 
         columns=dataclasses.replace(plan.columns, ramp=0),
     )
     hard = upscaled(Pooling(), image, cropped).astype(int)
-    # Means of neighbours differ by this much, over 32 output pixels; a smooth rise is 1.5 times as
+    # Means of neighbors differ by this much, over 32 output pixels; a smooth rise is 1.5 times as
     # steep in its middle. The image itself rises by 1, and each of two roundings moves a pixel by
     # up to half a level.
     gap = max(np.diff(plan.rows.starts)) / 300 * 255 / 4
@@ -204,17 +204,17 @@ def test_a_blended_constant_stays_constant() -> None:
     assert (upscaled(Pooling(), image, plan) == 200).all()
 
 
-def test_equality_is_given_up_only_where_it_is_dear() -> None:
+def test_tiles_are_blended_only_where_exact_ones_cost_too_much() -> None:
     wide = dataclasses.replace(MODEL, halo=40)
     assert TilePlanner(wide).plan(1000, 1000, 150_000).pixels <= 1.5 * 1000 * 1000
     assert not TilePlanner(wide).plan(1000, 1000, 150_000).blended
     assert TilePlanner(wide).plan(1000, 1000, 20_000).blended
-    # A user who names a tile gets equality as long as it is possible at all.
+    # With the user's tile, tiles are exact whenever possible.
     assert not TilePlanner(wide).plan(1000, 1000, None, (90, 90)).blended
     assert TilePlanner(wide).plan(1000, 1000, None, (80, 80)).blended
 
 
-def test_a_tile_is_enlarged_to_the_grid_so_that_the_last_start_lies_on_it() -> None:
+def test_a_tile_is_enlarged_so_that_the_last_start_is_on_the_grid() -> None:
     model = dataclasses.replace(MODEL, multiple_of=8, halo=8)
     plan = TilePlanner(model).plan(205, 205, None, (64, 64))
     assert plan.tile == (69, 69)
@@ -249,7 +249,7 @@ def test_nothing_is_smaller_than_a_fixed_tile() -> None:
     assert TilePlanner(model).smaller(TilePlanner(model).plan(100, 100)) is None
 
 
-def test_a_frame_or_tile_without_pixels_is_refused() -> None:
+def test_an_empty_frame_or_tile_is_rejected() -> None:
     with pytest.raises(InvalidInputError, match="frame must be at least 1x1 pixels, found 5x0"):
         TilePlanner(MODEL).plan(0, 5)
     with pytest.raises(InvalidInputError, match="tile must be at least 1x1 pixels"):
@@ -257,17 +257,17 @@ def test_a_frame_or_tile_without_pixels_is_refused() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_where_nothing_fits_the_tile_is_the_smallest(seed: int) -> None:
+def test_if_nothing_fits_the_tile_is_the_smallest(seed: int) -> None:
     noise = np.random.default_rng(seed)
     height, width = sizes(noise, 5000)
     model = dataclasses.replace(MODEL, halo=10)
     plan = TilePlanner(model).plan(height, width, 1)
-    # A side is enlarged by less than a grid step for each tile that it is spread over.
+    # Spreading enlarges a side by less than a grid step for each tile.
     for side, length in zip(plan.tile, (height, width), strict=True):
         assert side <= min(length, 2 * SMALLEST)
 
 
-def test_planning_the_largest_frames_is_quick_enough_to_be_unseen() -> None:
+def test_planning_the_largest_frames_is_fast() -> None:
     plan = TilePlanner(dataclasses.replace(MODEL, halo=0)).plan(65_500, 65_500, 64 * 64)
     assert plan.tile_pixels <= 2 * 64 * 64
     assert plan.pixels < 1.1 * 65_500**2
@@ -276,7 +276,7 @@ def test_planning_the_largest_frames_is_quick_enough_to_be_unseen() -> None:
 PLENTY = 1 << 40
 
 
-def test_the_memory_of_the_host_and_that_of_the_device_both_count() -> None:
+def test_host_and_device_memory_both_limit_tiles() -> None:
     planner = TilePlanner(MODEL, max_pixels=30_000)
     assert planner.plan(300, 300, PLENTY).tile_pixels <= 30_000
     assert planner.plan(300, 300, 10_000).tile_pixels <= 10_000
@@ -303,7 +303,7 @@ def test_no_tile_is_larger_than_allowed(
     assert plan.tile_pixels < 96 * 128
 
 
-def test_a_fixed_size_is_obeyed_and_cannot_shrink() -> None:
+def test_a_fixed_size_overrules_the_tile_and_cannot_shrink() -> None:
     planner = TilePlanner(dataclasses.replace(MODEL, fixed_size=(64, 96), fixed_batch=1))
     plan = planner.plan(100, 100, 1, (20, 20))
     assert plan.tile == (64, 96)
@@ -314,7 +314,7 @@ PLANNER = TilePlanner(MODEL)
 PIXELS = 1 << 20
 
 
-def test_frames_are_cut_by_the_tuned_tile() -> None:
+def test_frames_are_divided_by_the_tuned_tile() -> None:
     plan = PLANNER.plan(200, 300, PIXELS, None, Tuning(tile=(64, 96), batch=3))
     assert plan.tile == (64, 96)
     assert plan.batch == 3
@@ -325,7 +325,7 @@ def test_the_users_tile_comes_first() -> None:
     assert plan.tile == (80, 80)
 
 
-def test_a_tile_or_batch_for_which_memory_is_short_is_not_used() -> None:
+def test_a_tuned_tile_or_batch_that_exceeds_memory_is_not_used() -> None:
     tuned = Tuning(tile=(64, 96), batch=4)
     assert PLANNER.plan(200, 300, 2 * 64 * 96, None, tuned).batch == 2
     short = PLANNER.plan(200, 300, 64 * 96 - 1, None, tuned)
@@ -333,12 +333,12 @@ def test_a_tile_or_batch_for_which_memory_is_short_is_not_used() -> None:
     assert short.batch == 1
 
 
-def test_a_frame_that_goes_through_whole_is_no_batch() -> None:
+def test_a_frame_that_is_not_tiled_has_batch_1() -> None:
     plan = PLANNER.plan(200, 300, PIXELS, None, Tuning(batch=4))
     assert plan.whole
     assert plan.batch == 1
 
 
-def test_a_network_of_a_fixed_batch_keeps_it() -> None:
+def test_a_fixed_batch_is_not_tuned() -> None:
     model = dataclasses.replace(MODEL, fixed_batch=2)
     assert TilePlanner(model).plan(200, 300, PIXELS, (64, 64), Tuning(batch=4)).batch == 2
