@@ -1,123 +1,115 @@
-"""Records of speed as pictures: SVG that stands alone in documents, or in a page.
+"""Charts of speed records: SVG that stands alone in documents or in a page.
 
-In all of them a contender has the same number, so that what does not fit into a picture stands in
-one list beside it.
+A configuration has the same number in all charts of a page, where one list explains the numbers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from sr_bench import drawing, plotting, tables
-from sr_bench.axes import Axis
+from sr_bench import drawing, tables
 from sr_bench.drawing import Drawing
 from sr_bench.records import size_text
 from sr_deploy.errors import InvalidInputError
+from sr_export.report import Axis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from sr_bench.records import Measurement, ModelBenchmark, SpeedRecord
     from sr_bench.tables import Rows
 
 _EQUAL = 100.0
-"""Decibels at which what equals FP32 is drawn."""
+"""Decibels at which outputs equal to FP32 are drawn."""
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A picture and its title, which is also what a screen reader reads first."""
+class Chart(NamedTuple):
+    """A drawing and its title, which a screen reader reads first."""
 
     title: str
     svg: str
 
 
 def drawn(record: SpeedRecord, kind: str) -> Chart:
-    """Draw all series of a record, one below the other.
+    """Return the charts of all model benchmarks of a record, below one another.
 
     Raises:
-        InvalidInputError: there is no such kind of chart.
+        InvalidInputError: The kind of chart is unknown.
     """
     if kind not in KINDS:
-        raise InvalidInputError(f"there is no chart {kind!r}; choose one of {', '.join(KINDS)}")
-    found = drawing.stacked([KINDS[kind](series) for series in record.series])
+        raise InvalidInputError(f"unknown chart {kind!r}; choose one of {', '.join(KINDS)}")
+    found = drawing.stacked([KINDS[kind](benchmark) for benchmark in record.series])
     return Chart(found.title, found.svg())
 
 
-def numbers(series: ModelBenchmark) -> dict[str, int]:
-    """Number the contenders of a series, by their names."""
-    names = [str(row) for rows in _sizes(series) for _, row in rows]
-    return {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
+def numbers(benchmark: ModelBenchmark) -> dict[str, int]:
+    """Return the number of each configuration, by name."""
+    sizes = tables.by_size(benchmark).values()
+    names = dict.fromkeys(str(row) for rows in sizes for _, row in rows)
+    return {name: number for number, name in enumerate(names, start=1)}
 
 
-def faster(series: ModelBenchmark) -> Drawing:
-    """Draw how many times faster than the baseline each contender is, at the last size."""
-    rows = _sizes(series)[-1]
-    values = [(str(row), row.upscale.against(bout.rows[0].upscale).median) for bout, row in rows]
-    title = f"{_network(series)}, {_at(rows)}: times faster than {values[0][0]}"
+def faster(benchmark: ModelBenchmark) -> Drawing:
+    """Draw the speedup of each configuration, at the last size."""
+    rows = _last(benchmark)
+    values = [(str(row), run.speedup(row).median) for run, row in rows]
+    title = f"{_title(benchmark, rows)}: speedup over {values[0][0]}"
     return drawing.bars(title, values, "{:.2f}")
 
 
-def latency(series: ModelBenchmark) -> Drawing:
-    """Draw how the times of single frames are distributed, at the last size."""
-    rows = _sizes(series)[-1]
+def latency(benchmark: ModelBenchmark) -> Drawing:
+    """Draw the distribution of the times of single calls, at the last size."""
+    rows = _last(benchmark)
     spreads = [
-        (
-            str(row),
-            tuple(row.upscale.percentile(each) for each in (0, 25, 50, 75, 99)),
-        )
+        (str(row), tuple(row.upscale.percentile(each) for each in (0, 25, 50, 75, 99)))
         for _, row in rows
     ]
-    title = f"{_network(series)}, {_at(rows)}: milliseconds of a frame"
-    return drawing.spreads(title, spreads)
+    return drawing.spreads(f"{_title(benchmark, rows)}: milliseconds per call", spreads)
 
 
-def throughput(series: ModelBenchmark) -> Drawing:
-    """Draw megapixels per second against the size of frames."""
-    numbered = numbers(series)
-    scale = series.subject.scale
+def throughput(benchmark: ModelBenchmark) -> Drawing:
+    """Draw megapixels per second by frame size."""
+    numbered = numbers(benchmark)
     lines: dict[int, list[tuple[float, float]]] = {}
-    for rows in _sizes(series):
-        for bout, row in rows:
-            pixels = bout.size[0] * bout.size[1] / 1e6
-            rate = bout.batch * row.upscale.rate() * pixels * scale**2
+    for rows in tables.by_size(benchmark).values():
+        for run, row in rows:
+            pixels = run.size[0] * run.size[1] / 1e6
+            rate = run.batch * row.upscale.rate() * pixels * benchmark.subject.scale**2
             lines.setdefault(numbered[str(row)], []).append((pixels, rate))
     across = Axis.logarithmic([x for line in lines.values() for x, _ in line])
     up = Axis.linear([0.0, *(y for line in lines.values() for _, y in line)])
-    title = f"{_network(series)}: megapixels of result per second against the frame's megapixels"
+    title = f"{_title(benchmark)}: output megapixels per second by frame size"
     ordered = [(number, sorted(line)) for number, line in lines.items()]
-    return plotting.plot(title, across, up, ordered, ("megapixels of the frame", "MP/s"))
+    return drawing.plot(title, across, up, ordered, ("megapixels of the frame", "MP/s"))
 
 
-def quality(series: ModelBenchmark) -> Drawing:
-    """Draw decibels against frames per second, at the last size: best is top right."""
-    rows = _sizes(series)[-1]
-    numbered = numbers(series)
+def quality(benchmark: ModelBenchmark) -> Drawing:
+    """Draw PSNR by frames per second, at the last size."""
+    rows = _last(benchmark)
+    numbered = numbers(benchmark)
     against_truth = any(row.truth is not None for _, row in rows)
     points = []
-    for bout, row in rows:
+    for run, row in rows:
         decibels = _decibels(row, against_truth=against_truth)
         if decibels is not None:
-            rate = bout.batch * row.upscale.rate()
+            rate = run.batch * row.upscale.rate()
             points.append((numbered[str(row)], [(rate, decibels)]))
     if not points:
         return Drawing.empty()
     across = Axis.logarithmic([point[0][0] for _, point in points])
     up = Axis.linear([point[0][1] for _, point in points])
-    measure = f"dB on {series.options.images}" if against_truth else "dB against FP32"
-    title = f"{_network(series)}, {_at(rows)}: {measure} against frames per second"
-    return plotting.plot(title, across, up, points, ("frames per second", measure), front=True)
+    unit = f"dB on {benchmark.options.images}" if against_truth else "dB against FP32"
+    title = f"{_title(benchmark, rows)}: {unit} by frames per second"
+    return drawing.plot(title, across, up, points, ("frames per second", unit), front=True)
 
 
-def stages(series: ModelBenchmark) -> Drawing:
-    """Draw what a frame's time is spent on, at the last size."""
-    rows = _sizes(series)[-1]
+def stages(benchmark: ModelBenchmark) -> Drawing:
+    """Draw the time of each stage of a call, at the last size."""
+    rows = _last(benchmark)
     parts = tables.stage_medians(rows)
     if not parts:
         return Drawing.empty()
-    title = f"{_network(series)}, {_at(rows)}: what a frame's time is spent on, in milliseconds"
-    return drawing.parts(title, parts)
+    return drawing.parts(f"{_title(benchmark, rows)}: stages of a call in milliseconds", parts)
 
 
 KINDS: dict[str, Callable[[ModelBenchmark], Drawing]] = {
@@ -129,17 +121,14 @@ KINDS: dict[str, Callable[[ModelBenchmark], Drawing]] = {
 }
 
 
-def _sizes(series: ModelBenchmark) -> Sequence[Rows]:
-    return list(tables.by_size(series).values())
+def _last(benchmark: ModelBenchmark) -> Rows:
+    return list(tables.by_size(benchmark).values())[-1]
 
 
-def _network(series: ModelBenchmark) -> str:
-    return f"{series.subject.name} ({series.subject.architecture} x{series.subject.scale})"
-
-
-def _at(rows: Rows) -> str:
-    bout = rows[0][0]
-    return size_text(bout.size, bout.batch)
+def _title(benchmark: ModelBenchmark, rows: Rows | None = None) -> str:
+    model = benchmark.subject
+    name = f"{model.name} ({model.architecture} x{model.scale})"
+    return f"{name}, {size_text(rows[0][0].size, rows[0][0].batch)}" if rows else name
 
 
 def _decibels(row: Measurement, *, against_truth: bool) -> float | None:

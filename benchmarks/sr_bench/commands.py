@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sr_bench.record_files import Record
     from sr_bench.records import Method
-    from sr_export.report import Scene
+    from sr_export.scene import Scene
 
 
 def speed(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from sr_deploy import images
 from sr_deploy.bundle.manifest import Precision
 from sr_deploy.errors import InvalidInputError, NotFoundError
 from sr_export.metrics import luma, psnr, ssim
-from sr_export.report import Scene
+from sr_export.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

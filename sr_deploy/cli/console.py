@@ -24,8 +24,17 @@ _REDRAW_SECONDS = 0.1
 _WIPE = "\r\x1b[K"
 # The packages of an extra of pyproject.toml without which a command cannot start.
 _EXTRAS = {
-    "export": ("torch", "onnx", "onnxscript", "onnxruntime", "spandrel", "safetensors", "einops"),
-    "bench": ("torch", "onnx", "onnxruntime", "spandrel"),
+    "export": (
+        "torch",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "spandrel",
+        "safetensors",
+        "einops",
+        "jinja2",
+    ),
+    "bench": ("torch", "onnx", "onnxruntime", "spandrel", "jinja2"),
 }
 # Control characters, and the marks that reorder text: a file name could otherwise move the cursor,
 # change the window title, or show itself under another name. Newlines and tabs are the commands'.

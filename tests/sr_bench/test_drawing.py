@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from sr_bench import drawing, plotting
-from sr_bench.axes import Axis
+from sr_bench import drawing
 from sr_bench.drawing import WIDTH, Drawing
+from sr_export.report import Axis
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ["PyTorch eager FP32", "sr-deploy OpenVINO INT8"]
@@ -56,7 +56,7 @@ def test_parts_follow_one_another_and_add_up() -> None:
 def test_marks_never_cover_one_another(joined: bool) -> None:
     points = [(1.0, 1.0 + 0.001 * i) for i in range(12)]
     lines = [(i, [(0.5, 0.5), point] if joined else [point]) for i, point in enumerate(points)]
-    drawn = plotting.plot(
+    drawn = drawing.plot(
         "plot", Axis.logarithmic([0.5, 1.0]), Axis.linear([0.0, 2.0]), lines, ("x", "y")
     )
     marks = [each.attrib for each in _elements(drawn, "circle") if each.attrib["r"] == "9"]
@@ -69,7 +69,7 @@ def test_marks_never_cover_one_another(joined: bool) -> None:
 
 def test_the_front_joins_what_nothing_beats() -> None:
     points = [(1.0, 100.0), (2.0, 50.0), (1.5, 40.0), (4.0, 30.0)]
-    drawn = plotting.plot(
+    drawn = drawing.plot(
         "plot",
         Axis.linear([0.0, 4.0]),
         Axis.linear([0.0, 100.0]),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sr_bench import record_files
+from sr_bench import record_files, tables
 from sr_bench.page import page
 from sr_export.report import Scene
 from tests.sr_bench.examples import FULL, PRECISIONS, QUALITY, SPEED
@@ -25,26 +26,39 @@ PAGES = {
 }
 
 
-def test_all_that_was_measured_is_on_the_page() -> None:
+def test_everything_measured_is_on_the_page() -> None:
     text = PAGES["full"]
     for heading in (
         "64x32, frame in to frame out",
-        "How many times faster",
-        "How times are distributed",
-        "Throughput against size",
-        "Quality against speed",
-        "Where the time goes",
-        "What the machine can do",
+        "Speedup",
+        "Distribution of times",
+        "Throughput by size",
+        "Quality by speed",
+        "Stages of a call",
+        "Ceilings of the machine",
     ):
         assert f"<h2>{heading}</h2>" in text
-    assert "Not measured: PyTorch compiled FP32: no compiler" in text
+    assert "PyTorch compiled FP32: no compiler" in text
     assert "A CPU, 2 cores" in text
     assert "28 %" in text  # of its ceiling
 
 
-def test_what_was_not_measured_has_no_chart() -> None:
-    assert "Where the time goes" not in PAGES["older"]
-    assert "What the machine can do" not in PAGES["older"]
+def test_missing_values_have_no_chart() -> None:
+    assert "Stages of a call" not in PAGES["older"]
+    assert "Ceilings of the machine" not in PAGES["older"]
+
+
+def test_rounds_that_disagree_are_a_warning() -> None:
+    assert '<p class="warning">' in PAGES["older"]
+    assert '<td data-label="Speedup">2.00*</td>' in PAGES["older"]
+
+
+def test_a_quick_run_is_labelled() -> None:
+    (benchmark,) = SPEED.series
+    options = dataclasses.replace(benchmark.options, quick=True)
+    quick = dataclasses.replace(benchmark, options=options)
+    assert tables.QUICK in page(dataclasses.replace(SPEED, series=(quick,)))
+    assert tables.QUICK not in PAGES["older"]
 
 
 def test_pictures_stand_side_by_side() -> None:

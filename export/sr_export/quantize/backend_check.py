@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.bundle.manifest import PixelFormat, Variant
     from sr_export.quantize.yuv_variants import Film
-    from sr_export.report import Scene
+    from sr_export.scene import Scene
 
     # A held-out image, or frame of video, and what FP32 makes of it.
     _Pair = tuple[Any, NDArray[Any]]

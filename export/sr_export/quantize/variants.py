@@ -21,7 +21,7 @@ from sr_export.quantize.half import LARGEST_FP16
 from sr_export.quantize.quantizer import Quantiser
 from sr_export.quantize.recipe import Recipe
 from sr_export.quantize.search import LayerSearch
-from sr_export.report import Scene
+from sr_export.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.bundle.manifest import Precision, Quality, YuvFormat
     from sr_export.quantize.variants import Offered
-    from sr_export.report import Scene
+    from sr_export.scene import Scene
 
 
 @dataclass(frozen=True)

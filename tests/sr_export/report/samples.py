@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.bundle.manifest import Precision
 
-QUANTISATION = Quantization(
+QUANTIZATION = Quantization(
     calibration="a few photos",
     method="percentile",
     layers=3,
@@ -56,7 +56,7 @@ def manifest(name: str = "net") -> Manifest:
             variant("int8", Quality(46.32, 0.9931, 14, 0.021, 5)),
         ),
         checks=(),
-        int8=QUANTISATION,
+        int8=QUANTIZATION,
         refused={},
         tools={"torch": "2.0"},
     )

@@ -10,7 +10,7 @@ import pytest
 from sr_deploy.bundle.manifest import Step
 from sr_export.report import search_chart
 from sr_export.report.chart import HEIGHT, WIDTH, percent
-from tests.sr_export.report.samples import QUANTISATION
+from tests.sr_export.report.samples import QUANTIZATION
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -26,15 +26,15 @@ def texts(root: ET.Element) -> list[str]:
     return [each.text or "" for each in root.iter(f"{SVG}text")]
 
 
-def test_it_is_an_svg_that_stands_alone() -> None:
-    root = ET.fromstring(search_chart(QUANTISATION))
+def test_it_is_a_standalone_svg() -> None:
+    root = ET.fromstring(search_chart(QUANTIZATION))
     assert root.tag == f"{SVG}svg"
     assert "dB against FP32, worst image" in texts(root)
     assert "share of multiply-adds in INT8" in texts(root)
 
 
 def test_steps_are_connected_in_order() -> None:
-    found = points(ET.fromstring(search_chart(QUANTISATION)))
+    found = points(ET.fromstring(search_chart(QUANTIZATION)))
     (x1, y1), (x2, y2), (x3, y3) = found
     assert x1 > x2 > x3  # less and less in INT8
     assert y1 > y2 > y3  # nearer and nearer to FP32; y points down
@@ -43,14 +43,14 @@ def test_steps_are_connected_in_order() -> None:
 
 
 def test_ticks_are_round_and_hold_all_steps() -> None:
-    shown = texts(ET.fromstring(search_chart(QUANTISATION)))
+    shown = texts(ET.fromstring(search_chart(QUANTIZATION)))
     shares = [each for each in shown if each.endswith(" %")]
     assert shares == [f"{each} %" for each in (90, 92, 94, 96, 98, 100)]
     assert shown[:6] == ["38", "40", "42", "44", "46", "48"]
 
 
 def test_the_taken_step_is_marked() -> None:
-    drawing = search_chart(QUANTISATION)
+    drawing = search_chart(QUANTIZATION)
     root = ET.fromstring(drawing)
     marked = [each for each in root.iter(f"{SVG}g") if "search-taken" in each.attrib["class"]]
     assert len(marked) == 1
@@ -59,16 +59,16 @@ def test_the_taken_step_is_marked() -> None:
 
 
 def test_no_step_is_marked_when_int8_is_not_offered() -> None:
-    root = ET.fromstring(search_chart(QUANTISATION, taken=False))
+    root = ET.fromstring(search_chart(QUANTIZATION, taken=False))
     assert not [each for each in root.iter(f"{SVG}g") if "search-taken" in each.attrib["class"]]
     assert "last tried: 46.3 dB, 93 % in INT8" in texts(root)
 
 
 def test_it_is_described_in_words() -> None:
-    root = ET.fromstring(search_chart(QUANTISATION))
+    root = ET.fromstring(search_chart(QUANTIZATION))
     assert root.findtext(f"{SVG}desc") == (
         "3 placements tried. The first: 38.4 dB, 100 % in INT8. "
-        "The last: 46.3 dB, 93 % in INT8. The last is the one taken."
+        "The last: 46.3 dB, 93 % in INT8. The last one was taken."
     )
     assert root.attrib["aria-labelledby"].split() == [
         root.find(f"{SVG}{each}").attrib["id"] for each in ("title", "desc")
@@ -87,7 +87,7 @@ def test_it_is_described_in_words() -> None:
     ids=["one", "equal", "wide", "many", "close"],
 )
 def test_every_search_stays_inside_the_picture(steps: tuple[Step, ...]) -> None:
-    root = ET.fromstring(search_chart(replace(QUANTISATION, steps=steps)))
+    root = ET.fromstring(search_chart(replace(QUANTIZATION, steps=steps)))
     found = points(root)
     assert len(found) == len(steps)
     assert all(10 <= x <= WIDTH - 10 and 10 <= y <= HEIGHT - 10 for x, y in found)
@@ -100,9 +100,9 @@ def test_every_search_stays_inside_the_picture(steps: tuple[Step, ...]) -> None:
             assert -2 <= left <= left + width <= WIDTH + 2, each.text
 
 
-def test_nothing_to_draw_is_said() -> None:
-    with pytest.raises(ValueError, match="no placement of INT8 was tried"):
-        search_chart(replace(QUANTISATION, steps=()))
+def test_a_search_without_steps_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no step"):
+        search_chart(replace(QUANTIZATION, steps=()))
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sr_export.report import page, search_chart
 from tests.sr_export.report.browser import Browser, started
-from tests.sr_export.report.samples import QUANTISATION, coloured, manifest, only_fp32, refusing
+from tests.sr_export.report.samples import QUANTIZATION, coloured, manifest, only_fp32, refusing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,7 +218,7 @@ def test_without_scripts_all_versions_stand_side_by_side(browser: Browser, tmp_p
 
 def test_the_chart_is_a_picture_of_its_own(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "search.svg"
-    path.write_text(search_chart(QUANTISATION), encoding="utf-8")
+    path.write_text(search_chart(QUANTIZATION), encoding="utf-8")
     browser.resize(960, 620)
     browser.prefer("light")
     browser.open(path.as_uri())

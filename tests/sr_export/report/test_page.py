@@ -13,9 +13,10 @@ import pytest
 
 from sr_deploy.bundle.manifest import Quality, Step
 from sr_export.report import Scene, page
-from sr_export.report.figures import MINUS, NOTHING, change
+from sr_export.report.chart import NOTHING
+from sr_export.report.page import MINUS, change
 from tests.sr_export.report.samples import (
-    QUANTISATION,
+    QUANTIZATION,
     coloured,
     manifest,
     noise,
@@ -59,10 +60,10 @@ def read(*arguments: Any) -> Elements:
 def test_the_table_has_the_figures_of_every_precision() -> None:
     found = read(manifest(), [], {"fp32.onnx": 2_430_000, "int8.onnx": 712_345})
     for expected in (
-        f"FP32 the measure {NOTHING} {NOTHING} {NOTHING} 2.4 MB",
+        f"FP32 reference {NOTHING} {NOTHING} {NOTHING} 2.4 MB",
         f"FP16 61.2 dB 0.9998 2 levels of 255 0.00 dB {NOTHING}",
         f"INT8 46.3 dB 0.9931 14 levels of 255 {MINUS}0.02 dB 712 kB",
-        "on 5 images that nothing was tuned on",
+        "on 5 held-out images",
     ):
         assert expected in found.text
 
@@ -94,7 +95,7 @@ def test_fp32_alone_is_compared_with_bicubic_and_the_original() -> None:
     layers = [each["data-picture"] for each in found.all("figure")]
     assert layers == ["Bicubic", "FP32", "Original"]
     assert "This bundle has no other precision." in found.text
-    for absent in ("Where they differ most", "How INT8 was placed", "the measure"):
+    for absent in ("Largest differences", "INT8 placement search", "reference"):
         assert absent not in found.text
 
 
@@ -102,7 +103,7 @@ def test_without_images_there_are_the_figures() -> None:
     found = read(manifest(), [])
     assert not found.all("img")
     assert "See for yourself" not in found.text
-    assert "How INT8 was placed" in found.text
+    assert "INT8 placement search" in found.text
 
 
 def test_gray_images_are_shown() -> None:
@@ -132,12 +133,12 @@ def test_the_worst_place_is_found_in_all_images() -> None:
 def test_a_precision_that_never_differs_is_said_to_be_equal() -> None:
     outputs = {"fp32": plain(9), "fp16": plain(9)}
     found = read(manifest(), [Scene("a", plain(9, 40, 60), outputs, None)])
-    assert "Every value equals FP32's." in found.text
+    assert "All values equal those of FP32." in found.text
 
 
 def test_each_step_of_the_search_says_what_it_changed() -> None:
-    steps = (*QUANTISATION.steps, Step(("last",), True, 0.95, None))
-    found = read(replace(manifest(), int8=replace(QUANTISATION, steps=steps)), [])
+    steps = (*QUANTIZATION.steps, Step(("last",), True, 0.95, None))
+    found = read(replace(manifest(), int8=replace(QUANTIZATION, steps=steps)), [])
     table = found.text.partition("Kept in half precision")[2]
     assert table.startswith(
         " 1 38.4 dB 100 % nothing 2 43.9 dB 98 % first 3 46.3 dB 93 % + last"
@@ -152,7 +153,7 @@ def test_names_from_strangers_stay_text() -> None:
         given,
         source=replace(given.source, name=HOSTILE, taken=HOSTILE),
         model=replace(given.model, architecture=HOSTILE),
-        int8=replace(QUANTISATION, calibration=HOSTILE, steps=steps),
+        int8=replace(QUANTIZATION, calibration=HOSTILE, steps=steps),
         refused={"bf16": HOSTILE},
         tools={HOSTILE: HOSTILE},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sr_bench.axes import Axis
+from sr_export.report import Axis
 
 
 @pytest.mark.parametrize(
