@@ -42,7 +42,7 @@ def version(request: pytest.FixtureRequest) -> Version:
 
 def test_there_is_something_to_check() -> None:
     names = {path.name for path in sources()}
-    assert {"builder.py", "tensorrt_contexts.py"} <= names
+    assert {"backend.py", "builder.py", "contexts.py"} <= names
 
 
 def test_our_code_fits_the_types(version: Version) -> None:
@@ -75,14 +75,14 @@ _CALLBACKS = """
 import types
 import tensorrt
 tensorrt.__version__ = "of the package around the bindings"
-from sr_deploy.backends.tensorrt_contexts import messages
-from sr_export.trt import progress
+from sr_deploy.backends.tensorrt.contexts import messages
+from sr_export.trt.builder import monitor_progress
 
 log, config, told = messages(), types.SimpleNamespace(), []
 assert isinstance(log, tensorrt.ILogger)
 log.log(tensorrt.ILogger.ERROR, "no kernel")
 assert "no kernel" in str(log.error("building"))
-monitor = progress.attach(tensorrt, config, told.append)
+monitor = monitor_progress(config, told.append)
 if hasattr(tensorrt, "IProgressMonitor"):
     assert isinstance(config.progress_monitor, tensorrt.IProgressMonitor)
     monitor.phase_start("building", None, 2)

@@ -1,1 +1,4 @@
-"""Builds TensorRT plans, on the machine where they will run: needs neither torch nor onnx."""
+"""TensorRT plans, built on the machine that runs them; torch and onnx are not needed.
+
+`command` is the command line, and `build.build_plan` the entry point for the runtime.
+"""

@@ -1,17 +1,17 @@
-"""TensorRT's builder, from 8.6 to 11, through one code path that looks at what is there."""
+"""TensorRT's builder, 8.6 to 11: one code path, which checks for names instead of versions."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorrt as trt
 
 from sr_deploy.backends.tensorrt.contexts import messages
 from sr_deploy.errors import BackendError
 from sr_deploy.files import atomic_file
-from sr_export.trt import cast_pass, progress
+from sr_export.trt import cast_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Later releases leave these libraries out by default: without them a plan needs TensorRT alone.
+# A plan that uses these libraries needs them where it runs. Later releases exclude them by default.
 _FOREIGN_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 _FOREIGN_CORE = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
-# Without it, only one lane can use a plan of 8.6; later releases always have it.
+# With 8.6, only one lane can use a plan without it; later releases always share profiles.
 _SHARED_PROFILES = "PROFILE_SHARING_0806"
-_ROW_AXES = 2
-_REACHES = {"ampere": "AMPERE_PLUS", "capability": "SAME_COMPUTE_CAPABILITY"}
+_NOISE_AXES = 2
+_COMPATIBILITY = {"ampere": "AMPERE_PLUS", "capability": "SAME_COMPUTE_CAPABILITY"}
 
 
 def version() -> str:
@@ -36,64 +36,63 @@ def version() -> str:
 
 
 def abilities() -> tuple[str, ...]:
-    """Return the names of the flags that this TensorRT has."""
+    """Return the names of this TensorRT's flags."""
     return (*dir(trt.NetworkDefinitionCreationFlag), *dir(trt.BuilderFlag))
 
 
-def build(order: BuildRequest, report: Callable[[str], None]) -> bytes:
-    """Build a plan.
+def build(request: BuildRequest, report: Callable[[str], None]) -> bytes:
+    """Build a plan and return its content.
 
     Args:
-        order: What to build.
-        report: Called with what is being done.
+        request: The plan.
+        report: Called with the phase and its progress.
 
     Raises:
-        BackendError: TensorRT does not take the network or a setting; the text says which, in its
-            words where it has some.
+        BackendError: TensorRT rejects the network or a setting; its messages are in the text.
     """
     log = messages()
     builder = trt.Builder(log)
-    flags = [getattr(trt.NetworkDefinitionCreationFlag, each) for each in order.recipe.creation]
+    flags = [getattr(trt.NetworkDefinitionCreationFlag, each) for each in request.recipe.creation]
     network = builder.create_network(sum(1 << int(each) for each in flags))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(_rewritten(order)):
+    if not parser.parse(_rewritten(request)):
         found = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
-        raise BackendError(f"TensorRT {version()} cannot read {Path(order.onnx).name}: {found}")
+        raise BackendError(f"TensorRT {version()} cannot read {Path(request.onnx).name}: {found}")
     config = builder.create_builder_config()
-    _set_precision(builder, config, order)
+    _set_precision(builder, config, request)
     _set_tactics(config)
-    _set(config, order.settings)
-    _set_shapes(builder, config, network, order.shapes)
-    timings = _read_timings(config, Path(order.timing_cache))
-    monitor = progress.attach(trt, config, report)
+    _set(config, request.settings)
+    _set_shapes(builder, config, network, request.shapes)
+    timings = _read_timings(config, Path(request.timing_cache))
+    monitor = monitor_progress(config, report)
     plan = builder.build_serialized_network(network, config)
-    del monitor  # TensorRT does not keep it alive
+    del monitor  # TensorRT keeps no reference to it
     if plan is None:
-        raise log.error(f"TensorRT {version()} built no plan")
+        raise log.error(f"TensorRT {version()} failed to build the plan")
     if timings is not None:
-        with atomic_file(Path(order.timing_cache)) as temporary:
+        with atomic_file(Path(request.timing_cache)) as temporary:
             temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
 
-def _rewritten(order: BuildRequest) -> bytes:
-    content = Path(order.onnx).read_bytes()
-    if order.recipe.rewriting == "lowered":
+def _rewritten(request: BuildRequest) -> bytes:
+    content = Path(request.onnx).read_bytes()
+    if request.recipe.rewriting == "lowered":
         return cast_pass.lowered(content)
-    return cast_pass.mixed(content) if order.recipe.rewriting == "mixed" else content
+    return cast_pass.mixed(content) if request.recipe.rewriting == "mixed" else content
 
 
-def _set_precision(builder: trt.Builder, config: trt.IBuilderConfig, order: BuildRequest) -> None:
-    """Ask for the precision, where the file's types do not.
+def _set_precision(builder: trt.Builder, config: trt.IBuilderConfig, request: BuildRequest) -> None:
+    """Set the flags of the recipe.
 
     Raises:
-        BackendError: the GPU would compute INT8 more slowly than the rest of the network.
+        BackendError: the GPU computes INT8 more slowly than FP16.
     """
-    if "INT8" in order.recipe.flags and not getattr(builder, "platform_has_fast_int8", True):
+    if "INT8" in request.recipe.flags and not getattr(builder, "platform_has_fast_int8", True):
         raise BackendError(f"TensorRT {version()} has no fast INT8 on this GPU")
-    for name in order.recipe.flags:
+    for name in request.recipe.flags:
         config.set_flag(getattr(trt.BuilderFlag, name))
-    if order.exact:
+    if request.exact:
         config.clear_flag(trt.BuilderFlag.TF32)
 
 
@@ -108,15 +107,15 @@ def _set_tactics(config: trt.IBuilderConfig) -> None:
 
 
 def _set(config: trt.IBuilderConfig, settings: BuildSettings) -> None:
-    """Apply what the user set.
+    """Apply the user's settings.
 
     Raises:
-        BackendError: this TensorRT has no such thing.
+        BackendError: this TensorRT lacks a setting.
     """
     if settings.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
-    if settings.level is not None:
-        config.builder_optimization_level = settings.level
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
     if settings.streams is not None:
         config.max_aux_streams = settings.streams
     if settings.dla is not None:
@@ -125,12 +124,12 @@ def _set(config: trt.IBuilderConfig, settings: BuildSettings) -> None:
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if settings.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if settings.reach != "gpu":
-        name = _REACHES[settings.reach]
+    if settings.compatibility != "gpu":
+        name = _COMPATIBILITY[settings.compatibility]
         if not hasattr(trt.HardwareCompatibilityLevel, name):
             raise BackendError(
-                f"TensorRT {version()} cannot build plans for all GPUs of one compute capability; "
-                "it can for all from Ampere on"
+                f"TensorRT {version()} does not support --compatibility {settings.compatibility}; "
+                "choose gpu or ampere"
             )
         config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, name)
 
@@ -141,18 +140,18 @@ def _set_shapes(
     network: trt.INetworkDefinition,
     shapes: Shapes,
 ) -> None:
-    """Say what the input's free dimensions may be.
+    """Set the range of the input's dynamic dimensions.
 
     Raises:
-        BackendError: the file fixes them otherwise.
+        BackendError: the file has other fixed dimensions.
     """
     pixels = network.get_input(0)
     fixed = tuple(pixels.shape)
-    limits = [_filled(fixed, each) for each in (shapes.least, shapes.best, shapes.most)]
+    limits = [_input_shape(fixed, each) for each in (shapes.least, shapes.best, shapes.most)]
     for limit in limits:
         if any(side not in (-1, wanted) for side, wanted in zip(fixed, limit, strict=True)):
             text = "x".join("any" if side == -1 else str(side) for side in fixed[:3])
-            raise BackendError(f"the network takes {text} (batch x height x width), not {shapes}")
+            raise BackendError(f"the network needs {text} (batch x height x width), found {shapes}")
     if -1 in fixed:
         profile = builder.create_optimization_profile()
         profile.set_shape(pixels.name, *limits)
@@ -161,21 +160,80 @@ def _set_shapes(
             config.set_preview_feature(getattr(trt.PreviewFeature, _SHARED_PROFILES), True)
 
 
-def _filled(fixed: tuple[int, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """Return the shape of NHWC pixels: batch, height, width and what the file says.
-
-    Numbers, (N, size), count as images of one row.
-    """
+def _input_shape(fixed: tuple[int, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Return the input's shape: NHWC for pixels, (N, size) for a generator's noise."""
     batch, _, width = shape
-    return (batch, width) if len(fixed) == _ROW_AXES else (*shape, *fixed[3:])
+    return (batch, width) if len(fixed) == _NOISE_AXES else (*shape, *fixed[3:])
 
 
 def _read_timings(config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache | None:
-    """Start from the timings of earlier builds on this GPU with this TensorRT."""
+    """Load the kernel timings of earlier builds; None if TensorRT rejects even an empty cache."""
     known = path.read_bytes() if path.is_file() else b""
     for content in dict.fromkeys((known, b"")):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, False):
             return cache
-        _log.warning("%s: TensorRT does not take it; starting anew", path)
+        _log.warning("%s: TensorRT rejects this timing cache; it will be replaced", path)
     return None
+
+
+def monitor_progress(config: Any, report: Callable[[str], None]) -> Any:
+    """Report the progress of the build; nothing before TensorRT 10, which cannot.
+
+    Returns:
+        The monitor, which must live until the build ends.
+    """
+    base = getattr(trt, "IProgressMonitor", None)
+    if base is None:
+        return None
+    phases = Phases(report)
+    # The base class is not known before run time, so the subclass is made here.
+    methods = {name: _delegate(getattr(phases, name)) for name in _MONITOR_METHODS}
+    monitor = type("Monitor", (base,), methods)()
+    config.progress_monitor = monitor
+    return monitor
+
+
+_MONITOR_METHODS = ("phase_start", "step_complete", "phase_finish")
+
+
+def _delegate(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda _self, *arguments: function(*arguments)
+
+
+class Phases:
+    """The nested phases of a build; TensorRT reports them from several threads."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._open: dict[str, tuple[str | None, int, int]] = {}
+
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        """Add a phase."""
+        self._open[phase_name] = (parent_phase, num_steps, 0)
+        self._tell()
+
+    def step_complete(self, phase_name: str, step: int) -> bool:
+        """Count a step; True continues the build."""
+        parent, steps, _ = self._open.get(phase_name, (None, 1, 0))
+        self._open[phase_name] = (parent, steps, step + 1)
+        self._tell()
+        return True
+
+    def phase_finish(self, phase_name: str) -> None:
+        """Remove a phase."""
+        self._open.pop(phase_name, None)
+
+    def _tell(self) -> None:
+        phases = dict(self._open)
+        for name, (parent, _, _) in phases.items():
+            if parent not in phases:
+                self._report(f"{name}, {_share(name, phases):.0%}")
+                return
+
+
+def _share(name: str, phases: dict[str, tuple[str | None, int, int]]) -> float:
+    """Return the completed share of a phase, including the phases inside its running step."""
+    _, steps, done = phases[name]
+    inner = [_share(each, phases) for each, (parent, _, _) in phases.items() if parent == name]
+    return min(1.0, (done + max(inner, default=0.0)) / max(1, steps))

@@ -1,4 +1,4 @@
-"""`sr-export BUNDLE --engine`: builds TensorRT plans for the GPU that is here."""
+"""`sr-export BUNDLE --engine`: builds TensorRT plans for the GPU of this machine."""
 
 from __future__ import annotations
 
@@ -7,178 +7,142 @@ import re
 from typing import TYPE_CHECKING, get_args
 
 from sr_deploy import machine
-from sr_deploy.backends.host import SAMPLES
 from sr_deploy.bundle.bundle import Bundle
-from sr_deploy.bundle.manifest import PixelFormat, Precision, YuvFormat
+from sr_deploy.bundle.manifest import Precision
 from sr_deploy.bundle.plan_store import Compatibility
 from sr_deploy.cli import console
 from sr_deploy.errors import BackendError, InvalidInputError
 from sr_deploy.runtime.selection import pixel_format
-from sr_export.trt.build import Building, Machine
-from sr_export.trt.build_request import BuildSettings
-from sr_export.trt.choice import Choice
+from sr_export.trt.build import Machine, PlanBuilder, choose_variants
+from sr_export.trt.build_request import BuildSettings, ShapeOptions
 from sr_export.trt.worker import TensorRtProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sr_deploy.bundle.manifest import Variant
     from sr_deploy.bundle.plan_store import PlanRecord, Shape
 
-_USUAL: tuple[Precision, ...] = ("fp16", "int8")
-_HIGHEST_LEVEL = 5
+_MOST_EFFORT = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `--engine` takes."""
+    """Add the options of `--engine`."""
     group = parser.add_argument_group(
-        "TensorRT plans, for the GPU that is here (of a bundle, instead of exporting)"
+        "TensorRT plans of a bundle, built for the GPU of this machine"
     )
     group.add_argument(
         "--engine",
         nargs="*",
         choices=get_args(Precision),
         metavar="PRECISION",
-        help="build plans of these precisions (default: FP16 and INT8, what the bundle has of "
-        "them)",
+        help="build plans of these precisions (default: FP16 and INT8, if the bundle has them)",
     )
     group.add_argument(
         "--frame",
         type=_size,
         metavar="HxW",
-        help="for frames of this size and no other, which is the fastest; too large ones are cut",
+        help="only frames of this size, which is fastest; too large frames are tiled",
     )
-    group.add_argument(
-        "--tile", type=_size, metavar="HxW", help="for tiles of this size and no other"
-    )
+    group.add_argument("--tile", type=_size, metavar="HxW", help="only tiles of this size")
     group.add_argument(
         "--batch",
         type=_positive,
         metavar="N",
-        help="tiles that run at once; of a generator, the most images (default: 16)",
+        help="tiles per batch; for a generator, the most images per batch (default: 16)",
     )
     group.add_argument(
         "--range",
         type=_shape,
         nargs=3,
-        metavar=("LEAST", "BEST", "MOST"),
-        help="for all shapes between, each batch x height x width, such as 1x64x64 1x720x1280 "
-        "1x1080x1920 (default: up to 1x1080x1920, or what the GPU's memory allows)",
+        metavar=("MIN", "OPT", "MAX"),
+        help="all shapes from MIN to MAX, tuned for OPT, each batch x height x width: 1x64x64 "
+        "1x720x1280 1x1080x1920 (default: up to 1x1080x1920, or less if GPU memory is short)",
     )
-    group.add_argument("--format", help="of the frames (default: 8 bits, RGB or gray)")
+    group.add_argument("--format", help="pixel format of the frames (default: rgb24 or gray8)")
     group.add_argument("--device", type=int, default=0, metavar="N", help="index of the GPU")
     group.add_argument(
         "--workspace", type=_memory, metavar="SIZE", help="GPU memory for fast kernels"
     )
     group.add_argument(
-        "--level",
+        "--optimization-level",
         type=int,
-        choices=range(_HIGHEST_LEVEL + 1),
-        help="how long to search for fast kernels (TensorRT's default: 3)",
+        choices=range(_MOST_EFFORT + 1),
+        help="effort of the search for fast kernels (TensorRT's default: 3)",
     )
-    group.add_argument("--streams", type=int, metavar="N", help="auxiliary streams, at most")
-    group.add_argument("--dla", type=int, metavar="N", help="run on this accelerator of a Jetson")
+    group.add_argument("--streams", type=int, metavar="N", help="most auxiliary streams")
+    group.add_argument(
+        "--dla", type=int, metavar="N", help="run on this deep learning accelerator of a Jetson"
+    )
     group.add_argument(
         "--version-compatible",
         action="store_true",
-        help="for later releases of the same major version of TensorRT, too; slower",
+        help="the plan also runs on later TensorRT releases of the same major version; slower",
     )
     group.add_argument(
-        "--reach",
+        "--compatibility",
         choices=get_args(Compatibility),
         default="gpu",
-        help="for which GPUs: of this name, of this compute capability, or all from Ampere on "
-        "(default: %(default)s; the others are slower)",
+        help="GPUs that run the plan: the same model, the same compute capability, or Ampere and "
+        "later (default: %(default)s; the others are slower)",
     )
     group.add_argument(
         "--no-fallback",
         action="store_true",
-        help="do not build FP32 where a precision gives wrong images",
+        help="do not build FP32 if a precision fails validation",
     )
-    group.add_argument("--again", action="store_true", help="build even what is there")
+    group.add_argument("--rebuild", action="store_true", help="build existing plans again")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build what was asked for; 1 if any of it could not be had.
+    """Build the plans.
 
     Raises:
-        SrDeployError: nothing can be built.
+        SrDeployError: a plan was not built.
     """
     bundle = Bundle.open(arguments.checkpoint)
-    frames = arguments.format or pixel_format(bundle.manifest.model.channels, itemsize=1)
-    variants = _variants(bundle, arguments.engine, frames)
-    choice = Choice(arguments.frame, arguments.tile, arguments.batch, arguments.range)
+    model = bundle.manifest.model
+    frames = arguments.format or pixel_format(model.channels, itemsize=1)
+    variants = choose_variants(bundle, arguments.engine, frames)
+    exact = None if arguments.no_fallback else bundle.variant("fp32", frames)
+    shape_options = ShapeOptions(arguments.frame, arguments.tile, arguments.batch, arguments.range)
     settings = BuildSettings(
         workspace=arguments.workspace,
-        level=arguments.level,
+        optimization_level=arguments.optimization_level,
         streams=arguments.streams,
         dla=arguments.dla,
         version_compatible=arguments.version_compatible,
-        reach=arguments.reach,
+        compatibility=arguments.compatibility,
     )
-    with console.Progress() as progress, TensorRtProcess(progress.stage) as worker:
-        machine = Machine.of(worker, arguments.device)
-        shapes = choice.shapes(bundle.manifest.model, frames, machine.free)
-        building = Building(bundle, settings, machine, worker)
-        problems = []
+    with console.Progress() as progress, TensorRtProcess(progress.stage) as process:
+        target = Machine.of(process, arguments.device)
+        shapes = shape_options.shapes(model, frames, target.free)
+        builder = PlanBuilder(bundle, settings, target, process)
+        records: list[PlanRecord] = []
         for variant in variants:
-            record = building.build(variant, shapes, again=arguments.again)
-            if record.plan is None:
-                problems.append(f"{variant.precision}: {'; '.join(record.refused)}")
-                variants += [] if arguments.no_fallback else _exact(bundle, variants)
+            record = builder.build(variant, shapes, rebuild=arguments.rebuild)
+            records.append(record)
+            if record.plan is None and exact is not None and exact not in variants:
+                variants.append(exact)
             for line in summary(record):
                 console.say(line)
-    if problems:
-        raise BackendError(
-            f"no plan of {', '.join(problems)}; one of FP32 was built in its place"
-            if len(problems) < len(variants)
-            else f"no plan of {', '.join(problems)}"
-        )
+    failed = [each for each in records if each.plan is None]
+    if failed:
+        problems = ", ".join(f"{each.precision}: {'; '.join(each.refused)}" for each in failed)
+        built = any(each.precision == "fp32" and each.plan is not None for each in records)
+        raise BackendError(f"no plan of {problems}{'; FP32 was built instead' if built else ''}")
     return 0
 
 
-def _variants(
-    bundle: Bundle, precisions: Sequence[Precision], frames: PixelFormat
-) -> list[Variant]:
-    """Return the variants to build plans of.
-
-    Raises:
-        InvalidInputError: the bundle does not have what was asked for, or nothing to build.
-    """
-    if frames in get_args(YuvFormat) or frames not in get_args(PixelFormat):
-        offered = ", ".join(each for each in SAMPLES if each not in get_args(YuvFormat))
-        raise InvalidInputError(f"plans are built for frames of {offered}, not of {frames}")
-    there = {
-        each.precision: each for each in bundle.manifest.variants if each.pixel_format == frames
-    }
-    usual = [each for each in _USUAL if each in there] or [each for each in there if each == "fp32"]
-    missing = [each for each in precisions if each not in there]
-    if missing or not there:
-        refused = bundle.manifest.refused
-        reasons = "".join(f"; {each}: {refused[each]}" for each in missing if each in refused)
-        raise InvalidInputError(
-            f"{bundle.folder}: has no {', '.join(missing)} for frames of {frames}; "
-            f"it has {', '.join(there) or 'nothing'}{reasons}"
-        )
-    return [there[each] for each in dict.fromkeys(precisions or usual)]
-
-
-def _exact(bundle: Bundle, building: Sequence[Variant]) -> list[Variant]:
-    """Return the variant to fall back on, unless it is among those that are built anyway."""
-    exact = bundle.variant("fp32", building[0].pixel_format)
-    return [] if exact is None or exact in building else [exact]
-
-
 def summary(record: PlanRecord) -> list[str]:
-    """Return what came of a build, for people."""
+    """Return lines that describe a plan, or its failure."""
     lines = [f"{record.precision} for {record.shapes}, TensorRT {record.tensorrt}"]
-    lines += [f"  thrown away, {each}" for each in record.refused]
+    lines += [f"  rejected, {each}" for each in record.refused]
     if record.plan is not None:
         decibels = "equal" if record.psnr is None else f"{record.psnr:.1f} dB"
-        compared = f"{decibels} beside " if record.compared.startswith("FP32") else "compared with "
+        compared = (
+            f"{decibels} against " if record.compared.startswith("FP32") else "compared with "
+        )
         lines += [
-            f"  built      {record.plan.file}",
-            f"  took       {console.clock(record.seconds)}",
+            f"  plan       {record.plan.file}",
+            f"  build time {console.clock(record.seconds)}",
             f"  size       {machine.format_bytes(record.size)}",
             f"  GPU memory {machine.format_bytes(record.device_memory)} while it runs",
             f"  images     {compared}{record.compared}",
@@ -187,25 +151,25 @@ def summary(record: PlanRecord) -> list[str]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    sides = _sides(text, 2)
-    return sides[0], sides[1]
+    height, width = _sides(text, 2)
+    return height, width
 
 
 def _shape(text: str) -> Shape:
-    sides = _sides(text, 3)
-    return sides[0], sides[1], sides[2]
+    batch, height, width = _sides(text, 3)
+    return batch, height, width
 
 
 def _sides(text: str, count: int) -> list[int]:
     if not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5})*", text) or text.count("x") != count - 1:
         example = "1080x1920" if count == 2 else "1x1080x1920"
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form {example}")
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form {example}")
     return [int(each) for each in text.split("x")]
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 

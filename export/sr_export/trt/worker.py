@@ -104,63 +104,56 @@ def describe(progress: Report, device: int) -> dict[str, Any]:
     }
 
 
-def build(progress: Report, order: dict[str, Any], plan: str) -> None:
+def build(progress: Report, request: dict[str, Any], plan: str) -> None:
     """Build a plan into a file."""
     from sr_export.trt import builder
 
-    request = schema.decode(BuildRequest, order, "order")
-    driver.use(request.device)
-    Path(plan).write_bytes(builder.build(request, progress))
+    decoded = schema.decode(BuildRequest, request, "build request")
+    driver.use(decoded.device)
+    Path(plan).write_bytes(builder.build(decoded, progress))
 
 
 def run(
     progress: Report,
     device: int,
     plan: str,
-    batches: str,
-    answers: str,
+    inputs: str,
+    outputs: str,
     shapes: list[list[int]],
     version_compatible: bool,
 ) -> dict[str, Any]:
-    """Run a plan on batches from a file; write its outputs to another."""
+    """Run a plan on batches from a file; write its results to another."""
     from sr_deploy.backends.tensorrt.contexts import LoadedPlan
 
     driver.use(device)
-    program = LoadedPlan(Path(plan).read_bytes(), "the plan", version_compatible=version_compatible)
-    with np.load(batches) as stored:
-        inputs = [stored[name] for name in stored.files]
-    outputs = [
-        _answer(program, batch, tuple(shape)) for batch, shape in zip(inputs, shapes, strict=True)
+    loaded = LoadedPlan(Path(plan).read_bytes(), "the plan", version_compatible=version_compatible)
+    with np.load(inputs) as stored:
+        batches = [stored[name] for name in stored.files]
+    results = [
+        _infer(loaded, batch, tuple(shape)) for batch, shape in zip(batches, shapes, strict=True)
     ]
-    np.savez(answers, *outputs)
-    return {"device_memory": program.memory}
+    np.savez(outputs, *results)
+    return {"device_memory": loaded.memory}
 
 
-def _answer(
-    program: LoadedPlan, batch: NDArray[np.uint8], shape: tuple[int, ...]
-) -> NDArray[np.uint8]:
-    """Return what becomes of a batch, (N, h, w, bytes), in a shape of the same kind."""
+def _infer(plan: LoadedPlan, batch: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return the result of a batch (N, h, w, bytes), in a shape of the same layout."""
     from sr_deploy.backends.tensorrt.contexts import Contexts
 
-    sent = driver.page_locked(batch.shape)
+    sent, result = driver.page_locked(batch.shape), driver.page_locked(shape)
     np.copyto(sent, batch)
-    answer = driver.page_locked(shape)
-    contexts, stream = Contexts(lambda _: program), driver.CudaStream()
-    source, target = driver.Memory(sent.nbytes), driver.Memory(answer.nbytes)
+    contexts, stream = Contexts(lambda _: plan), driver.CudaStream()
+    source, target = driver.Memory(sent.nbytes), driver.Memory(result.nbytes)
     scratch = driver.Memory(contexts.bind(sent.shape, source.address, target.address, None))
     contexts.lend(scratch)
-    _copy(source.address, sent.ctypes.data, sent.nbytes, stream)
+    driver.copy_bytes(source.address, sent.ctypes.data, sent.nbytes, stream)
     contexts.enqueue(stream)
-    _copy(answer.ctypes.data, target.address, answer.nbytes, stream)
+    driver.copy_bytes(result.ctypes.data, target.address, result.nbytes, stream)
     stream.synchronize()
     contexts.close()
     for each in (scratch, source, target, stream):
         each.close()
-    return answer
-
-
-def _copy(to: int, source: int, size: int, stream: driver.CudaStream) -> None:
-    driver.copy(to, source, (1, size), (size, size), stream)
+    return result
 
 
 if __name__ == "__main__":

@@ -112,6 +112,11 @@ def copy(
     )
 
 
+def copy_bytes(to: int, source: int, size: int, stream: CudaStream) -> None:
+    """Copy bytes, wherever both lie; returns at once."""
+    copy(to, source, (1, size), (size, size), stream)
+
+
 class _Owned:
     """Something of CUDA's that is given back once."""
 

@@ -1,12 +1,13 @@
-"""TensorRT: the fastest way on NVIDIA GPUs, with plans built on the machine where they run.
+"""TensorRT: fastest on NVIDIA GPUs, with plans that are built on the machine that runs them.
 
-Works with every TensorRT from 8.6 on: what moved between versions is looked for, not asked of the
-version's number.
+Supports TensorRT 8.6 to 11. Names that differ between versions are looked up; version numbers are
+not compared.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import logging
 import re
 import threading
@@ -22,7 +23,6 @@ from sr_deploy.backends.cuda import driver
 from sr_deploy.backends.cuda.buffers import Scratch
 from sr_deploy.backends.cuda.lane import CudaFrames, DeviceLane
 from sr_deploy.backends.host import SAMPLES
-from sr_deploy.backends.tensorrt import plan_builder
 from sr_deploy.backends.tensorrt.contexts import Contexts, LoadedPlan
 from sr_deploy.bundle import plan_store
 from sr_deploy.bundle.manifest import YuvFormat
@@ -35,7 +35,7 @@ from sr_deploy.errors import (
     SrDeployError,
 )
 from sr_deploy.files import sha256_of
-from sr_deploy.machine import format_bytes
+from sr_deploy.machine import format_bytes, trim_heap
 from sr_deploy.tiling import native
 from sr_deploy.tiling.planner import TilePlanner
 
@@ -49,13 +49,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _LANES = 3
-"""Frames in flight: one is uploaded and one downloaded while one is computed."""
+"""Frames in flight: one is uploaded and one downloaded while a third is computed."""
 _SHARE = 0.9
-"""Of the GPU's free memory, where the user sets no limit: other programs' needs vary."""
+"""Share of the GPU's free memory without a limit of the user: other programs need the rest."""
 _ANY = 1 << 62
-_NUMBER = np.dtype(np.float32).itemsize
+_NOISE_BYTES = np.dtype(np.float32).itemsize
 _BF16_SINCE = (8, 0)
-"""The compute capability that has arithmetic of BF16."""
+"""First compute capability with BF16 arithmetic."""
+PLAN_BUILDERS = "sr_deploy.plan_builders"
+"""Entry points with functions that build plans: `(folder, precision, pixel_format, device)`."""
 
 
 def create() -> TensorRtBackend:
@@ -69,7 +71,7 @@ class TensorRtBackend:
     name = "tensorrt"
 
     def precisions(self, device: str | None) -> tuple[Precision, ...]:
-        """Return the precisions that a device computes in, fastest first."""
+        """Return the precisions of a device, fastest first."""
         if driver.describe(_index(device)).capability >= _BF16_SINCE:
             return ("int8", "fp16", "bf16", "fp32")
         return ("int8", "fp16", "fp32")
@@ -80,41 +82,41 @@ class TensorRtBackend:
 
 
 def _index(name: str | None) -> int:
-    """Return the GPU of a name.
+    """Return the index of a GPU: cuda, gpu, cuda:1 or gpu:1.
 
     Raises:
         BackendMissingError: cuda-python is not installed.
-        BackendError: there is no such device, or CUDA does not work here.
+        BackendError: the device does not exist, or CUDA does not work.
     """
     match = re.fullmatch(r"(?:cuda|gpu)(?::(\d+))?", (name or "cuda").lower())
     count = driver.count()
     index = int(match[1] or 0) if match else count
     if index >= count:
-        there = ", ".join(f"cuda:{each} ({driver.describe(each).name})" for each in range(count))
-        raise BackendError(f"TensorRT has no device {name!r} here; it has {there}")
+        names = ", ".join(f"cuda:{each} ({driver.describe(each).name})" for each in range(count))
+        raise BackendError(f"TensorRT has no device {name!r}; this machine has {names}")
     return index
 
 
 @functools.cache
 def _kernels(index: int) -> driver.Kernels | None:
-    """Return the kernels of `native/` on the device of that index, which is the chosen one."""
+    """Return the kernels of `native/` for a device, which must be the current one."""
     image = native.kernels()
     if image is None:
-        _log.debug("no kernels were built; the processor takes tiles out of frames")
+        _log.debug("no GPU kernels were built; frames are tiled on the CPU")
         return None
     try:
         return driver.Kernels(image)
     except SrDeployError as error:
-        _log.warning("%s; the processor takes tiles out of frames on device %d", error, index)
+        _log.warning("%s; frames of device %d are tiled on the CPU", error, index)
         return None
 
 
-class _NoneError(BackendError):
-    """There is no plan that runs here, yet."""
+class _NoPlanError(BackendError):
+    """No plan runs here, but one can be built."""
 
 
 class TensorRtNetwork:
-    """The plans of one variant that run here; each is loaded when a frame first needs it."""
+    """The plans of one variant; each is loaded when a frame first needs it."""
 
     def __init__(self, request: LoadRequest, index: int) -> None:
         self._request = request
@@ -140,11 +142,11 @@ class TensorRtNetwork:
 
     @property
     def footprint(self) -> Footprint:
-        """What one lane takes of the host's memory: page-locked copies, which the caller counts."""
+        """No host memory but page-locked copies of frames, which the runtime counts."""
         return Footprint(0, 0.0)
 
     def tile_planner(self, height: int, width: int) -> TilePlanner:
-        """Return the planner for frames of a size, which are not tiled if a plan takes them."""
+        """Return the planner for frames of a size; they are not tiled if a plan accepts them."""
         shape = (self._model.fixed_batch or 1, int(height * self._rows), width)
         whole = self._serving(shape)
         options = [
@@ -155,14 +157,14 @@ class TensorRtNetwork:
 
     @property
     def images_at_once(self) -> int | None:
-        """How many images a generator may make at once; see `Network.images_at_once`."""
+        """Largest batch of a generator."""
         if self._model.latent is None:
             return None
-        # Of the largest batch; it would not be here if there were no memory for that.
+        # A plan is only loaded if its largest batch fits into memory.
         return self._plans[0].record.shapes.most[0]
 
     def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Return a page-locked array; see `Network.empty`."""
+        """Return a page-locked array."""
         driver.use(self._index)
         return driver.page_locked(shape)
 
@@ -175,21 +177,21 @@ class TensorRtNetwork:
         )
 
     def close(self) -> None:
-        """Give everything back; the lanes are closed already."""
+        """Free the plans and their memory."""
         self._scratch.close()
         self._programs.clear()
 
     def _opened(self) -> tuple[StoredPlan, ...]:
-        """Return the plans that run here, the first of them loaded; what is missing is built.
+        """Load the first of the plans that run here; build one if there is none.
 
         Raises:
-            BackendError: there is none; the text says why none of those that there are runs.
-            BundleError, NotFoundError: one is damaged, and may not be built again.
-            OutOfMemoryError: there is no memory for it.
+            BackendError: no plan runs here; the text has the reason for each.
+            BundleError, NotFoundError: a plan is damaged, and must not be built again.
+            OutOfMemoryError: the plan does not fit into GPU memory.
         """
         try:
             return self._loaded()
-        except (_NoneError, BundleError, NotFoundError) as error:
+        except (_NoPlanError, BundleError, NotFoundError) as error:
             if self._request.build != "auto":
                 raise
             _log.debug("%s", error)
@@ -203,30 +205,31 @@ class TensorRtNetwork:
             self._program(found.plans[0])
             return found.plans
         reasons = "; ".join(found.refused or found.reasons) or "nothing was built"
-        kind = BackendError if found.refused else _NoneError  # building again would not help
+        # A refused plan failed validation, so another build would fail too.
+        kind = BackendError if found.refused else _NoPlanError
         raise kind(
             f"{self._bundle}: no TensorRT plan of {self._request.precision} runs here ({reasons}); "
             f"build one: sr-export {self._bundle} --engine {self._request.precision}"
         )
 
     def _serving(self, shape: Shape) -> StoredPlan | None:
-        """Return the plan that takes a shape and is tuned closest to it."""
+        """Return the plan that accepts a shape and is tuned closest to it."""
         taking = [each for each in self._plans if each.record.shapes.accept(shape)]
         pixels = shape[0] * shape[1] * shape[2]
         return min(taking, key=lambda each: _waste(each.record, pixels), default=None)
 
     def _program_for(self, shape: Shape) -> LoadedPlan:
-        """Return what runs a shape.
+        """Return the loaded plan for a shape.
 
         Raises:
-            BackendError: no plan takes it.
+            BackendError: no plan accepts the shape.
         """
         plan = self._serving(shape)
         if plan is None:
-            there = ", ".join(str(each.record.shapes) for each in self._plans)
+            available = ", ".join(str(each.record.shapes) for each in self._plans)
             raise BackendError(
-                f"no TensorRT plan takes {'x'.join(map(str, shape))} (batch x height x width); "
-                f"there are {there}"
+                f"no TensorRT plan accepts {'x'.join(map(str, shape))} (batch x height x width); "
+                f"available: {available}"
             )
         return self._program(plan)
 
@@ -239,10 +242,10 @@ class TensorRtNetwork:
             return self._programs[name]
 
     def _affordable_lanes(self, record: PlanRecord) -> int:
-        """Return how many frames fit into the GPU's memory beside the network.
+        """Return the number of frames that fit into GPU memory beside the network.
 
         Raises:
-            OutOfMemoryError: not even one.
+            OutOfMemoryError: not even one frame fits.
         """
         best = record.shapes.best
         each = best[0] * best[1] * best[2] * self._pixel_bytes()
@@ -251,36 +254,43 @@ class TensorRtNetwork:
             needed = record.size + record.device_memory + each
             smaller = "--tile 512x512" if self._model.latent is None else "--batch 1"
             raise OutOfMemoryError(
-                f"the TensorRT plan for {record.shapes} needs {format_bytes(needed)} of the GPU's "
-                f"memory, but may take {format_bytes(self._budget)}; allow more with --memory "
-                "(memory= in Python), or build a smaller one: "
+                f"the TensorRT plan for {record.shapes} needs {format_bytes(needed)} of GPU "
+                f"memory, {format_bytes(self._budget)} are allowed; allow more with --memory "
+                "(memory= in Python), or build a smaller plan: "
                 f"sr-export {self._bundle} --engine {smaller}"
             )
         return min(self._request.lanes or _LANES, left // each)
 
     def _affordable_pixels(self, record: PlanRecord) -> int:
-        """Return how many pixels may go through the network at once."""
+        """Return the number of pixels per batch that fits into GPU memory."""
         most = record.shapes.most
         share = record.device_memory / (most[0] * most[1] * most[2])
         return int((self._budget - record.size) / (share + self.lanes * self._pixel_bytes()))
 
     def _pixel_bytes(self) -> int:
-        """Return the bytes of a pixel, or of a number, and of what becomes of it."""
-        colours = 3 if self._request.pixel_format.startswith("rgb") else 1
-        depth = colours * SAMPLES[self._request.pixel_format].itemsize
+        """Return the bytes of an input pixel or noise value and of its part of the result."""
+        colors = 3 if self._request.pixel_format.startswith("rgb") else 1
+        depth = colors * SAMPLES[self._request.pixel_format].itemsize
         if latent := self._model.latent:
-            return _NUMBER + -(-latent.height * latent.width * depth // latent.size)
+            return _NOISE_BYTES + -(-latent.height * latent.width * depth // latent.size)
         return depth * (1 + self._model.scale**2)
 
 
 def _waste(record: PlanRecord, pixels: int) -> tuple[bool, int]:
-    """Return how far a plan is from a shape, to sort by; those for one shape come first."""
+    """Return a sort key: plans for one shape first, then by distance from the best shape."""
     batch, height, width = record.shapes.best
     return record.shapes.least != record.shapes.most, abs(batch * height * width - pixels)
 
 
 def _planner(model: Model, record: PlanRecord, pixels: int, rows: Fraction) -> TilePlanner:
-    """Return the planner for a plan; `rows` of an array are one row of the frame."""
+    """Return the tile planner for a plan.
+
+    Args:
+        model: The network's description in the manifest.
+        record: The plan's record.
+        pixels: Pixels per batch that fit into memory.
+        rows: Rows of the array per row of the frame: 3/2 for YUV.
+    """
     (least, *low), (most, *high) = record.shapes.least, record.shapes.most
     low[0], high[0] = (int(side / rows) for side in (low[0], high[0]))
     batch = least if least == most or least > 1 else model.fixed_batch
@@ -291,17 +301,28 @@ def _planner(model: Model, record: PlanRecord, pixels: int, rows: Fraction) -> T
 
 
 def _build(request: LoadRequest, index: int) -> None:
-    """Build a plan for this machine; takes minutes, and is kept in the bundle.
+    """Build a plan for this machine, in minutes; the bundle keeps it.
 
     Raises:
-        BackendError: that is not possible.
+        BackendError: the plan cannot be built.
     """
     folder = request.file.parent
     if request.pixel_format in get_args(YuvFormat):
-        raise BackendError(f"{folder}: no plans are built for frames of {request.pixel_format}")
+        raise BackendError(f"{folder}: TensorRT plans do not support {request.pixel_format} frames")
+    builders = importlib.metadata.entry_points(group=PLAN_BUILDERS, name="tensorrt")
+    if not builders:
+        raise BackendError(
+            f"{folder}: no TensorRT plan was built, because the exporter is not installed; "
+            "reinstall sr-deploy, or copy the bundle with its plans from a machine with such a GPU"
+        )
+    builder, *_ = builders
     _log.warning(
-        "%s: building a TensorRT plan of %s for this GPU, which takes minutes, once",
+        "%s: building a TensorRT plan of %s for this GPU; this takes minutes, once",
         folder,
         request.precision,
     )
-    plan_builder.build(folder, request.precision, request.pixel_format, index)
+    try:
+        builder.load()(folder, request.precision, request.pixel_format, index)
+    except (OSError, SrDeployError) as error:
+        raise BackendError(f"no TensorRT plan was built: {error}") from error
+    trim_heap()  # the validation has run the network on the CPU

@@ -13,7 +13,7 @@ import pytest
 
 from sr_deploy.bundle.bundle import Bundle
 from sr_export.trt import worker
-from sr_export.trt.build import Building, Machine
+from sr_export.trt.build import Machine, PlanBuilder
 from sr_export.trt.build_request import BuildSettings
 from tests.fakes import cuda as fake_cuda
 from tests.fakes import tensorrt as fake_tensorrt
@@ -53,8 +53,8 @@ class Workshop:
     def machine(self) -> Machine:
         return Machine.of(self.worker, 0)
 
-    def building(self, **settings: Any) -> Building:
-        return Building(self.bundle, BuildSettings(**settings), self.machine, self.worker)
+    def building(self, **settings: Any) -> PlanBuilder:
+        return PlanBuilder(self.bundle, BuildSettings(**settings), self.machine, self.worker)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
 from sr_deploy.bundle import schema
+from sr_deploy.bundle.manifest import Latent
 from sr_deploy.bundle.plan_store import Shapes
-from sr_export.trt.build_request import BuildRequest, BuildSettings, Recipe, recipes
+from sr_deploy.errors import InvalidInputError
+from sr_export.trt.build_request import BuildRequest, BuildSettings, Recipe, ShapeOptions, recipes
+from tests.sr_deploy.manifests import MODEL
 
 EIGHT = ("EXPLICIT_BATCH", "FP16", "INT8")
 TEN = ("EXPLICIT_BATCH", "STRONGLY_TYPED", "FP16", "INT8", "BF16")
@@ -50,9 +54,92 @@ def test_an_order_survives_the_way_to_another_process() -> None:
         recipe=Recipe("mixed", "mixed", ("STRONGLY_TYPED",)),
         exact=False,
         shapes=Shapes((1, 2, 3), (1, 4, 5), (1, 6, 7)),
-        settings=BuildSettings(level=2, version_compatible=True, reach="ampere"),
+        settings=BuildSettings(
+            optimization_level=2, version_compatible=True, compatibility="ampere"
+        ),
         timing_cache="t",
         device=1,
     )
     sent = json.loads(json.dumps(dataclasses.asdict(order)))
     assert schema.decode(BuildRequest, sent, "order") == order
+
+
+PLENTY = 1 << 36
+
+
+def shapes(
+    options: ShapeOptions, free: int = PLENTY, pixel_format: Any = "rgb24", **model: Any
+) -> Shapes:
+    return options.shapes(dataclasses.replace(MODEL, **model), pixel_format, free)
+
+
+def test_by_default_any_frame_up_to_1080p_goes_through_whole() -> None:
+    assert shapes(ShapeOptions()) == Shapes((1, 64, 64), (1, 1080, 1920), (1, 1080, 1920))
+
+
+def test_what_memory_does_not_allow_is_cut() -> None:
+    found = shapes(ShapeOptions(), free=1 << 28)
+    assert found.most[1] * found.most[2] <= (1 << 27) / MODEL.bytes_per_pixel
+    assert found.most[1] * found.most[2] > 0.5 * (1 << 27) / MODEL.bytes_per_pixel
+
+
+def test_a_frame_is_built_for_exactly() -> None:
+    assert shapes(ShapeOptions(frame=(720, 1280))) == Shapes.exactly((1, 720, 1280))
+
+
+def test_a_frame_of_yuv_has_its_colour_below() -> None:
+    assert shapes(ShapeOptions(frame=(720, 1280)), pixel_format="nv12").best == (1, 1080, 1280)
+
+
+def test_tiles_and_batches() -> None:
+    assert shapes(ShapeOptions(tile=(256, 320), batch=4)) == Shapes.exactly((4, 256, 320))
+
+
+def test_a_range_is_taken_as_it_is() -> None:
+    limits = ((1, 64, 64), (1, 720, 1280), (2, 1080, 1920))
+    assert shapes(ShapeOptions(limits=limits)) == Shapes(*limits)
+
+
+def test_a_network_of_one_size_gets_that() -> None:
+    assert shapes(ShapeOptions(), fixed_size=(64, 48), fixed_batch=1) == Shapes.exactly((1, 64, 48))
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "text"),
+    [
+        (ShapeOptions(tile=(64, 64)), {"fixed_size": (32, 32)}, "32x32"),
+        (ShapeOptions(batch=2), {"fixed_batch": 1}, "1.*2"),
+        (ShapeOptions(tile=(8, 64)), {"minimum": 16}, "16x16.*8x64"),
+        (ShapeOptions(limits=((1, 8, 8),) * 3), {"minimum": 16}, "16x16"),
+    ],
+)
+def test_what_the_network_does_not_take_is_said(
+    options: ShapeOptions, model: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=text):
+        shapes(options, **model)
+
+
+LATENT = Latent(size=100, height=64, width=64)
+
+
+def test_a_generator_makes_up_to_a_batch_of_images() -> None:
+    most = (16, 1, 100)
+    assert shapes(ShapeOptions(), latent=LATENT) == Shapes((1, 1, 100), most, most)
+    assert shapes(ShapeOptions(batch=3), latent=LATENT).most == (3, 1, 100)
+    image = 64 * 64 * MODEL.bytes_per_pixel
+    assert shapes(ShapeOptions(), free=10 * image, latent=LATENT).most == (5, 1, 100)
+    assert shapes(ShapeOptions(), free=1, latent=LATENT).most == (1, 1, 100)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ShapeOptions(frame=(64, 64)),
+        ShapeOptions(tile=(64, 64)),
+        ShapeOptions(limits=((1, 1, 100),) * 3),
+    ],
+)
+def test_a_generator_has_no_frames(options: ShapeOptions) -> None:
+    with pytest.raises(InvalidInputError, match="--batch"):
+        shapes(options, latent=LATENT)

@@ -29,20 +29,20 @@ def engine(exported: Path) -> Iterator[Engine]:
         yield engine
 
 
-def answers(engine: Engine, asked: list[np.ndarray]) -> list[np.ndarray]:
-    return [np.stack([engine.upscale(each) for each in batch]) for batch in asked]
+def results(engine: Engine, batches: list[np.ndarray]) -> list[np.ndarray]:
+    return [np.stack([engine.upscale(each) for each in batch]) for batch in batches]
 
 
-def judge(
+def validate(
     bundle: Bundle, precision: Any, found: list[np.ndarray], model: Model
-) -> plan_validation.Verdict:
+) -> plan_validation.PlanQuality:
     variant = bundle.variant(precision, "rgb24")
     assert variant is not None
-    examiner = PlanValidator(bundle.folder, model, variant)
+    validator = PlanValidator(bundle.folder, model, variant)
     try:
-        return examiner.judge(plan_validation.frames(model, SHAPES, deep=False), found)
+        return validator.validate(plan_validation.batches(model, SHAPES, deep=False), found)
     finally:
-        examiner.close()
+        validator.close()
 
 
 @pytest.mark.parametrize("halo", [2, None])
@@ -51,13 +51,13 @@ def test_right_answers_equal_what_the_cpu_computes_from_patches(
     bundle: Bundle, engine: Engine, halo: int | None, multiple_of: int
 ) -> None:
     model = dataclasses.replace(bundle.manifest.model, halo=halo, multiple_of=multiple_of)
-    found = answers(engine, plan_validation.frames(model, SHAPES, deep=False))
+    found = results(engine, plan_validation.batches(model, SHAPES, deep=False))
 
-    verdict = judge(bundle, "fp32", found, model)
+    quality = validate(bundle, "fp32", found, model)
 
-    assert verdict.problem is None
-    assert verdict.psnr is None  # equal
-    assert verdict.compared == "FP32 in onnxruntime on a CPU, photos of 2x230x250, 1x40x48"
+    assert quality.problem is None
+    assert quality.psnr is None  # equal
+    assert quality.compared == "FP32 in onnxruntime on a CPU, photos of 2x230x250, 1x40x48"
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (-1, -1)])
@@ -65,32 +65,32 @@ def test_one_wrong_place_is_seen_at_the_borders(
     bundle: Bundle, engine: Engine, corner: tuple[int, int]
 ) -> None:
     model = bundle.manifest.model
-    found = answers(engine, plan_validation.frames(model, SHAPES, deep=False))
+    found = results(engine, plan_validation.batches(model, SHAPES, deep=False))
     found[0] = found[0].copy()
     rows, columns = (slice(0, 8) if side == 0 else slice(-8, None) for side in corner)
     found[0][:, rows, columns] ^= 0x40
 
-    verdict = judge(bundle, "fp16", found, model)
+    quality = validate(bundle, "fp16", found, model)
 
-    assert verdict.problem is not None
-    assert "below 55 dB" in verdict.problem
+    assert quality.problem is not None
+    assert "below 55 dB" in quality.problem
 
 
 def test_small_losses_are_allowed_as_the_exporter_measured_them(
     bundle: Bundle, engine: Engine
 ) -> None:
     model = bundle.manifest.model
-    found = answers(engine, plan_validation.frames(model, SHAPES, deep=False))
+    found = results(engine, plan_validation.batches(model, SHAPES, deep=False))
     noise = np.random.default_rng(0).integers(-1, 2, found[0].shape)
     found[0] = np.clip(found[0].astype(int) + noise, 0, 255).astype(np.uint8)  # about 50 dB
 
-    assert judge(bundle, "int8", found, model).problem is None
-    assert judge(bundle, "fp16", found, model).problem is not None
+    assert validate(bundle, "int8", found, model).problem is None
+    assert validate(bundle, "fp16", found, model).problem is not None
 
 
 def test_photos_of_16_bits_are_those_of_8_bits_made_brighter(bundle: Bundle) -> None:
     model = bundle.manifest.model
-    plain = plan_validation.frames(model, SHAPES, deep=False)[0]
-    deep = plan_validation.frames(model, SHAPES, deep=True)[0]
+    plain = plan_validation.batches(model, SHAPES, deep=False)[0]
+    deep = plan_validation.batches(model, SHAPES, deep=True)[0]
     assert deep.dtype == np.uint16
     assert np.array_equal(deep, plain.astype(int) * 257)
