@@ -235,7 +235,9 @@ class _YuvToRgb:
             # One more row above and below, for `upsample_chroma`.
             rows = np.arange(top // down - (down > 1), -(-bottom // down) + (down > 1))
             rows = rows.clip(0, len(samples[1]) - 1)
-            stored = [plane[rows].astype(np.float32) - self._neutral for plane in samples[1:3]]
+            stored = [plane[rows].astype(np.float32) for plane in samples[1:3]]
+            for plane in stored:
+                plane -= self._neutral
             chroma = [upsample_chroma(plane, across, down) for plane in stored]
             rgb = self._mix(luma, chroma)
             size = bottom - top, width

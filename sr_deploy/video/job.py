@@ -151,7 +151,7 @@ class TranscodeJob:
     ) -> None:
         self.folder = folder_of(target)
         self._journal = Journal(SCHEMA, dict(facts))
-        with _disk_errors(self.folder):
+        with _disk_errors(self.folder, kept=False):
             self._files = JobFolder(target)
             try:
                 self._lock = Lock(self.folder / LOCK)
@@ -211,7 +211,7 @@ class TranscodeJob:
         """The encoder's global header; empty before the first segment."""
         if not self.segments:
             return b""
-        with _disk_errors(self.folder):
+        with _disk_errors(self.folder, kept=True):
             return files.read_extradata(self.folder / self.segments[0].file)
 
     def add(self, extradata: bytes, packets: Iterable[EncodedPacket]) -> Segment:
@@ -232,7 +232,8 @@ class TranscodeJob:
                 "in segments"
             )
         path = self.folder / f"{len(self.segments):06}.packets"
-        with _disk_errors(self.folder), atomic_file(path) as temporary:
+        kept = bool(self.segments)
+        with _disk_errors(self.folder, kept=kept), atomic_file(path) as temporary:
             sha256, pts = files.write(temporary, extradata, packets)
             if len(set(pts)) != len(pts):
                 raise InvalidInputError("two pictures of a segment have the same time")
@@ -265,7 +266,7 @@ class TranscodeJob:
         """
         paths = [(self.folder / segment.file, segment.sha256) for segment in self.segments]
         depth = max((segment.depth for segment in self.segments), default=0)
-        with _disk_errors(self.folder):
+        with _disk_errors(self.folder, kept=True):
             times = files.decoding_times((files.read_pts(path) for path, _ in paths), depth)
             for path, sha256 in paths:
                 for packet in files.read(path, sha256):
@@ -297,20 +298,21 @@ class TranscodeJob:
         self.close()
 
     def _save(self, journal: Journal) -> None:
-        with _disk_errors(self.folder), atomic_file(self.folder / JOURNAL) as temporary:
+        path, kept = self.folder / JOURNAL, bool(self.segments)
+        with _disk_errors(self.folder, kept=kept), atomic_file(path) as temporary:
             temporary.write_text(journal.to_json(), encoding="utf-8")
         self._journal = journal
 
 
 @contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Convert the system's errors to `VideoError`."""
+def _disk_errors(folder: Path, *, kept: bool) -> Iterator[None]:
+    """Convert the system's errors to `VideoError`, with advice if segments are kept."""
     try:
         yield
     except SrDeployError:
         raise
     except OSError as error:
+        advice = "finished segments are kept: solve the problem, then continue with --resume"
         raise VideoError(
-            f"{folder}: {error.strerror or error}; finished segments are kept: solve the problem, "
-            "then continue with --resume"
+            f"{folder}: {error.strerror or error}" + (f"; {advice}" if kept else "")
         ) from error
