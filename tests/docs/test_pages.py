@@ -224,3 +224,25 @@ def test_the_api_reference_names_every_public_name() -> None:
     text = site_hooks.api_reference()
     for name in sr_deploy.__all__:
         assert name.startswith("__") or f"::: sr_deploy.{name}\n" in text
+
+
+NAMED = re.compile(
+    r"`((?:sr_deploy|export|benchmarks|native)/[\w/.]*)`"
+    r"(?::\s+`(\w+)`(?:\s+and\s+`(\w+)`)?)?"
+)
+
+
+def test_the_architecture_page_names_existing_modules_and_definitions() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    found = NAMED.findall(text)
+    assert len(found) > 50
+    problems = []
+    for path, *names in found:
+        if not (ROOT / path).exists():
+            problems.append(path)
+            continue
+        for name in filter(None, names):
+            code = (ROOT / path).read_text(encoding="utf-8")
+            if not re.search(rf"(?:def|class) {name}\b", code):
+                problems.append(f"{path}: {name}")
+    assert problems == []
