@@ -1,11 +1,11 @@
-"""Image files as arrays, with what they say of themselves: PNG, JPEG, WebP, TIFF and BMP.
+"""Image files as arrays with their metadata: PNG, JPEG, WebP, TIFF and BMP.
 
-`read` gives a `Picture` in the file's own kind (gray, gray and alpha, RGB, RGBA) and depth
-(8 or 16 bit); `write` puts one into a file, whole or not at all. Pillow decodes; encoding
-is done in strips, so that writing a large picture takes no second copy of it in memory.
+`read` returns a `Picture` with the file's own channels (gray, gray and alpha, RGB, RGBA) and depth
+(8 or 16 bits); `write` writes one atomically. Pillow decodes. Encoding works in strips, so writing
+a large picture needs no second copy of it in memory.
 
-Kept: ICC profile, EXIF, resolution, and the colour chunks of a PNG. Not kept: XMP, IPTC,
-comments and thumbnails, most of which describe the picture as it was before.
+ICC profile, EXIF, resolution and the color chunks of a PNG are kept. XMP, IPTC, comments and
+thumbnails are not: most of them describe the original picture.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""JPEG files written in strips.
+"""Writing JPEG files in strips.
 
-The encoder of Pillow wants the whole picture in its own memory, a third larger than ours. But a
-JPEG may be cut at its restart markers: each strip is encoded as a picture of its own, with a
-restart after every row of blocks, and their scans are put end to end under the header of the
-first. The markers count 0 to 7 around, so every strip has eight rows of blocks, or a multiple.
+Pillow's encoder needs a copy of the whole picture, a third larger than ours. But a JPEG can be cut
+at restart markers: each strip is encoded as a picture with a restart after every row of blocks, and
+the scans are concatenated under the header of the first. Restart markers count from 0 to 7 and
+wrap around, so every strip has a multiple of eight rows of blocks.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def write(
     prepared: Callable[[AnyPixels], Bytes],
     quality: int,
 ) -> None:
-    """Write a JPEG file, colours not subsampled; `file` is only written forward.
+    """Write a JPEG file without chroma subsampling; `file` needs no seeking.
 
     Args:
-        file: where to.
-        pixels: as a Picture has them.
-        metadata: what else to keep.
-        prepared: turns rows of pixels into what JPEG holds: H,W or H,W,3 of uint8.
-        quality: 1 to 100, as libjpeg understands it.
+        file: The file to write.
+        pixels: A Picture's pixels.
+        metadata: A Picture's metadata.
+        prepared: Converts rows of pixels to uint8 (H, W) or (H, W, 3).
+        quality: libjpeg's, 1 to 100.
     """
     for rows in strips(pixels, _ROWS):
         extra = _extra(metadata, *pixels.shape[:2]) if rows.start == 0 else {}
@@ -71,7 +71,7 @@ def _extra(metadata: Metadata, height: int, width: int) -> dict[str, Any]:
         if len(exif) <= _LARGEST_SEGMENT:
             extra["exif"] = exif
         else:
-            _log.warning("EXIF of %d bytes is left out: JPEG holds 64 KiB of it", len(exif))
+            _log.warning("dropping EXIF of %d bytes: JPEG's limit is 64 KiB", len(exif))
     return extra
 
 
@@ -84,7 +84,7 @@ def _encoded(rows: Bytes, quality: int, extra: dict[str, Any]) -> bytearray:
 
 
 def _landmarks(encoded: bytearray) -> tuple[int, int]:
-    """Return where the height is written, and where the compressed scan begins."""
+    """Return the offsets of the height and of the compressed scan."""
     height_at, position = 0, 2
     while True:
         marker, length = struct.unpack_from(">xBH", encoded, position)

@@ -1,4 +1,4 @@
-"""EXIF blocks: what of them still holds after a picture was turned and enlarged."""
+"""EXIF blocks, reduced to the tags that stay true after a picture is rotated and upscaled."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# The main directory also holds the layout of TIFF files and thumbnails, which belongs to the
-# old file; these describe the picture.
+# These tags describe the picture. The others in the main directory describe the layout of the
+# original TIFF file or thumbnail.
 _DESCRIPTIVE = (
     Base.ImageDescription,
     Base.Make,
@@ -36,7 +36,7 @@ _DESCRIPTIVE = (
     Base.XPSubject,
 )
 _INCH, _CENTIMETRE = 2, 3
-# What Pillow raises on a damaged block; it has no error of its own for it.
+# What Pillow raises on a damaged block: it has no exception class for that.
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -50,26 +50,26 @@ _DAMAGED = (
 
 
 def exif_of(image: Image.Image, path: Path) -> Image.Exif:
-    """Return what an opened image has of EXIF; loads a PNG, which may have it at its end."""
+    """Return the EXIF tags of an opened image; loads a PNG, whose EXIF may be at its end."""
     try:
         return image.getexif()
     except _DAMAGED as error:
-        _log.warning("%s: its EXIF block is damaged and left out (%s)", path, error)
+        _log.warning("%s: dropping the damaged EXIF block (%s)", path, error)
         return Image.Exif()
 
 
 def kept(exif: Image.Exif, path: Path) -> bytes | None:
-    """Return the block with the descriptive tags alone; None where there are none."""
+    """Return a block with the descriptive tags only; None if there are none."""
     try:
         tags = _descriptive(exif)
         return _packed(tags) if tags else None
     except _DAMAGED as error:
-        _log.warning("%s: its EXIF block is damaged and left out (%s)", path, error)
+        _log.warning("%s: dropping the damaged EXIF block (%s)", path, error)
         return None
 
 
 def orientation(exif: Image.Exif) -> int:
-    """Return how the picture is to be turned, 1 (not at all) to 8."""
+    """Return the EXIF orientation, 1 (upright) to 8."""
     try:
         value = exif.get(Base.Orientation, 1)
     except _DAMAGED:
@@ -78,7 +78,7 @@ def orientation(exif: Image.Exif) -> int:
 
 
 def resolution(exif: Image.Exif) -> tuple[float, float] | None:
-    """Return the pixels per inch that the block states."""
+    """Return the resolution in pixels per inch."""
     try:
         unit = exif.get(Base.ResolutionUnit, _INCH)
         across, down = (float(exif[tag]) for tag in (Base.XResolution, Base.YResolution))
@@ -89,7 +89,7 @@ def resolution(exif: Image.Exif) -> tuple[float, float] | None:
 
 
 def tags_for(metadata: Metadata, height: int, width: int) -> dict[int, Any]:
-    """Return the tags of a picture of this size; groups of tags are dicts within."""
+    """Return the tags for a picture of this size; a group of tags is a nested dict."""
     tags = _descriptive(parsed(metadata.exif))
     if metadata.dpi:
         across, down = metadata.dpi
@@ -100,7 +100,7 @@ def tags_for(metadata: Metadata, height: int, width: int) -> dict[int, Any]:
 
 
 def exif_for(metadata: Metadata, height: int, width: int) -> bytes | None:
-    """Return the EXIF block of a picture of this size; None where there is nothing to say."""
+    """Return the EXIF block for a picture of this size; None without any tags."""
     tags = tags_for(metadata, height, width)
     return _packed({Base.Orientation: 1, **tags}) if tags else None
 

@@ -1,4 +1,4 @@
-"""What an image file holds, once read."""
+"""The content of an image file: pixels and metadata."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a picture carries beside its pixels; every format keeps what it can carry."""
+    """The metadata of a picture; each file format keeps what it can store."""
 
     icc_profile: bytes | None = None
     exif: bytes | None = None
-    """An EXIF block without its orientation (it is applied) and thumbnail."""
+    """An EXIF block without orientation (already applied) and thumbnail."""
     dpi: tuple[float, float] | None = None
-    """Pixels per inch, across and down."""
-    png_colour: tuple[tuple[bytes, bytes], ...] = ()
-    """Name and content of the PNG chunks that say what the colours mean."""
+    """Horizontal and vertical pixels per inch."""
+    png_color: tuple[tuple[bytes, bytes], ...] = ()
+    """Name and content of the PNG chunks that define the color space."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Pixels, and what their file said beside them."""
+    """The pixels and the metadata of an image file."""
 
     pixels: Pixels
-    """H,W (gray) or H,W,C with 2 (gray, alpha), 3 (RGB) or 4 (RGBA); uint8 or uint16.
+    """(H, W) for gray, else (H, W, C) with C = 2 (gray, alpha), 3 (RGB) or 4 (RGBA).
 
-    Alpha is straight. The array may be a view that is not contiguous.
+    uint8 or uint16, with straight (not premultiplied) alpha. May be a non-contiguous view.
     """
     metadata: Metadata = field(default_factory=Metadata)

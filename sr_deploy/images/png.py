@@ -1,7 +1,7 @@
-"""PNG files written in strips, by several threads, 8 or 16 bit.
+"""Writing PNG files of 8 or 16 bits, in strips, with several threads.
 
-Pillow writes no 16-bit RGB, and copies the picture to do what it does. Here each strip is
-filtered by numpy and compressed by zlib on its own; deflate streams can be put end to end.
+Pillow cannot write 16-bit RGB and copies the picture. Here numpy filters each strip and zlib
+compresses it separately: deflate streams can be concatenated.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from sr_deploy.images.picture import AnyPixels, Bytes, Metadata
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-# What the colours mean, apart from the ICC profile: HDR, sRGB, gamma and primaries.
-_COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
-_LARGEST_COLOUR_CHUNK = 64
+_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+# The chunks that define the color space beside the ICC profile: HDR, sRGB, gamma and primaries.
+_COLOR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
+_LARGEST_COLOR_CHUNK = 64
 _PAETH = 4
 _METRE_PER_INCH = 0.0254
 _ZLIB_HEADER = b"\x78\x9c"
-_BARE = -15  # window bits of a deflate stream without zlib's header and checksum
+_RAW = -15  # window bits of a deflate stream without zlib's header and checksum
 
 
-def colour_chunks(file: IO[bytes]) -> tuple[tuple[bytes, bytes], ...]:
-    """Return name and content of the chunks that say what the colours of a PNG file mean."""
+def color_chunks(file: IO[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return name and content of the chunks that define the color space of a PNG file."""
     found = []
     file.seek(len(_SIGNATURE))
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
         if name == b"IDAT":
             break
-        if name in _COLOUR_CHUNKS and length <= _LARGEST_COLOUR_CHUNK:
+        if name in _COLOR_CHUNKS and length <= _LARGEST_COLOR_CHUNK:
             found.append((name, file.read(length)))
             file.seek(4, 1)
         else:
@@ -47,10 +47,10 @@ def colour_chunks(file: IO[bytes]) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def write(file: IO[bytes], pixels: AnyPixels, metadata: Metadata) -> None:
-    """Write a PNG file of pixels as a Picture has them; `file` is only written forward."""
+    """Write the pixels of a Picture as a PNG file; `file` needs no seeking."""
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    header = (width, height, 8 * pixels.itemsize, _COLOUR_TYPES[channels], 0, 0, 0)
+    header = (width, height, 8 * pixels.itemsize, _COLOR_TYPES[channels], 0, 0, 0)
     file.write(_SIGNATURE)
     _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", *header))
     _write_metadata(file, metadata, height, width)
@@ -59,7 +59,7 @@ def write(file: IO[bytes], pixels: AnyPixels, metadata: Metadata) -> None:
         above = _big_endian(pixels[max(rows.start - 1, 0) : rows.start])
         filtered = _filtered(above, _big_endian(pixels[rows]), channels * pixels.itemsize)
         flush = zlib.Z_FINISH if rows.stop == height else zlib.Z_FULL_FLUSH
-        return filtered, deflated(filtered, _BARE, flush)
+        return filtered, deflated(filtered, _RAW, flush)
 
     checksum = 1
     content = _ZLIB_HEADER
@@ -72,8 +72,8 @@ def write(file: IO[bytes], pixels: AnyPixels, metadata: Metadata) -> None:
 
 
 def _write_metadata(file: IO[bytes], metadata: Metadata, height: int, width: int) -> None:
-    for name, content in metadata.png_colour:
-        if not (name == b"sRGB" and metadata.icc_profile):  # a file may have only one of them
+    for name, content in metadata.png_color:
+        if not (name == b"sRGB" and metadata.icc_profile):  # only one of them is allowed
             _write_chunk(file, name, content)
     if metadata.icc_profile:
         profile = b"ICC profile\0\0" + zlib.compress(metadata.icc_profile)
@@ -98,10 +98,10 @@ def _big_endian(rows: AnyPixels) -> Bytes:
 
 
 def _filtered(above: Bytes, rows: Bytes, pixel_bytes: int) -> bytes:
-    """Return rows of bytes with Paeth's filter, each led by the filter's number.
+    """Return rows of bytes with the Paeth filter applied, each prefixed by the filter's number.
 
-    Each byte is predicted by its left, upper or upper left neighbour, whichever is nearest to
-    left + upper - upper left, and only the difference is kept.
+    The filter predicts each byte from its left, upper or upper left neighbor, whichever is closest
+    to left + upper - upper left, and stores the difference.
     """
     height, width = rows.shape
     known = np.zeros((height + 1, pixel_bytes + width), np.int16)

@@ -1,4 +1,4 @@
-"""Image files to pictures: of their own kind and depth, turned upright."""
+"""Reading image files: channels and bit depth are kept, the EXIF orientation is applied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from sr_deploy.errors import ImageError
 from sr_deploy.images import metadata, png, sixteen_bit
-from sr_deploy.images.opening import LARGEST_PIXELS, opened, raw_mode, translated
+from sr_deploy.images.decoding import LARGEST_PIXELS, opened, raw_mode, translated
 from sr_deploy.images.picture import Metadata, Picture
 from sr_deploy.images.strips import strips
 
@@ -33,76 +33,78 @@ _CHANNELS |= {"RGBa": 4, "CMYK": 3, "YCbCr": 3}
 _REFUSED = {
     "F": "floating-point samples",
     "I": "32-bit or signed samples",
-    "LAB": "Lab colours",
-    "HSV": "HSV colours",
+    "LAB": "Lab colors",
+    "HSV": "HSV colors",
 }
-# Bytes per pixel. Pillow has four, twice where it converts from CMYK; WebP's decoder is made for
-# animations and keeps several frames, even of a photo: 13.3 were measured.
+# Bytes per pixel while decoding. Pillow holds four, twice when it converts CMYK. WebP's decoder is
+# made for animations and holds several frames, even of a photo; measured: 13.3.
 _CONVERTING = 8
 _DECODING = {"WEBP": 14}
-# Samples of fewer than 8 bits come scaled to 0..255; the key of a transparent colour does not.
+# Pillow scales samples of fewer than 8 bits to 0..255, but not the value of the transparent color.
 _KEY_SCALES = {"L;2": 85, "L;4": 17}
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an image file promises of its pixels."""
+    """The header of an image file."""
 
     height: int
     width: int
     channels: int
     bits: int
     decoding: int
-    """About how many bytes `read` takes at most, beside the array that it returns."""
+    """Estimated peak memory of `read` in bytes, beside the array that it returns."""
 
     @property
     def alpha(self) -> bool:
-        """Whether one of the channels is alpha."""
+        """Whether one channel is alpha."""
         return self.channels in (2, 4)
 
     @property
     def bytes(self) -> int:
-        """How large the array will be that `read` returns."""
+        """Size of the array that `read` returns."""
         return self.height * self.width * self.channels * self.bits // 8
 
 
 def inspect(path: str | os.PathLike[str]) -> Header:
-    """Read the header of an image file alone, for planning.
+    """Read only the header of an image file.
 
-    Height and width are as stored: EXIF may ask for a quarter turn.
+    Height and width are as stored, before any rotation by EXIF.
 
     Raises:
-        NotFoundError, ImageError: as `read`.
+        NotFoundError, ImageError: As `read`.
     """
     path = Path(path)
     with translated(path), path.open("rb") as file, opened(path, file) as image:
         bits = 16 if sixteen_bit.is_deep(image) else 8
         decoding = image.height * image.width * _DECODING.get(image.format or "", _CONVERTING)
-        decoding += os.fstat(file.fileno()).st_size  # which some decoders hold whole
+        decoding += os.fstat(file.fileno()).st_size  # some decoders hold the whole file
         return Header(image.height, image.width, _channels(image), bits, decoding)
 
 
 def read(path: str | os.PathLike[str]) -> Picture:
     """Read an image file: gray stays gray, alpha stays alpha, 16 bits stay 16 bits.
 
-    The orientation of EXIF is applied. A palette becomes RGB (RGBA where it has transparency);
-    one bit becomes gray; CMYK becomes sRGB through its profile. Of an animation or of several
-    pages the first is read, with a warning.
+    The EXIF orientation is applied. A palette becomes RGB, or RGBA if it has transparency; one bit
+    becomes gray; CMYK becomes sRGB through its profile. Of an animation or a file with several
+    pages, only the first is read, with a warning.
 
     Raises:
-        NotFoundError: there is no such file.
-        ImageError: it cannot be read, is no image of a known kind, is damaged or truncated, has
+        NotFoundError: The file does not exist.
+        ImageError: The file cannot be read, is in an unsupported format, damaged or truncated, has
             more than LARGEST_PIXELS, or samples that cannot be upscaled (floating point, Lab).
     """
     path = Path(path)
     with translated(path), path.open("rb") as file, opened(path, file) as image:
         if getattr(image, "is_animated", False):
-            _log.warning("%s: holds several images; only the first is read", path)
+            _log.warning("%s: contains several images; only the first is read", path)
         if image.mode in _REFUSED and image.format != "PNG":  # old Pillows call 16-bit gray I
-            raise ImageError(f"{path}: {_REFUSED[image.mode]} are not read; save it as 16-bit RGB")
+            raise ImageError(
+                f"{path}: {_REFUSED[image.mode]} are not supported; save the image as 16-bit RGB"
+            )
         if isinstance(image, TiffImageFile):
-            about = _metadata(path, file, image)  # it is read from the file, which loading closes
-            return Picture(_pixels(path, image), about)  # Pillow turns TIFF files upright itself
+            about = _metadata(path, file, image)  # first: loading closes the file
+            return Picture(_pixels(path, image), about)  # Pillow rotates TIFF files itself
         pixels = _pixels(path, image)
         turn = metadata.orientation(metadata.exif_of(image, path))
         return Picture(_upright(pixels, turn), _metadata(path, file, image, turned=turn > 4))
@@ -126,7 +128,7 @@ def _metadata(path: Path, file: IO[bytes], image: ImageFile, *, turned: bool = F
         icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
         exif=block,
         dpi=_plain(dpi, turned=turned),
-        png_colour=png.colour_chunks(file) if image.format == "PNG" else (),
+        png_color=png.color_chunks(file) if image.format == "PNG" else (),
     )
 
 
@@ -134,7 +136,7 @@ def _pixels(path: Path, image: ImageFile) -> AnyPixels:
     layout = raw_mode(image)
     key = image.info.get("transparency") if image.mode not in ("P", "PA") else None
     if image.mode == "CMYK" and sixteen_bit.is_deep(image):
-        _log.warning("%s: 16-bit CMYK is reduced to 8 bits by its conversion to RGB", path)
+        _log.warning("%s: converting 16-bit CMYK to RGB reduces it to 8 bits", path)
     elif sixteen_bit.is_deep(image):
         return _with_key(sixteen_bit.pixels_of(path, image), key)
     image.load()
@@ -145,7 +147,7 @@ def _pixels(path: Path, image: ImageFile) -> AnyPixels:
 
 
 def _plain_mode(path: Path, image: Image.Image) -> Image.Image:
-    """Return the image in one of the modes L, LA, RGB and RGBA."""
+    """Convert an image to mode L, LA, RGB or RGBA."""
     mode = image.mode
     if mode == "CMYK":
         return _from_cmyk(path, image)
@@ -156,10 +158,10 @@ def _plain_mode(path: Path, image: Image.Image) -> Image.Image:
 
 
 def _from_cmyk(path: Path, image: Image.Image) -> Image.Image:
-    """Convert to sRGB, the profile that viewers assume where there is none."""
+    """Convert CMYK to sRGB, the profile that viewers assume by default."""
     profile = image.info.get("icc_profile")
     if not profile:
-        _log.warning("%s: CMYK without a colour profile; its colours are approximate", path)
+        _log.warning("%s: CMYK without a color profile; colors are approximate", path)
         return image.convert("RGB")
     try:
         converted = ImageCms.profileToProfile(
@@ -171,14 +173,14 @@ def _from_cmyk(path: Path, image: Image.Image) -> Image.Image:
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError) as error:
-        _log.warning("%s: its CMYK profile is damaged (%s); colours are approximate", path, error)
+        _log.warning("%s: damaged CMYK profile (%s); colors are approximate", path, error)
         return image.convert("RGB")
-    assert converted is not None  # it is only when converting in place
+    assert converted is not None  # None means: converted in place
     return converted
 
 
 def _array(image: Image.Image) -> Bytes:
-    """Copy the pixels out in strips: np.asarray(image) would hold them three times."""
+    """Copy the pixels in strips: np.asarray(image) would hold three copies."""
     width, height = image.size
     channels = len(image.getbands())
     pixels = np.empty((height, width, channels) if channels > 1 else (height, width), np.uint8)
@@ -188,17 +190,17 @@ def _array(image: Image.Image) -> Bytes:
 
 
 def _with_key(pixels: AnyPixels, key: object) -> AnyPixels:
-    """Add the alpha channel that a PNG gives by naming one colour as transparent."""
+    """Add the alpha channel of a PNG that declares one color transparent."""
     if not isinstance(key, int | tuple):
         return pixels
-    colours = pixels if pixels.ndim == 3 else pixels[..., None]
-    opaque = (colours != np.array(key)).any(axis=2, keepdims=True)
+    colors = pixels if pixels.ndim == 3 else pixels[..., None]
+    opaque = (colors != np.array(key)).any(axis=2, keepdims=True)
     alpha = opaque * np.array(np.iinfo(pixels.dtype).max, pixels.dtype)
-    return np.concatenate([colours, alpha], axis=2)
+    return np.concatenate([colors, alpha], axis=2)
 
 
 def _upright(pixels: AnyPixels, orientation: int) -> AnyPixels:
-    """Return a view that is turned and mirrored as EXIF asks."""
+    """Return a view with the EXIF orientation applied."""
     if orientation > 4:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -209,7 +211,7 @@ def _upright(pixels: AnyPixels, orientation: int) -> AnyPixels:
 
 
 def _plain(dpi: object, turned: bool) -> tuple[float, float] | None:
-    """Return a resolution as two positive numbers, or None for what is none."""
+    """Return a resolution as two positive numbers; None if it is not one."""
     if not isinstance(dpi, tuple) or len(dpi) != 2:
         return None
     try:

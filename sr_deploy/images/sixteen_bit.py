@@ -1,9 +1,8 @@
-"""Sixteen bits per sample, which Pillow reads but keeps only half of.
+"""Reading 16 bits per sample, of which Pillow keeps only 8.
 
-Pillow has no mode for 16-bit RGB: its unpackers keep the high byte of each sample. They can be
-told the other byte order, though, and then keep the low byte. So a file is decoded twice, and
-the halves are put together: every filter, compression and interlacing that Pillow knows, at its
-speed, without code of our own for any of them.
+Pillow has no mode for 16-bit RGB: its unpackers keep the high byte of each sample. Told the
+opposite byte order, they keep the low byte. So the file is decoded twice and the halves are
+combined. This supports every filter, compression and interlacing that Pillow does, at its speed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION
 
 from sr_deploy.errors import ImageError
-from sr_deploy.images.opening import TiffFile, opened, raw_mode
+from sr_deploy.images.decoding import TiffFile, opened, raw_mode
 from sr_deploy.images.strips import strips
 
 if TYPE_CHECKING:
@@ -35,27 +34,29 @@ _WHITE_IS_ZERO, _SEPARATE_PLANES = 0, 2
 
 
 def is_deep(image: ImageFile) -> bool:
-    """Return whether an opened, not yet loaded file has more than 8 bits per sample."""
+    """Return whether an opened, not yet loaded image has more than 8 bits per sample."""
     if isinstance(image, TiffFile):
         return image.deep_gray_alpha or max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8
     return ";16" in raw_mode(image)
 
 
 def is_gray_alpha(image: ImageFile) -> bool:
-    """Return whether it has 16-bit gray and alpha, which Pillow shows as RGBA."""
+    """Return whether an image has 16-bit gray and alpha, which Pillow reports as RGBA."""
     if isinstance(image, TiffFile):
         return image.deep_gray_alpha
     return raw_mode(image).startswith("LA;16")
 
 
 def pixels_of(path: Path, image: ImageFile) -> Words:
-    """Return all bits of a file for which `is_deep` holds, as H,W or H,W,C.
+    """Return the pixels of an image for which `is_deep` is true, as (H, W) or (H, W, C).
 
-    `image` is opened from `path`, and not yet loaded.
+    Args:
+        path: The file.
+        image: Opened from `path`, not yet loaded.
 
     Raises:
-        ImageError: a TIFF keeps its samples in a way that is not read.
-        Exception: what Pillow raises on a damaged file.
+        ImageError: The sample layout of a TIFF is unsupported.
+        Exception: Whatever Pillow raises on a damaged file.
     """
     kind, _, order = raw_mode(image).partition(";16")
     if isinstance(image, TiffFile):
@@ -68,8 +69,8 @@ def pixels_of(path: Path, image: ImageFile) -> Words:
             return _tiff_gray(image)
         if image.tag_v2.get(PLANAR_CONFIGURATION) == _SEPARATE_PLANES:
             raise ImageError(
-                f"{path}: a 16-bit TIFF with its colours in separate planes is not read; "
-                "save it interleaved (the usual kind), or as PNG"
+                f"{path}: 16-bit TIFF with separate color planes is not supported; "
+                "save it with interleaved samples (the default of most programs) or as PNG"
             )
     if kind == "I":
         return _array(image)
@@ -82,7 +83,7 @@ def pixels_of(path: Path, image: ImageFile) -> Words:
 def _tiff_gray(image: TiffFile) -> Words:
     layout = raw_mode(image)
     words = _array(image)
-    if layout == "I;12":  # white is 4095: repeat the high bits below
+    if layout == "I;12":  # white is 4095: fill the low bits with the high ones
         words = (words << np.uint16(4)) | (words >> np.uint16(8))
     if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
         np.invert(words, out=words)
@@ -90,17 +91,17 @@ def _tiff_gray(image: TiffFile) -> Words:
 
 
 def _paired(image: ImageFile, order: str) -> Words:
-    """Return gray and alpha of an image that is decoded as four bytes per pixel."""
+    """Return gray and alpha of an image that Pillow decodes as four bytes per pixel."""
     image.load()
     return np.asarray(image).view(order).astype(np.uint16)
 
 
 def _both_halves(path: Path, image: ImageFile, kind: str, order: str) -> Words:
-    straight = kind.upper()  # RGBa has colours multiplied by alpha: divided out below
+    straight = kind.upper()  # RGBa has premultiplied colors, which are divided below
     with path.open("rb") as file, opened(path, file) as again:
         _unpack_as(again, f"{straight};16{_OTHER_ORDER[order]}")
         words = _array(again)
-        again.close()  # gives its memory back
+        again.close()  # frees its memory
     _unpack_as(image, f"{straight};16{order}")
     image.load()
     for rows in strips(words):
@@ -126,7 +127,7 @@ def _cut(image: Image.Image, rows: slice) -> Image.Image:
 
 
 def _unpack_as(image: ImageFile, layout: str) -> None:
-    """Have the samples of a file unpacked in another way than the plugin has chosen."""
+    """Replace the sample layout that Pillow's plugin has chosen."""
 
     def changed(tile: Any) -> Any:
         arguments = layout if isinstance(tile[3], str) else (layout, *tile[3][1:])
@@ -137,5 +138,5 @@ def _unpack_as(image: ImageFile, layout: str) -> None:
 
 def _divide_by_alpha(block: AnyPixels) -> None:
     alpha = block[..., 3:].astype(np.float64)
-    colours = block[..., :3] * (65535.0 / np.maximum(alpha, 1))
-    block[..., :3] = np.minimum(np.rint(colours), 65535)
+    colors = block[..., :3] * (65535.0 / np.maximum(alpha, 1))
+    block[..., :3] = np.minimum(np.rint(colors), 65535)

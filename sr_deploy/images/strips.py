@@ -1,4 +1,4 @@
-"""Pictures in strips of whole rows, so that nothing large is ever held twice."""
+"""Strips of whole rows: a picture is converted and compressed without a second full copy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _STRIP_BYTES = 1 << 20
 _MOST_WORKERS = 8
 _MEMORY_PER_STRIP = 16 << 20
-"""What a strip takes while it is filtered and compressed: 12 MB were measured."""
+"""Memory to filter and compress one strip; measured: 12 MB."""
 _SAMPLE_BYTES = 1 << 16
 _RUNS = (1, zlib.Z_RLE)
 _REPETITIONS = (6, zlib.Z_DEFAULT_STRATEGY)
@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 
 def strips(pixels: AnyPixels, multiple_of: int = 1) -> list[slice]:
-    """Return the rows of a picture in slices of about a megabyte.
+    """Return row slices of about one megabyte each.
 
     All but the last have the same height, a multiple of `multiple_of`.
     """
@@ -38,12 +38,12 @@ def strips(pixels: AnyPixels, multiple_of: int = 1) -> list[slice]:
 
 
 def memory() -> int:
-    """Return about how many bytes the strips of `in_order` take at once."""
+    """Return an estimate of the memory that `in_order` needs, in bytes."""
     return (_workers() + 1) * _MEMORY_PER_STRIP
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield `function(item)` of each item in order, computed by a few threads just ahead."""
+    """Yield `function(item)` for each item, in order; a few threads work ahead."""
     workers = _workers()
     with ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool:
         ahead: deque[Callable[[], R]] = deque()
@@ -60,15 +60,15 @@ def _workers() -> int:
 
 
 def deflated(content: bytes, window_bits: int, flush: int = zlib.Z_FINISH) -> bytes:
-    """Compress the predicted pixels of one strip.
+    """Compress the filtered pixels of one strip.
 
-    Photographs are as small with run lengths alone as with a search for repetitions, at a tenth
-    of the time; drawings and text are not. A sample from the middle decides.
+    Photographs compress equally well with run lengths only, in a tenth of the time; drawings and
+    text need a search for repetitions. A sample from the middle decides.
 
     Args:
-        content: what to compress.
-        window_bits: of zlib: 15 for a whole stream, -15 for a bare one.
-        flush: how to end; Z_FULL_FLUSH where the stream goes on with another strip.
+        content: The bytes to compress.
+        window_bits: zlib's: 15 for a complete stream, -15 for a raw one.
+        flush: Z_FULL_FLUSH if another strip continues the stream.
     """
 
     def compress(part: bytes, level: int, strategy: int) -> bytes:

@@ -1,4 +1,4 @@
-"""TIFF files written in strips, by several threads, 8 or 16 bit: deflate with prediction."""
+"""Writing TIFF files of 8 or 16 bits, in strips, with several threads: deflate and prediction."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _WHOLE_STREAM = 15
 
 
 def write(file: IO[bytes], pixels: AnyPixels, metadata: Metadata) -> None:
-    """Write a TIFF file of pixels as a Picture has them.
+    """Write the pixels of a Picture as a TIFF file.
 
     Raises:
-        ImageError: it grows beyond the 4 GiB that TIFF can address.
+        ImageError: The file exceeds the 4 GiB that TIFF can address.
     """
     parts = strips(pixels)
 
     def encoded(rows: slice) -> bytes:
         return deflated(_differences(pixels[rows]), _WHOLE_STREAM)
 
-    # The directory comes first, so that readers of streams find it; its length is known before
+    # The directory is at the start, where readers of streams need it. Its length is known before
     # its content, so it is written twice.
     directory = _directory(pixels, metadata, parts, [0] * len(parts))
     end = file.write(_HEADER) + file.write(directory)
@@ -43,7 +43,7 @@ def write(file: IO[bytes], pixels: AnyPixels, metadata: Metadata) -> None:
         sizes.append(file.write(strip))
         end += sizes[-1]
         if end > _LARGEST_FILE:
-            raise ImageError("larger than the 4 GiB that a TIFF can hold; write it as PNG")
+            raise ImageError("larger than TIFF's limit of 4 GiB; write a PNG instead")
     file.seek(len(_HEADER))
     written = file.write(_directory(pixels, metadata, parts, sizes))
     assert written == len(directory)
@@ -76,7 +76,7 @@ def _directory(
 
 
 def _differences(rows: AnyPixels) -> bytes:
-    """Return little-endian samples, each less its left neighbour's."""
+    """Return little-endian differences of each sample and its left neighbor."""
     samples = np.array(rows, rows.dtype.newbyteorder("<"))
     samples[:, 1:] -= rows[:, :-1]
     return samples.tobytes()

@@ -1,4 +1,4 @@
-"""Pictures to image files, by the suffix of the name, whole or not at all."""
+"""Writing image files atomically, in the format of the file name's suffix."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class _Format:
     alpha: bool = False
     profile: bool = True
     memory: int = 0
-    """Bytes per pixel that the encoder takes at most: measured on noise, the worst, rounded up."""
+    """Peak memory of the encoder in bytes per pixel: measured on noise, the worst case."""
     lossless_memory: int = 0
-    """The same where there is alpha, and at quality 100."""
+    """The same with alpha or at quality 100."""
 
 
 _LOSSLESS = 100
-"""The quality at which WebP keeps every bit."""
+"""The quality at which WebP is lossless."""
 _WEBP_EFFORT = 2
-"""Of 0 to 6, for lossy WebP. More of it keeps every decision in memory until the end: 37 bytes per
-pixel of noise and 15 of a photo where this takes 19 and 10, in half of the time, for files of the
-same size that are 0.05 to 0.45 dB worse (five photos, quality 95)."""
+"""For lossy WebP, 0 to 6. Level 4, the default, keeps every decision in memory until the end: 37
+bytes per pixel for noise and 15 for a photo. Level 2 takes 19 and 10 and half the time, for files
+of the same size that are 0.05 to 0.45 dB worse (five photos, quality 95)."""
 
 _PNG = _Format("PNG", (1 << 31) - 1, deep=True, alpha=True)
 _TIFF = _Format("TIFF", (1 << 31) - 1, deep=True, alpha=True)
@@ -63,51 +63,51 @@ _FORMATS = {
     ".bmp": _BMP,
 }
 SUFFIXES = tuple(_FORMATS)
-"""The names that image files end in, lower case."""
+"""The suffixes of image files, in lower case."""
 
 
 def could_be_image(path: str | os.PathLike[str]) -> bool:
-    """Return whether the name of a file says that it is an image of a kind that is read."""
+    """Return whether a file name has the suffix of a supported image format."""
     return Path(path).suffix.lower() in _FORMATS
 
 
 def check_fits(path: str | os.PathLike[str], height: int, width: int) -> None:
-    """Check, before any work, that `write` could put a picture of this size into this file.
+    """Check that `write` can write a picture of this size, before any work is done.
 
     Raises:
-        InvalidInputError: the name does not end in one of SUFFIXES.
-        ImageError: the format does not hold so large a picture.
+        InvalidInputError: The suffix is not one of SUFFIXES.
+        ImageError: The picture is too large for the format.
     """
     form = _format_of(Path(path))
     if max(height, width) > form.largest_side:
         raise ImageError(
-            f"{path}: {form.name} holds at most {form.largest_side} pixels a side, this picture "
-            f"has {width}x{height}; PNG and TIFF hold it"
+            f"{path}: {width}x{height} pixels exceed {form.name}'s limit of "
+            f"{form.largest_side} per side; use PNG or TIFF"
         )
 
 
 def writing_memory(path: str | os.PathLike[str], pixels: int, *, alpha: bool, quality: int) -> int:
-    """Return about how many bytes `write` takes for so many pixels, beside the picture itself."""
+    """Return the estimated peak memory of `write` in bytes, beside the picture itself."""
     form = _format_of(Path(path))
     lossless = alpha or quality == _LOSSLESS
     return strips.memory() + pixels * (form.lossless_memory if lossless else form.memory)
 
 
 def write(path: str | os.PathLike[str], picture: Picture, *, quality: int = 95) -> None:
-    """Write a picture; what was at `path` before stays until all is written.
+    """Write a picture; an existing file is replaced only when the new one is complete.
 
-    PNG and TIFF hold everything. The others get 8 bits, rounded; JPEG and BMP have no alpha, so
-    what is transparent becomes white; a warning says so.
+    PNG and TIFF keep everything. The other formats store 8 bits; JPEG and BMP have no alpha, so
+    transparent areas become white. Each loss is logged as a warning.
 
     Args:
-        path: where to; its suffix says the format.
-        picture: the pixels and what goes with them.
+        path: The file; its suffix selects the format.
+        picture: Pixels and metadata.
         quality: 1 to 100, for JPEG and WebP; at 100, WebP is lossless.
 
     Raises:
-        InvalidInputError: the suffix is of no known format, or the quality out of range.
-        NotFoundError: the folder is not there.
-        ImageError: the picture is too large for the format, or the file cannot be written.
+        InvalidInputError: The suffix is unknown, or the quality out of range.
+        NotFoundError: The folder does not exist.
+        ImageError: The picture is too large for the format, or the file cannot be written.
     """
     path = Path(path)
     pixels, metadata = picture.pixels, picture.metadata
@@ -133,7 +133,7 @@ def _format_of(path: Path) -> _Format:
     except KeyError:
         known = " ".join(SUFFIXES)
         raise InvalidInputError(
-            f"{path}: no image format by this name; it must end in one of {known}"
+            f"{path}: unknown image format; the name must end in one of {known}"
         ) from None
 
 
@@ -141,12 +141,12 @@ def _warn_of_losses(path: Path, form: _Format, picture: Picture) -> None:
     pixels = picture.pixels
     if pixels.itemsize > 1 and not form.deep:
         _log.warning(
-            "%s: %s holds 8 bits; 16 are rounded to them (PNG and TIFF keep 16)", path, form.name
+            "%s: 16 bits are rounded to the 8 that %s stores; PNG and TIFF keep 16", path, form.name
         )
     if pixels.shape[2:] in ((2,), (4,)) and not form.alpha:
-        _log.warning("%s: %s has no transparency; it becomes white", path, form.name)
+        _log.warning("%s: %s has no alpha; transparent areas become white", path, form.name)
     if picture.metadata.icc_profile and not form.profile:
-        _log.warning("%s: %s has no colour profile; colours may shift", path, form.name)
+        _log.warning("%s: %s stores no color profile; colors may shift", path, form.name)
 
 
 @contextlib.contextmanager
@@ -158,7 +158,7 @@ def _translated(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise NotFoundError(f"{path.parent}: no such folder") from None
     except MemoryError:
-        raise OutOfMemoryError(f"{path}: not enough memory to write it") from None
+        raise OutOfMemoryError(f"{path}: not enough memory to write the image") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ImageError(f"{path}: cannot be written: {reason}") from error
@@ -183,20 +183,20 @@ def _write_through_pillow(file: IO[bytes], form: _Format, picture: Picture, qual
 
 
 def _profile_for_rgb(metadata: Metadata) -> bytes | None:
-    """Return the profile unless it is for gray, which WebP has not."""
+    """Return the ICC profile, unless it is a gray one: WebP stores RGB only."""
     profile = metadata.icc_profile
     return None if profile and profile[16:20] == b"GRAY" else profile
 
 
 def _bytes(rows: AnyPixels) -> Bytes:
-    """Return samples of 8 bits, rounded."""
+    """Round samples to 8 bits."""
     if rows.dtype == np.uint8:
         return rows
     return ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _opaque_bytes(rows: AnyPixels) -> Bytes:
-    """Return samples of 8 bits without alpha, on white."""
+    """Round samples to 8 bits and blend alpha with white."""
     channels = rows.shape[2] if rows.ndim == 3 else 1
     if channels in (1, 3):
         return _bytes(rows)

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from sr_deploy import images
 from sr_deploy.errors import ImageError, NotFoundError, SrDeployError
-from sr_deploy.images import Metadata, Picture, opening
+from sr_deploy.images import Metadata, Picture, decoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,11 +195,11 @@ def test_damaged_exif_is_left_out(
     assert ("EXIF block is damaged" in caplog.text) == (suffix != ".jpg")
 
 
-def test_png_colour_chunks_are_kept(tmp_path: Path, pixels: Pixels) -> None:
+def test_png_color_chunks_are_kept(tmp_path: Path, pixels: Pixels) -> None:
     """A PNG in HDR says so in cICP; without it, it would look washed out."""
     chunks = ((b"cICP", bytes([9, 16, 0, 1])), (b"gAMA", struct.pack(">I", 45455)))
-    images.write(tmp_path / "a.png", Picture(pixels("RGB", 16), Metadata(png_colour=chunks)))
-    assert images.read(tmp_path / "a.png").metadata.png_colour == chunks
+    images.write(tmp_path / "a.png", Picture(pixels("RGB", 16), Metadata(png_color=chunks)))
+    assert images.read(tmp_path / "a.png").metadata.png_color == chunks
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
@@ -308,7 +308,7 @@ def test_what_is_no_image(
 
 def test_a_header_that_promises_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _saved(tmp_path / "a.png", Image.new("L", (50, 40)))
-    monkeypatch.setattr(opening, "LARGEST_PIXELS", 1999)
+    monkeypatch.setattr(decoding, "LARGEST_PIXELS", 1999)
     with pytest.raises(ImageError, match="50x40 pixels"):
         images.read(tmp_path / "a.png")
 

@@ -1,8 +1,8 @@
-"""Opening an image file with Pillow: by its content, bounded, with errors of one line.
+"""Opening an image file with Pillow: format by content, bounded size, one-line errors.
 
-Pillow's own guard against decompression bombs is one number for the whole process, too small
-for large photographs, and a warning besides. So files are opened by their plugin's class, which
-has no guard, and the size that the header states is checked here.
+Pillow's limit against decompression bombs is global to the process, too small for large
+photographs, and at first only a warning. So each file is opened with its plugin's class, which has
+no limit, and the size in the header is checked here.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 LARGEST_PIXELS = 1 << 30
-"""The largest picture that is read, in pixels: a header that states more is refused."""
+"""The largest picture that is read, in pixels; a header with more is refused."""
 
 _MIN_IS_BLACK, _RGB, _STRAIGHT_ALPHA = 1, 2, 2
 
-# What Pillow's plugins raise on files that do not hold what they promise.
+# What Pillow's plugins raise on damaged files.
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -56,11 +56,11 @@ _DAMAGED = (
 
 
 class TiffFile(TiffImageFile):
-    """A TIFF file without the guard on its size, and with 16-bit gray and alpha.
+    """A TIFF file without Pillow's size limit, and with support for 16-bit gray and alpha.
 
     Attributes:
-        deep_gray_alpha: it has 16-bit gray with straight alpha, which Pillow does not know. It is
-            shown as RGBA with 8 bits, which are the same bytes.
+        deep_gray_alpha: The file has 16-bit gray with straight alpha, which Pillow does not
+            support. It is decoded as 8-bit RGBA, which has the same bytes.
     """
 
     deep_gray_alpha = False
@@ -76,7 +76,7 @@ class TiffFile(TiffImageFile):
         super()._setup()
 
     def load(self) -> Any:
-        """Load the pixels, into memory that is made here, since Pillow's guard is where it is."""
+        """Load the pixels into memory allocated here: Pillow's size limit is in its allocation."""
         if self.tile:
             size = (self.tag_v2[IMAGEWIDTH], self.tag_v2[IMAGELENGTH])
             self.im = Image.new(self.mode, size).im
@@ -95,7 +95,7 @@ _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn whatever Pillow raises on reading a file into one of our errors, with its path."""
+    """Convert whatever Pillow raises while reading a file to one of our errors, with the path."""
     try:
         yield
     except (ImageError, NotFoundError):
@@ -107,14 +107,14 @@ def translated(path: Path) -> Iterator[None]:
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.strerror:
             raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-        raise ImageError(f"{path}: damaged, or of a kind that is not read ({error})") from error
+        raise ImageError(f"{path}: damaged or unsupported image ({error})") from error
 
 
 def opened(path: Path, file: IO[bytes]) -> ImageFile:
     """Read the header of an image file; call within `translated`.
 
     Raises:
-        ImageError: it is no image of a known kind, or too large.
+        ImageError: The format is unsupported, or the image too large.
     """
     file.seek(0)
     head = file.read(12)
@@ -125,14 +125,14 @@ def opened(path: Path, file: IO[bytes]) -> ImageFile:
     width, height = image.size
     if width * height > LARGEST_PIXELS:
         raise ImageError(
-            f"{path}: its header states {width}x{height} pixels; "
-            f"at most {LARGEST_PIXELS / 1e6:.0f} million are read"
+            f"{path}: {width}x{height} pixels exceed the limit of "
+            f"{LARGEST_PIXELS / 1e6:.0f} million"
         )
     return image
 
 
 def raw_mode(image: ImageFile) -> str:
-    """Return how samples lie in the file, in Pillow's words (`RGB;16B`); before loading."""
+    """Return Pillow's name for the sample layout (`RGB;16B`) of an image not yet loaded."""
     arguments: Any = image.tile[0][3] if image.tile else ""
     first = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
     return str(first)
@@ -144,4 +144,4 @@ def _reader(path: Path, head: bytes) -> type[ImageFile]:
     for signature, reader in _READERS:
         if head.startswith(signature):
             return reader
-    raise ImageError(f"{path}: not an image that is read here (PNG, JPEG, WebP, TIFF or BMP)")
+    raise ImageError(f"{path}: unsupported image format; use PNG, JPEG, WebP, TIFF or BMP")
