@@ -1,4 +1,4 @@
-"""`sr-doctor`: what this machine has, what is missing, and the command that installs it."""
+"""`sr-doctor`: check the installation; name missing packages and the command to install each."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _NVIDIA = Path("/proc/driver/nvidia/version")
 _NVIDIA_QUERY = "name,driver_version,memory.total,compute_cap"
 _SECONDS = 10
 
-# What each optional package is for, and the extra that brings it.
+# The purpose of each optional package, and the extra that installs it.
 _PACKAGES = {
-    "torch": ("exporting", "export"),
-    "onnx": ("exporting", "export"),
-    "onnxscript": ("exporting", "export"),
-    "spandrel": ("exporting", "export"),
-    "safetensors": ("exporting", "export"),
+    "torch": ("export", "export"),
+    "onnx": ("export", "export"),
+    "onnxscript": ("export", "export"),
+    "spandrel": ("export", "export"),
+    "safetensors": ("export", "export"),
     "av": ("video", "video"),
 }
 
@@ -43,11 +43,11 @@ class Package:
     """An optional package.
 
     Attributes:
-        name: As it is imported.
-        purpose: What it is for.
-        version: None where it is not installed.
-        problem: Why it does not work although it is installed, or what installs it.
-        details: What it says of this machine.
+        name: The name to import.
+        purpose: Its use in sr-deploy.
+        version: None if it is not installed.
+        problem: Why an installed package does not work, or the command that installs it.
+        details: What the package reports about this machine.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that `sr-doctor` finds."""
+    """The findings of `sr-doctor`."""
 
     sr_deploy: str
     python: str
@@ -74,7 +74,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at this machine; what is broken is reported, never raised."""
+    """Check this machine. Problems are reported, never raised."""
     return Diagnosis(
         sr_deploy=sr_deploy.__version__,
         python=f"{platform.python_version()} at {sys.executable}",
@@ -90,22 +90,22 @@ def diagnose() -> Diagnosis:
 
 
 def _backend(name: str) -> Package:
-    """Import a backend's package and ask it about this machine."""
+    """Import a backend's package and list its devices."""
     entry = backends.REGISTRY[name]
     version = _version(entry.package)
     if name not in backends.available():
-        return Package(name, "running", None, entry.install)
+        return Package(name, "inference", None, entry.install)
     try:
         module = importlib.import_module(entry.package)
         details = _ASKED[name](module)
-    except Exception as error:  # noqa: BLE001 - whatever is broken, the doctor says so
-        return Package(name, "running", version, console.describe(error))
-    return Package(name, "running", version, None, details)
+    except Exception as error:  # noqa: BLE001 - any failure of the package is a finding
+        return Package(name, "inference", version, console.describe(error))
+    return Package(name, "inference", version, None, details)
 
 
 def _ask_tensorrt(_: Any) -> dict[str, str]:
-    """Return the GPUs that CUDA finds, and whether the pixel work runs on them, too."""
-    found = {"cuda-python": _version("cuda") or "not known"}
+    """Return the GPUs that CUDA finds, and whether the kernels for tiles are compiled."""
+    found = {"cuda-python": _version("cuda") or "unknown"}
     for index in range(driver.count()):
         device = driver.describe(index)
         capability = ".".join(map(str, device.capability))
@@ -119,12 +119,12 @@ def _ask_tensorrt(_: Any) -> dict[str, str]:
 
 
 def _ask_openvino(openvino: Any) -> dict[str, str]:
-    """Return what OpenVINO runs on, and in which precisions."""
+    """Return OpenVINO's devices with their precisions."""
     return {device: _precisions("openvino", device) for device in openvino.Core().available_devices}
 
 
 def _ask_onnxruntime(onnxruntime: Any) -> dict[str, str]:
-    """Return what ONNX Runtime runs on, and in which precisions."""
+    """Return ONNX Runtime's devices with their precisions."""
     providers = onnxruntime.get_available_providers()
     found = {
         device: _precisions("onnxruntime", device)
@@ -142,26 +142,26 @@ _ASKED = {"tensorrt": _ask_tensorrt, "openvino": _ask_openvino, "onnxruntime": _
 
 
 def _package(name: str, purpose: str, extra: str) -> Package:
-    """Look a package up without importing it."""
+    """Look up a package without importing it."""
     version = _version(name)
     problem = None if version else f"pip install sr-deploy[{extra}]"
     return Package(name, purpose, version, problem)
 
 
 def _version(package: str) -> str | None:
-    """Return a package's version, by whatever distribution brings it."""
+    """Return the version of the distribution that provides a package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         pass
-    # onnxruntime-gpu also brings `onnxruntime`.
+    # onnxruntime-gpu provides `onnxruntime`, too.
     for distribution in importlib.metadata.packages_distributions().get(package, ()):
         return importlib.metadata.version(distribution)
     return None
 
 
 def _gpus() -> tuple[str, ...]:
-    """Return a line for each NVIDIA GPU, or one on the driver where nvidia-smi does not answer."""
+    """Return a line for each NVIDIA GPU, or one about the driver if nvidia-smi fails."""
     command = shutil.which("nvidia-smi")
     if command:
         try:
@@ -174,7 +174,7 @@ def _gpus() -> tuple[str, ...]:
             )
             return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())
         except (OSError, subprocess.SubprocessError) as error:
-            return (f"nvidia-smi does not answer: {console.describe(error)}",)
+            return (f"nvidia-smi fails: {console.describe(error)}",)
     try:
         return (_NVIDIA.read_text(encoding="utf-8", errors="replace").splitlines()[0],)
     except (OSError, IndexError):
@@ -182,29 +182,29 @@ def _gpus() -> tuple[str, ...]:
 
 
 def _lines(found: Diagnosis) -> list[str]:
-    """Return the report for people."""
+    """Format the findings as text."""
     lines = [
         f"sr-deploy     {found.sr_deploy}",
         f"Python        {found.python}",
         f"system        {found.system}",
         f"processor     {found.processor}",
-        f"  fast with   {', '.join(found.features) or 'nothing known'}",
-        f"  cores       {found.cores} may be used",
+        f"  features    {', '.join(found.features) or 'unknown'}",
+        f"  cores       {found.cores} available",
         f"memory        {machine.format_bytes(found.free_memory)} free",
         *(f"GPU           {gpu}" for gpu in found.gpus or ("no NVIDIA GPU",)),
         "",
-        "backends, best first",
+        "backends, fastest first",
     ]
     for package in found.backends:
         lines.append(_line(package))
         lines += [f"                  {name}: {value}" for name, value in package.details.items()]
-    lines += ["", "for exporting and video", *map(_line, found.packages)]
+    lines += ["", "packages for export and video", *map(_line, found.packages)]
     return lines
 
 
 def _line(package: Package) -> str:
     if package.version is None:
-        return f"  {package.name:<14}  not installed, for {package.purpose}: {package.problem}"
+        return f"  {package.name:<14}  not installed ({package.purpose}): {package.problem}"
     broken = f"  BROKEN: {package.problem}" if package.problem else ""
     return f"  {package.name:<14}  {package.version}{broken}"
 
@@ -212,7 +212,7 @@ def _line(package: Package) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `sr-doctor`."""
     parser = argparse.ArgumentParser("sr-doctor", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     return console.run(parser, _command, argv)
 
 

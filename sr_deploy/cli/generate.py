@@ -1,4 +1,4 @@
-"""`sr-generate`: pictures that a generator makes out of random numbers."""
+"""`sr-generate`: generate images from noise."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     Pictures = NDArray[np.uint8]
 
 _DESCRIPTION = """\
-Make pictures with a generator (such as a DCGAN's) that sr-export has turned into a bundle. The same
-seed makes the same pictures."""
+Generate images from noise with the bundle of a generator, such as a DCGAN's. The same seed gives
+the same images."""
 
 _EXAMPLES = """\
 examples:
-  sr-generate netG.srd one.png                one picture, another one each time
-  sr-generate netG.srd sheet.png --count 16 --seed 1      sixteen on one sheet
-  sr-generate netG.srd faces/ --count 1000    a file for each: faces/0001.png, ...
+  sr-generate netG.srd one.png                            one image from a random seed
+  sr-generate netG.srd sheet.png --count 16 --seed 1      sixteen images in a grid
+  sr-generate netG.srd faces/ --count 1000                one file each: faces/0001.png, ...
 """
 _LARGEST_SEED = 1 << 32
 
@@ -49,26 +49,26 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="the folder that sr-export made, NAME.srd")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle from sr-export, NAME.srd")
     parser.add_argument(
-        "output", metavar="OUTPUT", help="an image file, which holds them all, or a folder"
+        "output", metavar="OUTPUT", help="an image file for a grid of all images, or a folder"
     )
-    parser.add_argument("--count", type=int, default=1, metavar="N", help="pictures (default: 1)")
+    parser.add_argument("--count", type=int, default=1, metavar="N", help="images (default: 1)")
+    parser.add_argument("--seed", type=int, help="random seed (default: a new one, printed)")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument(
-        "--seed", type=int, help="of the random numbers (default: another each time, and printed)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    parser.add_argument(
-        "--backend", default="auto", help="what runs the network; sr-doctor lists what is there"
+        "--backend",
+        default="auto",
+        help="openvino, onnxruntime or tensorrt; sr-doctor lists the installed ones",
     )
     parser.add_argument(
         "--precision",
         default="auto",
         help="fp32, fp16, bf16 or int8 (default: the fastest in the bundle)",
     )
-    parser.add_argument("--device", help="which one, where the backend knows several")
-    parser.add_argument("--threads", type=int, help="processor threads (default: the real cores)")
-    parser.add_argument("--memory", metavar="SIZE", help="what the command may take, such as 2GiB")
+    parser.add_argument("--device", help="the backend's name of a device, such as cuda:1")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all physical cores)")
+    parser.add_argument("--memory", metavar="SIZE", help="memory limit, such as 2GiB")
     return parser
 
 
@@ -92,13 +92,13 @@ def _command(arguments: argparse.Namespace) -> int:
     targets[0].parent.mkdir(exist_ok=True)
     for target, pixels in zip(targets, pictures, strict=True):
         images.write(target, Picture(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-    what = f"{count} pictures" if count > 1 else "a picture"
-    console.say(f"{arguments.output}: {what} of {width}x{height}, seed {seed}")
+    plural = "s" if count > 1 else ""
+    console.say(f"{arguments.output}: {count} image{plural} of {width}x{height}, seed {seed}")
     return 0
 
 
 def sheet(pictures: Pictures) -> Pictures:
-    """Return pictures (N, H, W, C) side by side, as many across as down; what is left is black."""
+    """Return a nearly square grid of images (N, H, W, C); empty cells are black."""
     count, height, width, channels = pictures.shape
     across = math.isqrt(count - 1) + 1
     down = -(-count // across)
@@ -109,11 +109,11 @@ def sheet(pictures: Pictures) -> Pictures:
 
 
 def _targets(output: str, count: int) -> list[Path]:
-    """Return the files to write: one for all pictures, or one for each in a folder.
+    """Return the files to write: one for all images, or one per image in a folder.
 
     Raises:
-        InvalidInputError: the name is of no image, and of no folder.
-        NotFoundError: the folder to write into is not there.
+        InvalidInputError: The output is neither an image name nor a folder.
+        NotFoundError: The parent folder does not exist.
     """
     path = Path(output)
     if not path.parent.is_dir():
@@ -123,21 +123,20 @@ def _targets(output: str, count: int) -> list[Path]:
         return [path / f"{number:0{digits}}.png" for number in range(1, count + 1)]
     if not images.could_be_image(path):
         raise InvalidInputError(
-            f"{output}: neither an image by its name ({' '.join(images.SUFFIXES)}) nor a folder "
-            "(write a slash behind it to have one made)"
+            f"{output}: must end in {' '.join(images.SUFFIXES)}, or in a slash for a folder"
         )
     return [path]
 
 
 def _require_free(targets: Sequence[Path]) -> None:
-    """Refuse to replace files.
+    """Check that no output exists.
 
     Raises:
-        InvalidInputError: one is there.
+        InvalidInputError: One does.
     """
-    there = [path for path in targets if path.exists()]
-    if there:
+    existing = [path for path in targets if path.exists()]
+    if existing:
         raise InvalidInputError(
-            f"{there[0]}: is there already ({len(there)} of {len(targets)} files); --overwrite "
-            "replaces them"
+            f"{existing[0]}: already exists ({len(existing)} of {len(targets)} files); "
+            "--overwrite replaces them"
         )

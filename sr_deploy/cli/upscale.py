@@ -1,4 +1,4 @@
-"""`sr-upscale`: images and folders of images, upscaled by a bundle."""
+"""`sr-upscale`: upscale images, folders of images, videos and pipes."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _DESCRIPTION = """\
-Upscale images and videos with a bundle that sr-export made.
+Upscale images and videos with a bundle from sr-export.
 
-One image becomes the file OUTPUT. Several images, and folders with all that is in them, go into
-the folder OUTPUT under their own names. PNG, JPEG, WebP, TIFF and BMP are read and written; the
-names say which. Gray stays gray, transparency is upscaled too, 16 bits stay 16 bits in PNG and
-TIFF. Colour profile, EXIF and resolution are kept, and the orientation of EXIF is applied.
+Images: one image is written to the file OUTPUT; several images and folders (with subfolders) are
+written into the folder OUTPUT under their own names. Formats: PNG, JPEG, WebP, TIFF and BMP, by
+suffix. Gray stays gray, alpha is upscaled too, and 16 bits stay 16 bits in PNG and TIFF. ICC
+profile, EXIF and resolution are kept; the EXIF orientation is applied.
 
-Of a video, sound, subtitles, chapters, attachments, tags and every timestamp are kept; the frames
-are encoded again. 10 bits stay 10 bits. What is done of it is kept beside the output: --resume
-goes on after an interruption.
+Videos: frames are encoded again, with the same timestamps; audio, subtitles, chapters, attachments
+and tags are copied. 10 bits stay 10 bits. Progress is saved next to the output, and --resume
+continues after an interruption.
 
-"-" is a pipe: Y4M or raw frames (--raw) come in on stdin and go out on stdout.
+Pipes: "-" reads Y4M or raw frames (--raw) from stdin, or writes them to stdout.
 
-Inputs are never overwritten. A file is written whole or not at all, so what is there is done."""
+Inputs are never overwritten. Outputs appear only when they are complete."""
 
 _EXAMPLES = """\
 examples:
-  sr-upscale net.srd photo.jpg big.png          one image, into another format
-  sr-upscale net.srd a.png b.png big/           several, into a folder
-  sr-upscale net.srd photos big                 a folder with its sub-folders
-  sr-upscale net.srd photos big --resume        go on where it was stopped
+  sr-upscale net.srd photo.jpg big.png          one image, to another format
+  sr-upscale net.srd a.png b.png big/           several images, into a folder
+  sr-upscale net.srd photos big                 a folder with its subfolders
+  sr-upscale net.srd photos big --resume        continue after an interruption
   sr-upscale net.srd photos big --format webp --quality 90
   sr-upscale net.srd huge.tif big.tif --memory 8GiB
   sr-upscale net.srd film.mp4 big.mkv           a video
   sr-upscale net.srd film.mp4 big.mkv --encoder hevc --quality 18 --preset slow
-  sr-upscale net.srd film.mp4 look.mkv --start 1:30 --end 1:40
+  sr-upscale net.srd film.mp4 test.mkv --start 1:30 --end 1:40
   ffmpeg -i in.mp4 -f yuv4mpegpipe - | sr-upscale net.srd - - | ffmpeg -i - out.mp4
 
-exit codes: 0 all done, 1 something failed or could not be read (what could is done), 2 wrong usage,
+exit codes: 0 everything is done, 1 something failed (the rest is done), 2 wrong usage,
 130 interrupted."""
 
 _FORMATS = ("png", "jpg", "webp", "tif", "bmp", "mp4", "mkv", "mov", "webm")
@@ -63,65 +63,67 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="the folder that sr-export made, NAME.srd")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle from sr-export, NAME.srd")
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="an image, a folder of them, a video, or -"
+        "inputs", metavar="INPUT", nargs="+", help="an image, a folder of images, a video, or -"
     )
-    parser.add_argument("output", metavar="OUTPUT", help="a file, a folder to write into, or -")
+    parser.add_argument("output", metavar="OUTPUT", help="a file, a folder, or -")
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--format", choices=_FORMATS, help="write this into the folder (default: as the input is)"
+        "--format", choices=_FORMATS, help="format of outputs in a folder (default: the input's)"
     )
     files.add_argument(
         "--quality",
         type=float,
-        help="of JPEG and WebP, 1 to 100; WebP is lossless at 100 (default: 95). Of a video, in "
-        "the encoder's own measure, such as CRF, where less is better (default: nearly lossless)",
+        help="for JPEG and WebP 1 to 100, WebP is lossless at 100 (default: 95); for a video the "
+        "encoder's own scale, such as CRF, where lower is better (default: nearly lossless)",
     )
-    there = files.add_mutually_exclusive_group()
-    there.add_argument(
-        "--resume", action="store_true", help="leave outputs that are there; go on with a video"
+    existing = files.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="keep complete outputs and continue the rest"
     )
-    there.add_argument("--overwrite", action="store_true", help="replace them")
+    existing.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     upscale_video.add_options(parser)
     _add_engine_options(parser)
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print lines of JSON: one per image and one at the end, or how far a video is",
+        help="print JSON lines: one per image and a summary, or the progress of a video",
     )
     return parser
 
 
 def _add_engine_options(parser: argparse.ArgumentParser) -> None:
-    engine = parser.add_argument_group("how it is run (default: the best that this machine has)")
+    engine = parser.add_argument_group("execution (default: the fastest on this machine)")
     engine.add_argument(
-        "--backend", default="auto", help="what runs the network; sr-doctor lists what is there"
+        "--backend",
+        default="auto",
+        help="openvino, onnxruntime or tensorrt; sr-doctor lists the installed ones",
     )
     engine.add_argument(
         "--precision",
         default="auto",
-        help="fp32, fp16, bf16 or int8, for 8-bit images (default: the fastest in the bundle, "
-        "where each was measured and holds its budget)",
+        help="fp32, fp16, bf16 or int8, for 8-bit images (default: the fastest in the bundle; "
+        "every precision there has passed its quality check)",
     )
-    engine.add_argument("--device", help="which one, where the backend knows several")
-    engine.add_argument("--threads", type=int, help="processor threads (default: the real cores)")
+    engine.add_argument("--device", help="the backend's name of a device, such as cuda:1")
+    engine.add_argument("--threads", type=int, help="CPU threads (default: all physical cores)")
     engine.add_argument(
         "--lanes",
         type=int,
         metavar="N",
-        help="frames computed at once, sharing the threads (default: 1, of a video 2 on a CPU)",
+        help="frames computed at once, sharing the threads (default: 1; 2 for a video on a CPU)",
     )
     engine.add_argument(
         "--memory",
         metavar="SIZE",
-        help="what the whole command may take, such as 2GiB (default: a quarter of what is free)",
+        help="memory limit of the command, such as 2GiB (default: a quarter of the free memory)",
     )
     engine.add_argument(
         "--tile",
         type=_tile,
         metavar="N or HxW",
-        help="cut images into tiles of this size (default: as large as memory allows)",
+        help="tile size in pixels (default: the largest that fits into memory)",
     )
 
 
@@ -130,7 +132,7 @@ def _tile(text: str) -> tuple[int, int]:
     try:
         return int(height), int(width or height)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither N nor HxW in pixels") from None
+        raise argparse.ArgumentTypeError(f"{text!r} must be N or HxW in pixels") from None
 
 
 def _command(arguments: argparse.Namespace) -> int:
@@ -138,7 +140,7 @@ def _command(arguments: argparse.Namespace) -> int:
         arguments.inputs, arguments.output
     )
     run = upscale_video.run if streaming else upscale_images.run
-    with _log_shown(debug=arguments.debug):
+    with _log_on_stderr(debug=arguments.debug):
         return run(arguments, lambda: _engine(arguments, streaming=streaming))
 
 
@@ -158,9 +160,9 @@ def _engine(arguments: argparse.Namespace, *, streaming: bool) -> Engine:
 
 
 @contextlib.contextmanager
-def _log_shown(*, debug: bool) -> Iterator[None]:
-    """Print the library's warnings; keep quiet about Pillow's, which name no file."""
-    handler = _Complaints()
+def _log_on_stderr(*, debug: bool) -> Iterator[None]:
+    """Print the library's warnings; hide Pillow's, which name no file."""
+    handler = _ConsoleHandler()
     logger = logging.getLogger("sr_deploy")
     before = logger.level
     logger.addHandler(handler)
@@ -174,8 +176,8 @@ def _log_shown(*, debug: bool) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-class _Complaints(logging.Handler):
-    """Prints log records as the command's own words, with the traceback where there is one."""
+class _ConsoleHandler(logging.Handler):
+    """Prints log records like the command's other messages."""
 
     def emit(self, record: logging.LogRecord) -> None:
         console.complain("sr-upscale", f"{record.levelname.lower()}: {self.format(record)}")

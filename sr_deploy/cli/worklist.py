@@ -1,9 +1,10 @@
-"""What `sr-upscale` is to do: which file becomes which, and what must not be touched."""
+"""The work of `sr-upscale`: which input becomes which output, checked before anything is done."""
 
 from __future__ import annotations
 
 import logging
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,27 +28,27 @@ _VIDEO_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class WorkItem:
-    """One image to upscale."""
+    """One image or video to upscale."""
 
     source: Path
     target: Path
 
 
 def plan(inputs: Sequence[str], output: str, suffix: str | None = None) -> list[WorkItem]:
-    """Decide where each input goes.
+    """Map image inputs to outputs.
 
-    One image goes to the file that `output` names. Several images, and folders with all that is in
-    them, go into the folder that it names; so does one image if `output` is a folder or ends in a
-    slash. Names and sub-folders stay. Hidden files are left out.
+    One image is written to the file `output`. Several images, and the contents of folders, are
+    written into the folder `output`; so is one image if `output` is a folder or ends in a slash.
+    Names and subfolders are kept. Hidden files are skipped.
 
     Args:
-        inputs: image files and folders.
-        output: a file or a folder, as typed.
-        suffix: what the names in the folder are to end in; None keeps each one's own.
+        inputs: Image files and folders.
+        output: A file or a folder, as typed.
+        suffix: Suffix of the output names in a folder; None for that of each input.
 
     Raises:
-        NotFoundError: an input, or the folder of the output, is not there.
-        InvalidInputError: it cannot be done as asked; the text says what to do instead.
+        NotFoundError: An input, or the folder of the output, does not exist.
+        InvalidInputError: The request is contradictory; the text says what to do instead.
     """
     sources = [Path(each) for each in inputs]
     for source in sources:
@@ -59,55 +60,53 @@ def plan(inputs: Sequence[str], output: str, suffix: str | None = None) -> list[
         jobs = list(_into_folder(sources, target, suffix))
     elif suffix is not None:
         raise InvalidInputError(
-            f"{output}: --format is for folders of images; the name of one file says its format"
+            f"{output}: --format is for an output folder; a file's suffix selects its format"
         )
     else:
         if not target.parent.is_dir():
             raise NotFoundError(f"{target.parent}: no such folder")
         jobs = [WorkItem(sources[0], target)]
     if not jobs:
-        raise InvalidInputError(f"{', '.join(inputs)}: no images there")
+        raise InvalidInputError(f"{', '.join(inputs)}: contains no images")
     _check_targets(jobs)
     return list(dict.fromkeys(jobs))
 
 
 def are_videos(inputs: Sequence[str], output: str) -> bool:
-    """Return whether this is work on videos.
+    """Return whether the inputs are videos.
 
     Raises:
-        InvalidInputError: some inputs are videos, others are not.
+        InvalidInputError: Some are videos, others are not.
     """
     videos = [each for each in inputs if _is_video(Path(each))]
     others = [each for each in inputs if each not in videos]
     if videos and others:
         raise InvalidInputError(
-            f"{videos[0]} is a video, {others[0]} is not; upscale videos and images one after the "
-            "other"
+            f"{videos[0]} is a video, {others[0]} is not; upscale videos and images separately"
         )
-    # A video may have any name; what is to become a video is one.
+    # A video may have any name; the output's name tells, too.
     return bool(videos) or (len(inputs) == 1 and _is_video(Path(output)))
 
 
 def plan_videos(inputs: Sequence[str], output: str, suffix: str | None = None) -> list[WorkItem]:
-    """Decide where each video goes: one into the file that `output` names, several into a folder.
+    """Map video inputs to outputs: one to the file `output`, several into the folder `output`.
 
     Args:
-        inputs: video files.
-        output: a file or a folder, as typed.
-        suffix: what the names in the folder are to end in; None keeps each one's own.
+        inputs: Video files.
+        output: A file or a folder, as typed.
+        suffix: Suffix of the output names in a folder; None for that of each input.
 
     Raises:
-        NotFoundError: an input, or the folder of the output, is not there.
-        InvalidInputError: it cannot be done as asked; the text says what to do instead.
+        NotFoundError: An input, or the folder of the output, does not exist.
+        InvalidInputError: The request is contradictory; the text says what to do instead.
     """
     sources = [Path(each) for each in inputs]
     for source in sources:
-        if not source.exists():
-            raise NotFoundError(f"{source}: no such file")
+        _check_source(source)
     target = Path(output)
     if len(sources) > 1 or target.is_dir() or output.endswith(("/", os.sep)):
         if not target.is_dir():
-            raise NotFoundError(f"{target}: no such folder for several videos to go into")
+            raise NotFoundError(f"{target}: no such folder; several videos need an output folder")
         jobs = [
             WorkItem(each, target / (each.with_suffix(suffix) if suffix else each).name)
             for each in sources
@@ -119,18 +118,18 @@ def plan_videos(inputs: Sequence[str], output: str, suffix: str | None = None) -
     for job in jobs:
         if images.could_be_image(job.target):
             raise InvalidInputError(
-                f"{job.source}: a video, which cannot become the image {job.target.name}; name a "
-                "video, such as big.mkv"
+                f"{job.source}: a video cannot be written to the image {job.target.name}; name a "
+                "video file, such as big.mkv"
             )
     _check_apart(jobs)
     return list(dict.fromkeys(jobs))
 
 
 def remaining(jobs: Sequence[WorkItem], *, overwrite: bool, resume: bool) -> list[WorkItem]:
-    """Return the jobs that are to be done, given what is there already.
+    """Return the items that are not yet done.
 
     Raises:
-        InvalidInputError: outputs are there, and neither option says what to do about it.
+        InvalidInputError: Outputs exist, and neither option is set.
     """
     done = {job for job in jobs if job.target.exists()}
     if not done or overwrite:
@@ -139,24 +138,27 @@ def remaining(jobs: Sequence[WorkItem], *, overwrite: bool, resume: bool) -> lis
         return [job for job in jobs if job not in done]
     first = next(job.target for job in jobs if job in done)
     if len(jobs) == 1:
-        raise InvalidInputError(f"{first}: is there already; --overwrite replaces it")
+        raise InvalidInputError(f"{first}: already exists; --overwrite replaces it")
     raise InvalidInputError(
-        f"{len(done)} of {len(jobs)} outputs are there already, such as {first}; "
-        "--resume leaves them and does the others, --overwrite does all"
+        f"{len(done)} of {len(jobs)} outputs already exist, such as {first}; "
+        "--resume keeps them and continues, --overwrite replaces them"
     )
 
 
 def _check_source(source: Path) -> None:
+    """Check that an input exists and cannot block: opening a pipe or a device may never return."""
     if not source.exists():
         raise NotFoundError(f"{source}: no such file or folder")
+    if not (source.is_file() or source.is_dir()):
+        raise InvalidInputError(f"{source}: not a regular file; pipe frames to stdin (-) instead")
 
 
 def _check_folder(output: str, target: Path) -> None:
     if target.exists() and not target.is_dir():
-        raise InvalidInputError(f"{output}: a file, but several images need a folder to go into")
+        raise InvalidInputError(f"{output}: is a file; several images need an output folder")
     if images.could_be_image(target) and not target.exists() and not output.endswith(("/", os.sep)):
         raise InvalidInputError(
-            f"{output}: names one image, but several are to be written; name a folder"
+            f"{output}: is the name of one image, but several are written; name a folder"
         )
 
 
@@ -170,7 +172,7 @@ def _into_folder(sources: Sequence[Path], folder: Path, suffix: str | None) -> I
 
 
 def _images_in(folder: Path, output: Path) -> Iterator[Path]:
-    """Yield the images in a folder and below it, but not those in the folder of the output."""
+    """Yield the images in a folder and its subfolders, except those in the output folder."""
     videos = 0
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
@@ -183,32 +185,43 @@ def _images_in(folder: Path, output: Path) -> Iterator[Path]:
             if name.startswith("."):
                 continue
             if images.could_be_image(name):
-                yield here / name
+                if _is_regular(here / name):
+                    yield here / name
+                else:
+                    _log.warning("%s: skipped, not a regular file", here / name)
             videos += _is_video(Path(name))
     if videos:
-        _log.warning("%s: %d videos left out; name them to have them upscaled", folder, videos)
+        _log.warning("%s: skipped %d videos; name them to upscale them", folder, videos)
+
+
+def _is_regular(path: Path) -> bool:
+    """Return whether a path leads to a regular file, or cannot be read (reported when opened)."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _check_targets(jobs: Sequence[WorkItem]) -> None:
     for job in jobs:
-        images.check_fits(job.target, 1, 1)  # the name says a format
+        images.check_fits(job.target, 1, 1)  # the suffix names a format
     _check_apart(jobs)
 
 
 def _check_apart(jobs: Sequence[WorkItem]) -> None:
-    """Check that no job writes what another reads or writes."""
+    """Check that no item writes a file that another reads or writes."""
     sources = {job.source.resolve(): job.source for job in jobs}
     taken: dict[str, WorkItem] = {}
     for job in jobs:
         if job.target.resolve() in sources:
             raise InvalidInputError(
-                f"{job.target}: is an input, which is never overwritten; choose another output"
+                f"{job.target}: inputs are never overwritten; choose another output"
             )
         other = taken.setdefault(os.path.normcase(job.target), job)
         if other.source.resolve() != job.source.resolve():
             raise InvalidInputError(
-                f"{other.source} and {job.source} would both become {job.target}; "
-                "rename one, or do them into two folders"
+                f"{other.source} and {job.source} would both be written to {job.target}; "
+                "rename one, or use two output folders"
             )
 
 

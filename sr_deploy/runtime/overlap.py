@@ -49,6 +49,7 @@ class Overlap(Generic[T, R]):
             the source.
         latest: Never block the source: a waiting item is replaced by a newer one.
         retire: Called with a result when the caller requests the next one.
+        on_stop: Called once the results end, for whatever reason; it releases a source that waits.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Overlap(Generic[T, R]):
         in_flight: Callable[[T], int],
         latest: bool = False,
         retire: Callable[[R], None] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._source: Iterable[T] | AsyncIterable[T] = source
+        self._on_stop = on_stop
         self._compute = compute
         self._in_flight = in_flight
         self._latest = latest
@@ -117,6 +120,7 @@ class Overlap(Generic[T, R]):
             self._stopped = True
             self._slots.clear()
             self._changed.notify_all()
+        self._on_stop()
 
     def _join(self) -> None:
         for thread in self._threads:

@@ -110,7 +110,7 @@ def _peak(arguments: list[str]) -> int:
     program = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from sr_deploy import upscale\n"
+        "from sr_deploy.cli import upscale\n"
         "code = upscale.main(sys.argv[1:])\n"
         # Not getrusage, whose peak a process inherits from the one that started it.
         "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -69,21 +71,21 @@ class TestPlan:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         assert "clip.mp4" not in _planned(["."], "out")
-        assert "1 videos left out" in caplog.text
+        assert "1 videos" in caplog.text
 
     @pytest.mark.parametrize(
         ("inputs", "output", "message"),
         [
-            (["a.png"], "a.png", "a.png: is an input"),
-            (["in"], "in", "is an input"),
-            (["a.png", "b.jpg"], ".", "is an input"),
-            (["a.png", "b.jpg"], "c.png", "names one image, but several"),
-            (["in"], "c.png", "names one image, but several"),
-            (["a.png", "b.jpg"], "clip.mp4", "a file, but several images"),
-            (["a.png"], "big", "must end in one of .png"),
-            (["a.png"], "big.gif", "must end in one of .png"),
-            (["a.png", "in/notes.txt"], "out", "notes.txt: no image format"),
-            (["in/.thumbs/../notes.txt"], "out/", "no image format"),
+            (["a.png"], "a.png", "a.png: inputs"),
+            (["in"], "in", "inputs"),
+            (["a.png", "b.jpg"], ".", "inputs"),
+            (["a.png", "b.jpg"], "c.png", "c.png"),
+            (["in"], "c.png", "c.png"),
+            (["a.png", "b.jpg"], "clip.mp4", "clip.mp4"),
+            (["a.png"], "big", ".png"),
+            (["a.png"], "big.gif", ".png"),
+            (["a.png", "in/notes.txt"], "out", "notes.txt"),
+            (["in/.thumbs/../notes.txt"], "out/", "notes.txt"),
         ],
     )
     def test_what_is_refused(self, inputs: list[str], output: str, message: str) -> None:
@@ -92,17 +94,17 @@ class TestPlan:
 
     def test_a_link_to_an_input_is_an_input(self) -> None:
         Path("link.png").symlink_to("a.png")
-        with pytest.raises(InvalidInputError, match="is an input"):
+        with pytest.raises(InvalidInputError, match=r"link\.png"):
             worklist.plan(["a.png"], "link.png")
 
     def test_two_that_would_become_one(self) -> None:
         _touch("in/a.jpg")
         assert len(worklist.plan(["in"], "out")) == 3
-        with pytest.raises(InvalidInputError, match=r"a.PNG and in/a.jpg would both become"):
+        with pytest.raises(InvalidInputError, match=r"a.PNG and in/a.jpg .* out/a.png"):
             worklist.plan(["in"], "out", ".png")
 
     def test_format_is_for_folders(self) -> None:
-        with pytest.raises(InvalidInputError, match="--format is for folders"):
+        with pytest.raises(InvalidInputError, match="--format"):
             worklist.plan(["a.png"], "b.jpg", ".png")
 
     @pytest.mark.parametrize(("source", "output"), [("none.png", "b.png"), ("a.png", "none/b.png")])
@@ -110,9 +112,22 @@ class TestPlan:
         with pytest.raises(NotFoundError, match="none"):
             worklist.plan([source], output)
 
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+    def test_a_pipe_never_blocks(self, caplog: pytest.LogCaptureFixture) -> None:
+        os.mkfifo("in/pipe.png")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("in/socket.png")
+        planned = _planned(["in"], "out")
+        assert not {"in/pipe.png", "in/socket.png"} & set(planned)
+        assert "pipe.png" in caplog.text
+        assert "socket.png" in caplog.text
+        for name in ("in/pipe.png", "/dev/zero"):
+            with pytest.raises(InvalidInputError, match=name):
+                worklist.plan([name], "out.png")
+
     def test_an_empty_folder(self) -> None:
         Path("empty").mkdir()
-        with pytest.raises(SrDeployError, match="empty: no images there"):
+        with pytest.raises(SrDeployError, match="empty"):
             worklist.plan(["empty"], "out")
 
 
@@ -136,7 +151,7 @@ def test_what_is_done_is_skipped_or_done_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("count", "message"),
-    [(1, "0.png: is there already; --overwrite"), (3, "1 of 3 outputs are there already")],
+    [(1, "0.png.*--overwrite"), (3, "1 of 3.*--resume.*--overwrite")],
 )
 def test_without_a_word_nothing_is_overwritten(tmp_path: Path, count: int, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
@@ -176,12 +191,12 @@ class TestVideos:
     @pytest.mark.parametrize(
         ("inputs", "output", "message"),
         [
-            (["none.mp4"], "big.mkv", "none.mp4: no such file"),
-            (["clip.mp4"], "nowhere/big.mkv", "nowhere: no such folder"),
-            (["clip.mp4"], "clip.mp4", "is an input, which is never overwritten"),
-            (["clip.mp4", "in/clip.mp4"], ".", "is an input"),
-            (["clip.mp4"], "big.png", "cannot become the image big.png"),
-            (["clip.mp4", "in/clip.mp4"], "big.mkv", "no such folder for several videos"),
+            (["none.mp4"], "big.mkv", "none.mp4"),
+            (["clip.mp4"], "nowhere/big.mkv", "nowhere"),
+            (["clip.mp4"], "clip.mp4", "clip.mp4: inputs"),
+            (["clip.mp4", "in/clip.mp4"], ".", "inputs"),
+            (["clip.mp4"], "big.png", "big.png"),
+            (["clip.mp4", "in/clip.mp4"], "big.mkv", "big.mkv"),
         ],
     )
     def test_what_is_refused(self, inputs: list[str], output: str, message: str) -> None:

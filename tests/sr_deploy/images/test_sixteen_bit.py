@@ -165,7 +165,7 @@ def test_tiff_where_white_is_zero(tmp_path: Path, pixels: Pixels) -> None:
 def test_separate_planes_are_refused(tmp_path: Path, pixels: Pixels) -> None:
     planes = np.ascontiguousarray(np.moveaxis(pixels("RGB", 16), 2, 0))
     tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
-    with pytest.raises(ImageError, match="separate planes"):
+    with pytest.raises(ImageError, match=r"a\.tif.*planes"):
         images.read(tmp_path / "a.tif")
 
 
@@ -187,7 +187,8 @@ def test_into_8_bit_formats_it_is_rounded_with_a_warning(
     flat = np.broadcast_to(levels[:, None, None, None], (6, 16, 16, 3)).reshape(96, 16, 3)
     with caplog.at_level(logging.WARNING):
         images.write(tmp_path / f"a{suffix}", Picture(flat), quality=100)
-    assert caplog.text.count("holds 8 bits") == 1
+    assert len(caplog.records) == 1
+    assert "16 bits" in caplog.text
     found = images.read(tmp_path / f"a{suffix}").pixels
     assert found.dtype == np.uint8
     # Blocks of one colour: their centres are exact in every format.
