@@ -81,7 +81,7 @@ def test_nothing_is_overwritten_unasked(capsys: pytest.CaptureFixture[str]) -> N
         (["g.srd", "none/a.png"], "none"),
         (["g.srd", "a.png", "--count", "0"], "count must be at least 1, found 0"),
         (["g.srd", "a.png", "--seed", "-2"], "seed must be at least 0, found -2"),
-        (["net.srd", "a.png"], "sr-upscale runs it"),
+        (["net.srd", "a.png"], "sr-upscale"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_line(

@@ -280,5 +280,5 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         upscale.main(["--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    for word in ("examples:", "exit codes:", "default: 95", "--resume", "a quarter of"):
+    for word in ("examples:", "exit codes:", "default: 95", "--resume", "free memory"):
         assert word in text

@@ -285,7 +285,7 @@ def _broken(kind: str, path: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
-        ("missing", NotFoundError, "a.png"),
+        ("missing", NotFoundError, "no such file"),
         ("folder", ImageError, "Is a directory"),
         ("empty", ImageError, "empty"),
         ("text", ImageError, "PNG, JPEG, WebP, TIFF or BMP"),
