@@ -91,9 +91,13 @@ class HostLane:
         self._inference.infer(noise, into)
 
     def release(self) -> None:
-        """Give back what is only kept to be faster the next time."""
-        self._tiles = self._results = np.empty((0, 0, 0, 0), np.uint8)
+        """Free buffers that only save time for the next frame."""
+        self.release_tiles()
         self._inference.release()
+
+    def release_tiles(self) -> None:
+        """Free the buffers of tiles."""
+        self._tiles = self._results = np.empty((0, 0, 0, 0), np.uint8)
 
     def close(self) -> None:
         """Give everything back."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_deploy.backends.cuda import calls
+from sr_deploy.backends.cuda import driver
 
 
 class Status(enum.IntEnum):
@@ -317,10 +317,10 @@ class _IllegalError(Exception):
 
 
 def install(patch: pytest.MonkeyPatch, **changes: int) -> FakeCuda:
-    """Have the library talk to a new fake instead of cuda-python."""
+    """Make the library call a new fake instead of cuda-python."""
     fake = FakeCuda(**changes)
-    patch.setattr(calls, "runtime", lambda: fake)
-    patch.setattr(calls, "driver", lambda: fake)
+    patch.setattr(driver, "runtime_api", lambda: fake)
+    patch.setattr(driver, "driver_api", lambda: fake)
     return fake
 
 

@@ -15,7 +15,7 @@ from sr_deploy.backends.base import LoadRequest
 from sr_deploy.backends.cuda import driver
 from sr_deploy.backends.cuda.buffers import Scratch
 from sr_deploy.backends.cuda.driver import CudaStream, Memory
-from sr_deploy.backends.cuda.lane import DeviceLane
+from sr_deploy.backends.cuda.lane import CudaLane
 from sr_deploy.backends.host import HostLane
 from sr_deploy.bundle.manifest import Latent
 from sr_deploy.tiling import native
@@ -35,7 +35,7 @@ class Copying:
     def __init__(self) -> None:
         self._bound: tuple[Any, ...] = ()
 
-    def bind(self, shape: tuple[int, ...], pixels: int, result: int, colour: int | None) -> int:
+    def bind(self, shape: tuple[int, ...], pixels: int, result: int, color: int | None) -> int:
         self._bound = shape, pixels, result
         return 1 << 20
 
@@ -52,13 +52,13 @@ class Copying:
 
 
 @pytest.fixture
-def lane() -> Iterator[DeviceLane]:
+def lane() -> Iterator[CudaLane]:
     driver.use(0)
     image = native.kernels()
     assert image is not None, "there is a GPU, but the kernels were not built"
     scratch = Scratch()
     job = LoadRequest(Path("x"), SAME, "rgb24", "fp32", None, 1)
-    lane = DeviceLane(Copying(), scratch, job, 0, driver.Kernels(image))
+    lane = CudaLane(Copying(), scratch, job, 0, driver.Kernels(image))
     yield lane
     lane.close()
     scratch.close()
@@ -66,7 +66,7 @@ def lane() -> Iterator[DeviceLane]:
 
 @pytest.mark.parametrize("tile", [None, (64, 64), (100, 500)])
 def test_frames_come_out_as_from_the_hosts_lane(
-    lane: DeviceLane, tile: tuple[int, int] | None
+    lane: CudaLane, tile: tuple[int, int] | None
 ) -> None:
     host = HostLane(Inference(lambda each: each), SAME, "rgb24")
     for seed in range(5):  # from the third on as a graph

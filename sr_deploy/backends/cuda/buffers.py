@@ -1,4 +1,4 @@
-"""The memory that lanes on a GPU keep from frame to frame."""
+"""Memory that the lanes of a GPU keep between frames."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
 
 
 class Buffers:
-    """One lane's, by name; they grow, and stay for the next frame."""
+    """The buffers of one lane, by name. They grow, and the next frame reuses them."""
 
     def __init__(self) -> None:
         self._memory: dict[str, Memory] = {}
         self._staging: dict[str, NDArray[np.uint8]] = {}
 
     def reserve(self, name: str, size: int) -> int:
-        """Return the address of memory of the device; nothing may be on its way there.
+        """Return the address of GPU memory of at least a size; no work may use the old one.
 
         Raises:
-            OutOfMemoryError: there is not as much.
+            OutOfMemoryError: not enough GPU memory.
         """
         if name not in self._memory or self._memory[name].size < size:
             if name in self._memory:
-                self._memory.pop(name).close()  # the old goes first
+                self._memory.pop(name).close()  # before the new one is allocated
             self._memory[name] = Memory(size)
         return self._memory[name].address
 
     def address(self, name: str) -> int:
-        """Return the address of what was reserved."""
+        """Return the address of reserved memory."""
         return self._memory[name].address
 
     def staged(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Return a page-locked array; nothing may be on its way there.
+        """Return a page-locked array; no work may use the old one.
 
         Raises:
-            OutOfMemoryError: the system does not lock as much.
+            OutOfMemoryError: the system cannot lock as much memory.
         """
         if name not in self._staging or self._staging[name].shape != shape:
             self._staging.pop(name, None)
@@ -53,33 +53,33 @@ class Buffers:
         return self._staging[name]
 
     def close(self) -> None:
-        """Give all of it back; it can be reserved again."""
+        """Free all buffers; they can be reserved again."""
         while self._memory:
             self._memory.popitem()[1].close()
         self._staging.clear()
 
 
 class Scratch:
-    """Memory for intermediates that lanes share: their networks compute one after the other.
+    """Memory for intermediates that all lanes share, so that a lane costs only its frames.
 
-    Several at once would only take turns on the GPU; so a lane costs no more than its frames.
+    The networks of the lanes compute one after the other: in parallel, they would only take turns
+    on the GPU.
     """
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._done = Event()
         self._memory: Memory | None = None
 
     @contextlib.contextmanager
     def turn(self, stream: CudaStream, size: int) -> Iterator[Memory]:
-        """Lend the memory to what is put into a stream, after all that others have put there.
+        """Lend the memory to the work that is enqueued in a stream, after the work of others.
 
         Raises:
-            OutOfMemoryError: there is not as much.
+            OutOfMemoryError: not enough GPU memory.
         """
-        with self._turn:
+        with self._lock:
             if self._memory is None or self._memory.size < size:
-                self._done.synchronize()
                 self._drop()
                 self._memory = Memory(size)
             stream.wait(self._done)
@@ -89,17 +89,19 @@ class Scratch:
                 self._done.record(stream)
 
     def release(self) -> None:
-        """Give the memory back, when those who use it are done."""
-        with self._turn:
-            self._done.synchronize()
+        """Free the memory after the work that uses it."""
+        with self._lock:
             self._drop()
 
     def close(self) -> None:
-        """Give everything back; the lanes are closed already."""
-        self._drop()
+        """Free all resources; the lanes are already closed."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.close()
         self._done.close()
 
     def _drop(self) -> None:
+        self._done.synchronize()
         memory, self._memory = self._memory, None
         if memory is not None:
             memory.close()

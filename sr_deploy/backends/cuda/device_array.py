@@ -1,14 +1,14 @@
-"""Frames that lie on the GPU: taken from and given to torch, CuPy, PyCUDA and others, uncopied.
+"""Images in GPU memory, shared with torch, CuPy, PyCUDA and others without a copy.
 
-`__cuda_array_interface__` (version 3) and DLPack (version 0) both say where memory lies, what it
-holds and in which stream that is ready. Neither needs a package.
+`__cuda_array_interface__` (version 3) and DLPack (version 0) both describe the memory, its layout
+and the stream in which its content is ready. Neither needs a package.
 """
 
 from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,27 +17,28 @@ from sr_deploy.backends.cuda.driver import CudaStream, Event, Memory
 from sr_deploy.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from sr_deploy.backends.base import Lane
+    from sr_deploy.backends.cuda.lane import CudaLane
     from sr_deploy.bundle.manifest import Model
+    from sr_deploy.tiling.planner import TilePlan
 
-_ALLOWED = (
-    "allowed are uint8 and uint16, (H, W) or (H, W, C), with no gaps between the pixels of a row"
-)
+_ALLOWED = "allowed are uint8 and uint16, (H, W) or (H, W, C), with contiguous rows"
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceArray:
-    """An image on the GPU; what it holds is ready for whoever waits for its stream.
+    """An image in GPU memory. Its content is ready for later work of its stream.
 
-    `torch.from_dlpack`, `torch.as_tensor`, `cupy.asarray` and the like take it without a copy.
+    `torch.from_dlpack`, `torch.as_tensor`, `cupy.asarray` and others read it without a copy.
 
     Attributes:
-        address: Of its first pixel.
+        address: Address of the first pixel.
         shape: (H, W) or (H, W, C).
-        itemsize: Bytes of a sample, 1 or 2; it is an unsigned integer.
+        itemsize: Bytes of a sample, an unsigned integer: 1 or 2.
         pitch: Bytes from one row to the next.
         device: Index of the GPU.
-        stream: The handle of the stream in which it was made.
-        owner: What keeps the memory alive.
+        stream: Handle of the stream that produces the content.
+        owner: The object that keeps the memory alive.
     """
 
     address: int
@@ -55,7 +56,7 @@ class DeviceArray:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Height, width and the bytes of a pixel."""
+        """Height, width and bytes of a pixel."""
         return self.shape[0], self.shape[1], self.channels * self.itemsize
 
     @property
@@ -70,7 +71,7 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """What Numba, CuPy, torch and others take."""
+        """The array for Numba, CuPy, torch and others."""
         return {
             "version": 3,
             "shape": self.shape,
@@ -81,14 +82,14 @@ class DeviceArray:
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Where it lies, in DLPack's numbers."""
+        """Return DLPack's device type and the index."""
         return dlpack.CUDA, self.device
 
     def __dlpack__(self, *, stream: int | None = None, **_: object) -> object:
-        """Return it as DLPack's capsule.
+        """Return the array as a DLPack capsule.
 
         Args:
-            stream: In which the consumer is going to use it; -1: it waits itself.
+            stream: Stream of the consumer, which waits for the content; -1: it need not wait.
         """
         if stream != -1:
             ready = Event()
@@ -99,165 +100,169 @@ class DeviceArray:
         return dlpack.capsule(layout, self)
 
 
+@dataclass(frozen=True)
+class CudaFrame:
+    """An image in GPU memory and the place of its result; see `DeviceFrame`."""
+
+    image: DeviceArray
+    target: DeviceArray
+    result: Any
+    caller: CudaStream
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Height, width and bytes of a pixel."""
+        return self.image.size
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a sample."""
+        return self.image.itemsize
+
+    def run(self, lane: Lane, plan: TilePlan) -> None:
+        """Enqueue the upscaling on a lane; see `DeviceFrame.run`."""
+        # A network that opens `CudaFrame`s opens no lanes of another class.
+        cast("CudaLane", lane).run_on_device(self.image, plan, self.target, self.caller)
+
+
+@dataclass(frozen=True)
+class CudaFrames:
+    """The images of one GPU that a network upscales; see `DeviceFrames`."""
+
+    model: Model
+    device: str
+
+    def open(self, image: Any, out: Any, stream: object) -> CudaFrame:
+        """Check an image and its `out`, or allocate `out`; see `DeviceFrames.open`."""
+        handle = stream_handle(stream)
+        frame = view(image, handle)
+        target = self._target(frame, out)
+        caller = CudaStream(handle or frame.stream)
+        return CudaFrame(frame, target, target if out is None else out, caller)
+
+    def _target(self, frame: DeviceArray, out: Any) -> DeviceArray:
+        """Return the array for the result: `out`, or a new one."""
+        if self.device != f"cuda:{frame.device}":
+            raise InvalidInputError(
+                f"the image is on the GPU cuda:{frame.device}, but this engine runs on "
+                f"{self.device}; copy the image there or to the host, or open the engine with "
+                f"device='cuda:{frame.device}'"
+            )
+        if frame.channels != self.model.channels:
+            raise InvalidInputError(
+                f"an image in GPU memory needs the network's {self.model.channels} channels, found "
+                f"{frame.channels}; split its channels, or copy it to the host, where any number "
+                "is allowed"
+            )
+        height, width, *rest = frame.shape
+        shape = (self.model.scale * height, self.model.scale * width, *rest)
+        if out is None:
+            driver.use(frame.device)
+            pitch = int(np.prod(shape[1:])) * frame.itemsize
+            memory = Memory(shape[0] * pitch)
+            return replace(frame, address=memory.address, shape=shape, pitch=pitch, owner=memory)
+        found = view(out, frame.stream, writable=True)
+        if (found.shape, found.itemsize, found.device) != (shape, frame.itemsize, frame.device):
+            raise InvalidInputError(
+                f"out must have shape {shape} and {frame.itemsize} bytes per sample on cuda:"
+                f"{frame.device}, found {found.shape} and {found.itemsize} on cuda:{found.device}"
+            )
+        return found
+
+
 def on_device(image: object) -> bool:
-    """Return whether an image lies on a GPU."""
+    """Return whether an image is in GPU memory."""
     if isinstance(image, np.ndarray):
         return False
-    return hasattr(image, "__cuda_array_interface__") or _lends(image)
+    return hasattr(image, "__cuda_array_interface__") or _has_dlpack(image)
 
 
-def _lends(image: object) -> bool:
-    """Return whether DLPack finds an image on a GPU."""
+def _has_dlpack(image: object) -> bool:
+    """Return whether an image is in GPU memory by DLPack."""
     device = getattr(image, "__dlpack_device__", None)
     return device is not None and device()[0] == dlpack.CUDA
 
 
-def handle(stream: object) -> int | None:
-    """Return the handle of a stream of CUDA, torch, CuPy or PyCUDA; None stays None.
+def stream_handle(stream: object) -> int | None:
+    """Return the handle of a stream of CUDA, torch, CuPy or PyCUDA; None for None.
 
     Raises:
-        InvalidInputError: it is no stream.
+        InvalidInputError: it is not a stream.
     """
     if stream is None:
         return None
     if hasattr(stream, "__cuda_stream__"):
         return int(stream.__cuda_stream__()[1]) or driver.LEGACY_STREAM
-    for name in ("cuda_stream", "ptr", "handle"):  # of torch, CuPy, PyCUDA
+    for name in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, PyCUDA
         stream = getattr(stream, name, stream)
     try:
         return operator.index(stream) or driver.LEGACY_STREAM  # type: ignore[arg-type]
     except TypeError:
         raise InvalidInputError(
-            f"a stream must be a handle or a stream of torch, CuPy, PyCUDA or cuda-python, found "
+            "stream must be a handle or a stream of torch, CuPy, PyCUDA or cuda-python, found "
             f"{type(stream).__name__}"
         ) from None
 
 
 def view(image: Any, stream: int | None, *, writable: bool = False) -> DeviceArray:
-    """Return an image on the GPU as what the engine takes.
+    """Return another library's image as a `DeviceArray` on the same memory.
 
     Args:
-        image: With `__cuda_array_interface__` or DLPack.
-        stream: In which it is ready, or free to be written; None: what the image says, else that
-            of everyone who says nothing.
-        writable: Whether it is going to be written.
+        image: An object with `__cuda_array_interface__` or DLPack.
+        stream: Stream in which the image is ready; None for the image's, or the default stream.
+        writable: Whether the image will be written.
 
     Raises:
-        InvalidInputError: it is not an image that `Engine.upscale` takes.
-        BackendError: CUDA does not work here.
+        InvalidInputError: `Engine.upscale` does not support the image.
+        BackendError: CUDA does not work.
     """
     if isinstance(image, DeviceArray):
         return image
     interface = getattr(image, "__cuda_array_interface__", None)
-    if _lends(image) and not (interface and interface.get("stream")):
-        # Torch names no stream there, but waits for its own when it lends through DLPack.
-        return _dlpack(image, stream or driver.LEGACY_STREAM)
-    if interface is not None:
-        return _interface(image, interface, stream, writable=writable)
-    raise InvalidInputError(
-        f"a frame on the GPU needs an `out` on the GPU, found {type(image).__name__}"
-    )
-
-
-def result(out: Any, frame: DeviceArray, model: Model, device: str) -> DeviceArray:
-    """Return where the result of a frame goes: `out`, or a new image.
-
-    Args:
-        out: The user's, or None.
-        frame: Of the user.
-        model: Of the network.
-        device: What the network runs on.
-
-    Raises:
-        InvalidInputError: the frame or `out` does not fit the network.
-        OutOfMemoryError: there is no memory for a new image.
-    """
-    if device != f"cuda:{frame.device}":
+    if _has_dlpack(image) and not (interface and interface.get("stream")):
+        # Torch names no stream in the interface, but makes `stream` wait for its own in DLPack.
+        stream = stream or driver.LEGACY_STREAM
+        capsule = image.__dlpack__(stream=stream)
+        found = dlpack.layout(capsule)
+        strides = tuple(each * found.itemsize for each in found.strides)
+        return _checked(capsule, found.address, found.shape, strides, found.itemsize, stream)
+    if interface is None:
         raise InvalidInputError(
-            f"the image lies on the GPU cuda:{frame.device}, but this engine runs on {device}; "
-            "bring the image to the host, or open the engine with backend='tensorrt' and "
-            f"device='cuda:{frame.device}'"
+            f"an image in GPU memory needs an `out` in GPU memory, found {type(image).__name__}"
         )
-    if frame.channels != model.channels:
-        raise InvalidInputError(
-            f"an image on the GPU of {frame.channels} channels does not fit a network of "
-            f"{model.channels}; split its channels, or bring it to the host, where any go"
-        )
-    height, width, *rest = frame.shape
-    shape = (model.scale * height, model.scale * width, *rest)
-    if out is None:
-        driver.use(frame.device)
-        return _empty(shape, frame)
-    found = view(out, frame.stream, writable=True)
-    if (found.shape, found.itemsize, found.device) != (shape, frame.itemsize, frame.device):
-        raise InvalidInputError(
-            f"out must have shape {shape} and {frame.itemsize} bytes a sample on cuda:"
-            f"{frame.device}, found {found.shape} and {found.itemsize} on cuda:{found.device}"
-        )
-    return found
-
-
-def _empty(shape: tuple[int, ...], like: DeviceArray) -> DeviceArray:
-    pitch = int(np.prod(shape[1:])) * like.itemsize
-    memory = Memory(shape[0] * pitch)
-    where = like.device, like.stream
-    return DeviceArray(memory.address, shape, like.itemsize, pitch, *where, owner=memory)
-
-
-def _interface(
-    image: object, found: dict[str, Any], stream: int | None, *, writable: bool
-) -> DeviceArray:
-    """Read `__cuda_array_interface__`."""
-    shape, kind = tuple(found["shape"]), found["typestr"]
-    address, read_only = found["data"]
+    kind = interface["typestr"]
+    address, read_only = interface["data"]
     if kind not in ("|u1", "<u2") or (writable and read_only):
         raise InvalidInputError(
-            f"an image on the GPU of type {kind!r}{', read-only,' * bool(read_only)} does not "
-            f"fit; {_ALLOWED}"
+            f"unsupported image in GPU memory, type {kind!r}{', read-only' * bool(read_only)}; "
+            f"{_ALLOWED}"
         )
-    itemsize = int(kind[2])
-    _check_shape(shape)
-    inner = (shape[2] if len(shape) == 3 else 1) * itemsize
-    strides = found.get("strides") or (shape[1] * inner, inner, itemsize)[: len(shape)]
-    ready = stream or found.get("stream") or driver.LEGACY_STREAM
-    return _checked(image, address, shape, tuple(strides), itemsize, ready)
-
-
-def _dlpack(image: Any, stream: int) -> DeviceArray:
-    """Read DLPack; the image sees to it that it is ready in the stream."""
-    capsule = image.__dlpack__(stream=stream)
-    found = dlpack.layout(capsule)
-    _check_shape(found.shape)
-    strides = tuple(each * found.itemsize for each in found.strides)
-    return _checked(capsule, found.address, found.shape, strides, found.itemsize, stream)
-
-
-def _check_shape(shape: tuple[int, ...]) -> None:
-    if len(shape) not in (2, 3) or 0 in shape:
-        raise InvalidInputError(f"an image on the GPU of shape {shape} does not fit; {_ALLOWED}")
+    ready = stream or interface.get("stream") or driver.LEGACY_STREAM
+    shape, strides = tuple(interface["shape"]), interface.get("strides")
+    return _checked(image, address, shape, strides and tuple(strides), int(kind[2]), ready)
 
 
 def _checked(
     owner: object,
     address: int,
     shape: tuple[int, ...],
-    strides: tuple[int, ...],
+    strides: tuple[int, ...] | None,
     itemsize: int,
     stream: int,
 ) -> DeviceArray:
-    """Return the array, if the pixels of a row have no gaps between them."""
-    device = driver.device_of(address)
-    found = DeviceArray(address, shape, itemsize, strides[0], device, stream, owner)
-    if shape[0] == 1:
-        found = replace(found, pitch=found.row_bytes)
-    # How far it is to the next of one element means nothing.
-    gaps = any(
-        there != here and side > 1
-        for there, here, side in zip(strides[1:], found.strides[1:], shape[1:], strict=True)
+    """Return the array if it is an image with contiguous rows; `strides` None: contiguous."""
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise InvalidInputError(f"unsupported shape of an image in GPU memory: {shape}; {_ALLOWED}")
+    found = DeviceArray(address, shape, itemsize, 0, driver.device_of(address), stream, owner)
+    found = replace(found, pitch=strides[0] if strides and shape[0] > 1 else found.row_bytes)
+    # The stride along an axis of length 1 has no meaning.
+    gaps = strides and any(
+        given != needed and side > 1
+        for given, needed, side in zip(strides[1:], found.strides[1:], shape[1:], strict=True)
     )
     if gaps or found.pitch < found.row_bytes:
         raise InvalidInputError(
-            f"an image on the GPU of shape {shape} and strides {strides} does not fit; {_ALLOWED}; "
-            "make it contiguous first"
+            f"unsupported strides of an image in GPU memory: {strides} for shape {shape}; "
+            f"{_ALLOWED}; make it contiguous first"
         )
     return found

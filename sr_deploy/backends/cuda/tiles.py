@@ -1,13 +1,13 @@
-"""Tiles out of a frame and back into one, all in the device's memory.
+"""Tiling in GPU memory: the steps of `sr_deploy.tiling.blender` as kernels.
 
-The steps are those of `sr_deploy.tiling.blender`, as kernels; each tile has its own launches, in
-the order of the plan, because what is mixed depends on it.
+Every tile has its own launches, in the plan's order, because the result of blending depends on it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sr_deploy.backends.cuda import driver
 from sr_deploy.tiling import native
@@ -16,77 +16,68 @@ from sr_deploy.tiling.blender import piece
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sr_deploy.backends.cuda.buffers import Buffers
     from sr_deploy.backends.cuda.driver import CudaStream, Kernels
     from sr_deploy.tiling.planner import TilePlan
 
 
-@dataclass(frozen=True)
-class Addresses:
-    """Where everything lies in the device's memory, rows without gaps.
-
-    Attributes:
-        frame: (H, W, bytes).
-        out: (scale*H, scale*W, bytes).
-        tiles: What goes through the network at once: (N, h, w, bytes).
-        results: And comes out of it: (N, scale*h, scale*w, bytes).
-        above: The rows of `out` in which a row of tiles is mixed with the one above.
-    """
-
-    frame: int
-    out: int
-    tiles: int
-    results: int
-    above: int
-
-
-class Tiles:
-    """Runs a network on the tiles of a plan.
+class DeviceTiles:
+    """Runs a network on the tiles of a plan, all in GPU memory.
 
     Args:
-        kernels: Those of `native/`.
-        plan: How the frame is cut.
-        frames: (H, W, bytes), before and after.
-        addresses: Where they lie.
-        scale: Of the network.
+        kernels: The kernels of `native/`.
+        plan: The frame's tiles.
+        buffers: The lane's buffers, with the frame and its result; those of tiles are added.
+        frame: Shape of the frame, (H, W, bytes).
+        scale: Scale of the network.
         sample: Bytes of a sample.
+
+    Attributes:
+        batch_shape: Shape of a batch of tiles, (N, h, w, bytes).
+        inputs: Address of the batch.
+        results: Address of its result, (N, scale*h, scale*w, bytes).
     """
 
     def __init__(
         self,
         kernels: Kernels,
         plan: TilePlan,
-        frames: tuple[tuple[int, ...], tuple[int, ...]],
-        addresses: Addresses,
+        buffers: Buffers,
+        frame: tuple[int, ...],
         scale: int,
         sample: int,
     ) -> None:
         self._kernels = kernels
         self._plan = plan
-        (self._height, self._width, self._depth), (_, out_width, _) = frames
-        self._pitch = out_width * self._depth
-        self._at = addresses
         self._scale = scale
         self._sample = sample
+        self._height, self._width, self._depth = frame
+        self._pitch = scale * self._width * self._depth
+        self.batch_shape = (plan.batch, *plan.tile, self._depth)
+        size = int(np.prod(self.batch_shape))
+        self._frame, self._out = buffers.address("frame"), buffers.address("out")
+        self.inputs = buffers.reserve("tiles", size)
+        self.results = buffers.reserve("results", size * scale**2)
+        # The rows of the result that two rows of tiles share, as the upper one left them.
+        self._above = buffers.reserve("above", scale * plan.rows.ramp * self._pitch)
 
-    def put(self, stream: CudaStream, enqueue: Callable[[CudaStream], None]) -> None:
-        """Put everything into a stream; `enqueue` puts the network there, for one batch."""
+    def enqueue(self, stream: CudaStream, infer: Callable[[CudaStream], None]) -> None:
+        """Enqueue all steps; `infer` enqueues the network for one batch."""
         tiles, batch = list(self._plan), self._plan.batch
         for first in range(0, len(tiles), batch):
             part = tiles[first : first + batch]
-            for slot, tile in enumerate(part):
-                self._gather(tile, slot, stream)
-            # A batch is always run whole; what is left over is not looked at.
-            enqueue(stream)
-            for slot, tile in enumerate(part):
-                self._scatter(tile, slot, stream)
+            for slot, (row, column) in enumerate(part):
+                self._gather(row, column, slot, stream)
+            infer(stream)  # always a whole batch; results of unused slots are ignored
+            for slot, (row, column) in enumerate(part):
+                self._scatter(row, column, slot, stream)
 
-    def _gather(self, tile: tuple[int, int], slot: int, stream: CudaStream) -> None:
-        """Take a tile out of the frame."""
-        row, column = tile
+    def _gather(self, row: int, column: int, slot: int, stream: CudaStream) -> None:
+        """Copy a tile out of the frame."""
         height, width = self._plan.tile
         step = native.Gather(
-            frame=self._at.frame,
-            tile=self._at.tiles + slot * height * width * self._depth,
+            frame=self._frame,
+            tile=self.inputs + slot * height * width * self._depth,
             pitch=self._width * self._depth,
             frame_height=self._height,
             frame_width=self._width,
@@ -98,17 +89,16 @@ class Tiles:
         )
         self._kernels.launch("sr_gather", step, (height, width * self._depth), stream)
 
-    def _scatter(self, tile: tuple[int, int], slot: int, stream: CudaStream) -> None:
-        """Put a result into the frame, as `Blender.put` does."""
-        this = piece(self._plan, self._scale, *tile)
+    def _scatter(self, row: int, column: int, slot: int, stream: CudaStream) -> None:
+        """Blend a result into the upscaled frame, as `Blender.put` does."""
+        this = piece(self._plan, self._scale, row, column)
         height, width = (self._scale * side for side in self._plan.tile)
         pitch, depth = self._pitch, self._depth
-        target = self._at.out + this.top * pitch
+        target = self._out + this.top * pitch
         if this.first and this.zone:
-            driver.copy(self._at.above, target, (this.zone, pitch), (pitch, pitch), stream)
-        offset = ((slot * height + this.y) * width + this.x) * depth
+            driver.copy_bytes(self._above, target, this.zone * pitch, stream)
         step = native.Scatter(
-            part=self._at.results + offset,
+            part=self.results + ((slot * height + this.y) * width + this.x) * depth,
             out=target + this.left * depth,
             part_pitch=width * depth,
             out_pitch=pitch,
@@ -120,17 +110,13 @@ class Tiles:
         )
         self._kernels.launch("sr_scatter", step, (this.height, this.width * depth), stream)
         if this.last and this.zone:
-            self._mix(target, this.zone, stream)
-
-    def _mix(self, target: int, rows: int, stream: CudaStream) -> None:
-        """Mix a finished row of tiles with what the row above had left there."""
-        samples = self._pitch // self._sample
-        step = native.Mix(
-            above=self._at.above,
-            out=target,
-            out_pitch=self._pitch,
-            height=rows,
-            samples=samples,
-            sample=self._sample,
-        )
-        self._kernels.launch("sr_mix", step, (rows, samples), stream)
+            samples = pitch // self._sample
+            mix = native.Mix(
+                above=self._above,
+                out=target,
+                out_pitch=pitch,
+                height=this.zone,
+                samples=samples,
+                sample=self._sample,
+            )
+            self._kernels.launch("sr_mix", mix, (this.zone, samples), stream)

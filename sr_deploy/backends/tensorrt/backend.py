@@ -21,7 +21,8 @@ import tensorrt
 from sr_deploy.backends.base import Footprint
 from sr_deploy.backends.cuda import driver
 from sr_deploy.backends.cuda.buffers import Scratch
-from sr_deploy.backends.cuda.lane import CudaFrames, DeviceLane
+from sr_deploy.backends.cuda.device_array import CudaFrames
+from sr_deploy.backends.cuda.lane import CudaLane
 from sr_deploy.backends.host import SAMPLES
 from sr_deploy.backends.tensorrt.contexts import Contexts, LoadedPlan
 from sr_deploy.bundle import plan_store
@@ -168,13 +169,11 @@ class TensorRtNetwork:
         driver.use(self._index)
         return driver.page_locked(shape)
 
-    def open_lane(self) -> DeviceLane:
+    def open_lane(self) -> CudaLane:
         """Open another lane."""
         driver.use(self._index)
         contexts = Contexts(self._program_for)
-        return DeviceLane(
-            contexts, self._scratch, self._request, self._index, _kernels(self._index)
-        )
+        return CudaLane(contexts, self._scratch, self._request, self._index, _kernels(self._index))
 
     def close(self) -> None:
         """Free the plans and their memory."""

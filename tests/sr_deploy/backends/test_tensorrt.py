@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from sr_deploy import Engine, backends
-from sr_deploy.backends.cuda import calls as cuda_calls
 from sr_deploy.backends.cuda import driver
 from sr_deploy.bundle import plan_store
 from sr_deploy.bundle.manifest import Latent, Precision
@@ -528,7 +527,7 @@ def test_where_tensorrt_or_cuda_do_not_work_auto_silently_goes_on(
     def missing() -> Any:
         raise BackendMissingError("needs cuda-python")
 
-    monkeypatch.setattr(cuda_calls, "runtime", missing)
+    monkeypatch.setattr(driver, "runtime_api", missing)
     with Engine(bundle) as engine:
         assert engine.spec.backend == "openvino"
     assert caplog.messages == []
