@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 UNSPECIFIED = 2
 """Matrix, primaries or transfer without a value."""
-RGB, BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, YCGCO, BT2020, BT2020_CL = 0, 1, *range(4, 11)
+RGB, BT709, BT470BG, SMPTE170M, YCGCO, BT2020 = 0, 1, 5, 6, 8, 9
 """Matrices."""
 UNKNOWN, LIMITED, FULL = 0, 1, 2
 """Ranges."""

@@ -18,6 +18,7 @@ from av.sidedata.sidedata import Type
 from PIL import Image
 
 from sr_deploy.video.color import Color, HdrMetadata
+from sr_deploy.video.decode import open_container
 from sr_deploy.video.encode import EncoderSettings
 from sr_deploy.video.job import TranscodeJob
 from sr_deploy.video.mux import Muxer, MuxResult
@@ -204,7 +205,7 @@ def muxer(
 ) -> Iterator[Muxer]:
     """Open a source and yield the muxer of its output file."""
     with (
-        av.open(str(source), metadata_errors="replace") as container,
+        open_container(source) as container,
         StreamReader(source, container, info.stream) as reader,
     ):
         yield Muxer(reader, info, settings, target, drop)

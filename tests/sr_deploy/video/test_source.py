@@ -16,6 +16,7 @@ from sr_deploy.video.color import HdrMetadata, MasteringDisplay  # noqa: E402
 from sr_deploy.video.source import FrameSelection, VideoSource  # noqa: E402
 from tests.sr_deploy.video import clips  # noqa: E402
 from tests.sr_deploy.video.clips import Clip  # noqa: E402
+from tests.sr_deploy.video.films import Film  # noqa: E402
 
 Read = list[tuple[int, int, bytes]]
 
@@ -237,6 +238,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     headless = clips.truncated(Clip(count=50).write(tmp_path / "b.mp4"), 0.5)
     with pytest.raises(VideoError, match=r"b\.mp4"):
         VideoSource(headless)
+
+
+def test_metadata_that_is_not_utf8_is_no_error(tmp_path: Path) -> None:
+    path = Film(tags={"title": "caf__"}, clip=Clip(count=2)).write(tmp_path / "a.mkv")
+    path.write_bytes(path.read_bytes().replace(b"caf__", b"caf\xe9_"))
+    with VideoSource(path) as source:
+        assert source.container.metadata["title"] == "caf\ufffd_"
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
