@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -28,6 +29,7 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"))
 )
+PACKAGES = ("sr_deploy", "export/sr_export", "benchmarks/sr_bench")
 RUN_PAGES = ("docs/images.md", "docs/video.md")
 """Pages whose commands all run on the files of `workplace`."""
 PYTHON_PAGES = ("README.md", "docs/embedding.md")
@@ -246,3 +248,24 @@ def test_the_architecture_page_names_existing_modules_and_definitions() -> None:
             if not re.search(rf"(?:def|class) {name}\b", code):
                 problems.append(f"{path}: {name}")
     assert problems == []
+
+
+def test_the_troubleshooting_page_quotes_messages_of_the_code() -> None:
+    """Each part of a quoted message between its "..." is part of a text in the code."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    texts = "\n".join(
+        node.value
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    rows = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8").splitlines()
+    messages = [row.split(" | ")[0] for row in rows if row.startswith("| `")]
+    assert len(messages) > 30
+    parts = [
+        part.strip()
+        for message in messages
+        for quoted in re.findall(r"`([^`]+)`", message)
+        for part in quoted.split("...")
+    ]
+    assert [part for part in parts if part not in texts] == []
