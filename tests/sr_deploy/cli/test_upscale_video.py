@@ -96,7 +96,7 @@ def test_frames_come_upscaled_in_order_with_their_times(repeating: Path, tmp_pat
     for before, after in zip(clips.decoded(source), clips.decoded(tmp_path / "b.mp4"), strict=True):
         assert (after.width, after.height) == (2 * before.width, 2 * before.height)
         small = after.reformat(before.width, before.height, interpolation="AREA").to_ndarray()
-        # H.264 at its default quality here; frames differ from their neighbours by far more.
+        # H.264 at its default quality here; frames differ from their neighbors by far more.
         assert np.abs(small.astype(int) - before.to_ndarray()).mean() < 2
 
 
