@@ -1,14 +1,15 @@
-"""How well reading, the network and writing overlap: a whole video against each of its stages.
+"""Measure the overlap of reading, network and writing: a whole video against its stages.
 
     python benchmarks/overlap.py BUNDLE VIDEO --output benchmarks/results/video/overlap.json
 
-Each round runs every stage alone and then the whole, in one process, one after the other: reading
-(decoding, and making pixels), the network, writing (making frames, and encoding). It does so twice:
+Each round runs every stage alone and then the whole pipeline, in one process: reading (decoding and
+conversion to arrays), the network, writing (conversion to frames and encoding). There are two
+thread configurations:
 
-shared    every stage may use all cores, alone as in the whole. Then the processors are the limit:
-          the whole cannot be faster than all processor time through the number of cores.
-apart     the network computes on all cores but one, reading and writing are left the other. Then
-          the slowest stage is the limit.
+shared    every stage may use all cores. The processors are the limit: the pipeline takes at least
+          the total processor time divided by the number of cores.
+apart     the network uses all cores but one; reading and writing use the remaining core. The
+          slowest stage is the limit.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ STAGES = ("reading", "network", "writing")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How many threads each stage has."""
+class ThreadSplit:
+    """The number of threads of each stage."""
 
     name: str
     network: int
@@ -53,12 +54,12 @@ def main() -> int:
     )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("video", type=Path)
-    parser.add_argument("--frames", type=int, default=100, help="of the video (default: 100)")
+    parser.add_argument("--frames", type=int, default=100, help="frames to process (default: 100)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     cores = machine.cores()
-    settings = (Setting("shared", cores, cores), Setting("apart", max(1, cores - 1), 1))
+    settings = (ThreadSplit("shared", cores, cores), ThreadSplit("apart", max(1, cores - 1), 1))
     results = {each.name: _measured(arguments, each, cores) for each in settings}
     for name, found in results.items():
         print(name, json.dumps(found["medians"]))
@@ -69,20 +70,20 @@ def main() -> int:
     return 0
 
 
-def _measured(arguments: argparse.Namespace, setting: Setting, cores: int) -> dict[str, Any]:
+def _measured(arguments: argparse.Namespace, setting: ThreadSplit, cores: int) -> dict[str, Any]:
     with Engine(arguments.bundle, threads=setting.network) as engine:
-        work = _Work(engine, arguments.video, arguments.frames, setting)
-        work.whole()  # compiles what pays
+        work = _VideoStages(engine, arguments.video, arguments.frames, setting)
+        work.whole()  # warm-up: compiles the network for this size
         rounds = []
         for _ in range(arguments.rounds):
             rounds.append({name: _timed(getattr(work, name)) for name in (*STAGES, "whole")})
     return {"setting": asdict(setting), "rounds": rounds, "medians": _medians(rounds, cores)}
 
 
-class _Work:
-    """One video, its stages, and the whole."""
+class _VideoStages:
+    """The stages of one video, and the whole pipeline."""
 
-    def __init__(self, engine: Engine, video: Path, frames: int, setting: Setting) -> None:
+    def __init__(self, engine: Engine, video: Path, frames: int, setting: ThreadSplit) -> None:
         self._engine, self._video = engine, video
         self._count, self._threads = frames, setting.others
         with self._opened() as source:
@@ -94,7 +95,7 @@ class _Work:
         self._results: list[Any] = []
 
     def reading(self) -> None:
-        """Decode all frames and make pixels of them."""
+        """Decode all frames and convert them to arrays."""
         take = FrameToArray(self._info.color)
         with self._opened() as source:
             self._pixels = [
@@ -103,11 +104,11 @@ class _Work:
             ]
 
     def network(self) -> None:
-        """Upscale the pixels."""
+        """Upscale the arrays."""
         self._results = [(self._engine.upscale(pixels), *when) for pixels, *when in self._pixels]
 
     def writing(self) -> None:
-        """Make frames of the results, and encode them."""
+        """Convert the results to frames and encode them."""
         finish = ArrayToFrame(self._settings.pixel_format, self._settings.color)
         encoder = encode.Encoder(self._settings)
         for result, pts, duration in self._results:
@@ -120,7 +121,7 @@ class _Work:
         self._results.clear()
 
     def whole(self) -> None:
-        """Do all of it as `sr-upscale` does."""
+        """Run the whole pipeline as `sr-upscale` does."""
         look = ColorSpec(self._info.color, self._settings.color, self._settings.pixel_format)
         encoder = encode.Encoder(self._settings)
         with self._opened() as source:
@@ -142,7 +143,7 @@ def _timed(stage: Callable[[], None]) -> dict[str, float]:
 
 
 def _medians(rounds: list[dict[str, dict[str, float]]], cores: int) -> dict[str, float]:
-    """Return medians over the rounds; ratios are made within each round."""
+    """Return medians over the rounds; ratios are taken within each round."""
     found = {
         name: statistics.median(each[name]["wall"] for each in rounds)
         for name in (*STAGES, "whole")

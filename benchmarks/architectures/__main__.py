@@ -1,14 +1,14 @@
-"""Which architectures export: each in small with all channels and scales, and as it is by default.
+"""Export every architecture: small networks with all channels and scales, and default networks.
 
-    python benchmarks/architectures                 the small ones, some hours on one core
-    python benchmarks/architectures --default       as large as their classes make them: hours more
-    python benchmarks/architectures --only SPAN HAT again
+    python benchmarks/architectures                 small networks, some hours on one core
+    python benchmarks/architectures --default       default arguments: more hours
+    python benchmarks/architectures --only SPAN HAT repeat these
     python benchmarks/architectures --page          write docs/architectures.md from the records
 
-The weights are random, also those that training starts at zero: a network whose branches count
-nothing proves nothing. So this says whether a graph can be exported and equals its network, not how
-good the network is. Each has a process of its own, and the record is written after each: an
-interrupted run goes on where it was.
+All weights are random, including those that training initializes to zero: a network whose branches
+have no effect proves nothing. The result shows whether the exported graph equals its network, not
+image quality. Each network has its own process, and the record is written after each: an
+interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from architectures.cells import Cell
 
 _SECONDS = 1800
-_SECONDS_BY_DEFAULT = 3600
+_DEFAULT_SECONDS = 3600
 
 
 def main() -> int:
-    """Export what was asked for and write the page."""
+    """Export the requested networks and write the page."""
     parser = argparse.ArgumentParser(
         "architectures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--default", action="store_true", help="as large as they are by default")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these architectures, again")
-    parser.add_argument("--page", action="store_true", help="only write the page")
+    parser.add_argument("--default", action="store_true", help="networks with default arguments")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="repeat these architectures")
+    parser.add_argument("--page", action="store_true", help="write the page without exporting")
     arguments = parser.parse_args()
     if not arguments.page:
         chosen = cells.default() if arguments.default else cells.small()
@@ -56,7 +56,7 @@ def _export_all(chosen: list[Cell], record: Path, only: list[str] | None) -> Non
         if cell.key in rows if only is None else cell.name not in only:
             continue
         started = time.monotonic()
-        row = process.export(cell, _SECONDS if cell.small else _SECONDS_BY_DEFAULT)
+        row = process.export(cell, _SECONDS if cell.small else _DEFAULT_SECONDS)
         rows[cell.key] = row
         with atomic_file(record) as path:
             path.write_text(json.dumps(dict(sorted(rows.items())), indent=1) + "\n")

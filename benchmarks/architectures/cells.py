@@ -1,4 +1,4 @@
-"""What is exported: every architecture, in small with all channels and scales, and by default."""
+"""The networks to export: small ones of every architecture, and those with default arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from architectures.networks import DEFAULTS, GRAY, RGB, SMALL, Small
-from architectures.plain import PLAIN, Family
+from architectures.plain import PLAIN, PlainFamily
 from sr_export.models.registry import registry
 
 # Standard deviations of outputs, where white is 1.
@@ -21,29 +21,29 @@ _SPREAD = 0.2
 
 @dataclass(frozen=True)
 class Cell:
-    """One network: small, of so many channels and such a scale; or as its class makes it."""
+    """One network: small, with its channels and scale, or with the default arguments."""
 
     name: str
     channels: int = 0
-    """0: as the class makes it."""
+    """0: default arguments."""
     scale: int = 0
 
     @property
     def small(self) -> bool:
-        """Whether it is one of the small networks."""
+        """Whether it is a small network."""
         return self.channels > 0
 
     @property
     def key(self) -> str:
-        """What it is called in the record."""
+        """The key in the record."""
         if not self.small:
             return self.name
         return f"{self.name} x{self.scale}{' gray' if self.channels == GRAY else ''}"
 
 
 def small() -> list[Cell]:
-    """Return the small networks: one of each architecture, then other scales and gray by turns."""
-    kinds: dict[str, Small | Family] = {**SMALL, **PLAIN}
+    """Return the small networks: one of each architecture first, then other scales and gray."""
+    kinds: dict[str, Small | PlainFamily] = {**SMALL, **PLAIN}
     ranked = [
         (rank + (channels != RGB), Cell(name, channels, scale))
         for name, kind in kinds.items()
@@ -54,17 +54,17 @@ def small() -> list[Cell]:
 
 
 def default() -> list[Cell]:
-    """Return a cell for each architecture of spandrel's, as large as its class makes it."""
+    """Return a cell with default arguments for each architecture of spandrel."""
     found = [each.architecture for each in registry()]
     theirs = [each for each in found if type(each).__module__.startswith("spandrel.")]
     return [Cell(str(each.id)) for each in theirs]
 
 
 def build(cell: Cell) -> tuple[nn.Module, str]:
-    """Return a network with random weights, and what `sr-export --arch` must be told; "": nothing.
+    """Return a network with random weights and the value of `sr-export --arch`; "": not needed.
 
     Raises:
-        Exception: of whatever kind its class raises.
+        Exception: Any error of the network class.
     """
     torch.manual_seed(0)
     if cell.name in PLAIN:
@@ -89,7 +89,7 @@ def _of_spandrel(cell: Cell) -> nn.Module:
 
 
 def _class_of(name: str, wanted: str = "") -> type[nn.Module]:
-    """Return a network class that an architecture's module exports, or the first."""
+    """Return a network class of an architecture's module, by name, or the first."""
     module = importlib.import_module(type(registry()[name].architecture).__module__)
     for each in module.__all__:
         value = getattr(module, each)
@@ -99,7 +99,7 @@ def _class_of(name: str, wanted: str = "") -> type[nn.Module]:
 
 
 def _wake(module: nn.Module) -> None:
-    """Give weights that start at zero, and so switch off what they weigh, small random values."""
+    """Set weights that are initialized to zero, and so disable a branch, to small random values."""
     with torch.no_grad():
         for name, weight in module.named_parameters():
             if not name.endswith("bias") and not weight.any():
@@ -107,14 +107,14 @@ def _wake(module: nn.Module) -> None:
 
 
 def _spread(module: nn.Module, channels: int) -> None:
-    """Spread an output that is nearly one colour over black to white, so that frames tell more."""
+    """Scale a nearly constant output to the range from black to white, so that errors show."""
     called: list[Any] = []
     hooks = [
         part.register_forward_hook(lambda part, *_: called.append(part))
         for part in module.modules()
         if isinstance(part, nn.Conv2d)
     ]
-    with torch.no_grad(), contextlib.suppress(RuntimeError, TypeError):  # takes more than an image
+    with torch.no_grad(), contextlib.suppress(RuntimeError, TypeError):  # needs more than an image
         found = module.eval()(torch.rand(1, channels, 64, 64))
         output = found[0] if isinstance(found, tuple) else found
         if output.std() < _LEAST_SPREAD:

@@ -1,4 +1,4 @@
-"""One network exported as its owner would: what came of it, in each precision, tiled, and run."""
+"""The export of one network, as users run it: precisions, tiles and backends."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 BACKENDS = ("openvino", "onnxruntime")
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
-# Random weights can lose any number of decibels: looking for layers that do not is of no use.
+# Random weights can lose any number of decibels, so a search for better layers is useless.
 _BUDGETS = {"int8": 0.0}
 _FRAME = (72, 101)
 _STEP = 48
 
 
-class Row(TypedDict, total=False):
-    """What came of a network; either `error`, or all but it. What is measured of `Model`, too.
+class ExportResult(TypedDict, total=False):
+    """The result of an export: either `error`, or all other keys, including those of `Model`.
 
     Attributes:
-        error: Why it is not exported.
-        seconds: Of the export.
-        worst_error: Largest difference from PyTorch at any shape, where white is 1.
-        runs: For each backend "yes", or what was wrong.
-        tiles: How the tiled result compares with the whole.
-        precisions: For each, the decibels against FP32 of the worst photo (None: equal frames), or
-            why it is not offered.
-        share: Of the multiply-adds that INT8 computes.
+        error: The reason of a failure.
+        seconds: Seconds of the export.
+        worst_error: Largest difference from PyTorch at any shape; white is 1.
+        runs: For each backend "yes", or the failure.
+        tiles: The tiled output compared with the untiled one.
+        precisions: For each, the PSNR against FP32 of the worst photo (None: equal), or the reason
+            of its refusal.
+        share: Share of the multiply-adds that INT8 computes.
     """
 
     error: str
@@ -67,8 +67,8 @@ class Row(TypedDict, total=False):
     bytes_per_pixel: int
 
 
-def export(cell: Cell) -> Row:
-    """Build a network, export its weights as `sr-export` does, and run what comes out."""
+def export(cell: Cell) -> ExportResult:
+    """Build a network, export its weights as `sr-export` does, and run the bundle."""
     try:
         module, spec = build(cell)
     except Exception as error:
@@ -88,8 +88,8 @@ def export(cell: Cell) -> Row:
             return {"error": reason, "parameters": parameters}
         seconds = round(time.monotonic() - started)
         bundle = Bundle.open(target)
-        model: Row = json.loads(manifest.to_json())["model"]
-        row: Row = {
+        model: ExportResult = json.loads(manifest.to_json())["model"]
+        row: ExportResult = {
             "seconds": seconds,
             "worst_error": max(each.max_error for each in manifest.checks),
             "runs": {name: run(bundle, name) for name in BACKENDS},
@@ -111,7 +111,7 @@ def _options(cell: Cell, checkpoint: Path, spec: str) -> Options:
 
 
 def run(bundle: Bundle, backend: str) -> str:
-    """Upscale a photo on a backend; return how it compares with the others' common graph."""
+    """Upscale a photo on a backend; return the comparison with ONNX Runtime on the same graph."""
     frame = _photo(bundle.manifest.model, *_FRAME)
     try:
         with Engine(bundle.folder, backend=backend, precision="fp32") as engine:
@@ -119,19 +119,19 @@ def run(bundle: Bundle, backend: str) -> str:
     except SrDeployError as error:
         return console.describe(error)
     expected = OnnxRunner(bundle.folder / "fp32.onnx")
-    with contextlib.suppress(SrDeployError):  # of a fixed size: the engine's tiles are its own
+    with contextlib.suppress(SrDeployError):  # of a fixed size: only the engine tiles
         return _compared(found, expected(frame[None])[0], "yes")
     return "yes"
 
 
 def tiled(bundle: Bundle) -> str:
-    """Upscale a photo in tiles; return how it compares with the whole."""
+    """Upscale a photo in tiles; return the comparison with the untiled output."""
     model = bundle.manifest.model
     if model.fixed_size:
         return "one size"
     side = 2 * (model.halo or 0) + max(_STEP, model.minimum, 2 * model.multiple_of)
     side = -(-side // model.multiple_of) * model.multiple_of
-    frame = _photo(model, side + _STEP // 2, side + _STEP - 1)  # two tiles each way
+    frame = _photo(model, side + _STEP // 2, side + _STEP - 1)  # two tiles in each direction
     whole, found = (_upscaled(bundle, frame, tile) for tile in (None, side))
     return "blended" if model.halo is None else _compared(found, whole, "equal")
 
@@ -151,13 +151,13 @@ def _photo(model: Model, height: int, width: int) -> Any:
     return photos.batch(1, height, width, model.channels)[0]
 
 
-def _measured(manifest: Manifest) -> Row:
-    """Return how the precisions fared."""
+def _measured(manifest: Manifest) -> ExportResult:
+    """Return the results of the precisions."""
     found: dict[str, float | str | None] = dict(manifest.refused)
     for each in manifest.variants:
         if each.quality is not None:
             found[each.precision] = each.quality.psnr
-    row: Row = {"precisions": {name: found[name] for name in PRECISIONS if name in found}}
+    row: ExportResult = {"precisions": {name: found[name] for name in PRECISIONS if name in found}}
     if manifest.int8 is not None and manifest.int8.steps:
         row["share"] = round(manifest.int8.steps[-1].share, 3)
     return row

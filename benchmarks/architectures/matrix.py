@@ -1,4 +1,4 @@
-"""The small networks as tables: a line for each architecture, and one for each way to fail."""
+"""Tables of the small networks: a line for each architecture and for each kind of failure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from architectures.cells import Cell
-    from architectures.exporting import Row
+    from architectures.exporting import ExportResult
 
-    Rows = Mapping[Cell, Row]
+    Rows = Mapping[Cell, ExportResult]
 
 HEAD = """\
 | architecture | channels | scales | exported | largest error | FP16 | INT8 | in tiles | OpenVINO \
 | ONNX Runtime |
 |---|---|---|---|---|---|---|---|---|---|"""
 FAILURES_HEAD = """\
-| networks | what | why |
+| networks | failure | reason |
 |---|---|---|"""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture's networks that were tried, and what came of each."""
+    """The networks of one architecture with their results."""
 
     name: str
     tried: Rows
@@ -37,7 +37,7 @@ class Architecture:
         return {cell: row for cell, row in self.tried.items() if "error" not in row}
 
     def line(self) -> str:
-        """Return its line of the table."""
+        """Return the line of the table."""
         held = self._held
         channels = sorted({cell.channels for cell in self.tried}, reverse=True)
         scales = sorted({cell.scale for cell in self.tried})
@@ -50,25 +50,25 @@ class Architecture:
             self._decibels("fp16"),
             self._decibels("int8"),
             self._merged(lambda row: row["tiles"]),
-            self._merged(lambda row: went(row["runs"]["openvino"])),
-            self._merged(lambda row: went(row["runs"]["onnxruntime"])),
+            self._merged(lambda row: run_result(row["runs"]["openvino"])),
+            self._merged(lambda row: run_result(row["runs"]["onnxruntime"])),
         ]
         return f"| {' | '.join(columns)} |"
 
     def failures(self) -> Iterator[str]:
-        """Yield a line for each way in which some of the networks failed."""
+        """Yield a line for each kind of failure."""
         found: dict[tuple[str, str], dict[Cell, str]] = {}
         for cell, row in self.tried.items():
             for what, reason in _failures(row):
-                # Those that differ in figures only are one.
+                # Failures that differ only in figures are the same kind.
                 found.setdefault((what, re.sub(r"\d+", "0", reason)), {})[cell] = reason
         for (what, _), cells in found.items():
             everywhere = len(cells) == len(self.tried)
             name = self.name if everywhere else f"{self.name} {self._labels(cells)}"
             yield f"| {name} | {what} | {next(iter(cells.values()))} |"
 
-    def _merged(self, text: Callable[[Row], str]) -> str:
-        """Return what most networks have, and which of them have something else."""
+    def _merged(self, text: Callable[[ExportResult], str]) -> str:
+        """Return the most frequent text, then the networks with another text."""
         groups: dict[str, list[Cell]] = {}
         for cell, row in self._held.items():
             groups.setdefault(text(row), []).append(cell)
@@ -76,7 +76,7 @@ class Architecture:
         return "; ".join([most, *(f"{self._labels(groups[each])}: {each}" for each in others)])
 
     def _decibels(self, precision: str) -> str:
-        """Return the least decibels of those that are offered, and which are not."""
+        """Return the lowest PSNR of the networks that offer a precision, and those that do not."""
         found = {cell: row["precisions"][precision] for cell, row in self._held.items()}
         refused = [cell for cell, each in found.items() if isinstance(each, str)]
         if len(refused) == len(found):
@@ -89,33 +89,33 @@ class Architecture:
         return f"{text}; {self._labels(refused)}: no" if refused else text
 
     def _labels(self, cells: Collection[Cell]) -> str:
-        """Return in a few words which of the networks these are."""
+        """Return a short description of a set of networks."""
         for channels, name in ((GRAY, "gray"), (RGB, "RGB")):
             if set(cells) == {cell for cell in self.tried if cell.channels == channels}:
                 return name
         names: list[str] = []
         for cell in sorted(cells, key=lambda each: (each.scale, -each.channels)):
             alike = {each for each in self.tried if each.scale == cell.scale}
-            colours = "" if alike <= set(cells) else " gray" if cell.channels == GRAY else " RGB"
-            names.append(f"x{cell.scale}{colours}")
+            colors = "" if alike <= set(cells) else " gray" if cell.channels == GRAY else " RGB"
+            names.append(f"x{cell.scale}{colors}")
         return ", ".join(dict.fromkeys(names))
 
 
-def went(run: str) -> str:
-    """Return how a run went in a few words: what a backend says goes on after its first colon."""
-    well = run == "yes" or run.startswith("differs")
-    return run if well else f"no: {run.partition(': ')[0]}"
+def run_result(run: str) -> str:
+    """Return the result of a run in short: messages of backends are cut at the first colon."""
+    ran = run == "yes" or run.startswith("differs")
+    return run if ran else f"no: {run.partition(': ')[0]}"
 
 
 def largest_error(error: float | None) -> str:
-    """Return an error in words; default weights may give black whatever goes in."""
+    """Return an error; with default weights, some networks output only black."""
     if error is None:
         return "-"
     return f"{error:.0e}" if error else "all black"
 
 
-def _failures(row: Row) -> Iterator[tuple[str, str]]:
-    """Yield what of a network failed, and why."""
+def _failures(row: ExportResult) -> Iterator[tuple[str, str]]:
+    """Yield each failure of a network: what failed, and the reason."""
     if "error" in row:
         yield "export", row["error"]
         return

@@ -1,4 +1,4 @@
-"""A small network of each architecture: seconds to export, and every kind of layer in it."""
+"""A small network of each architecture, with every kind of layer; it exports within seconds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ POWERS = (4, 2, 1, 8)
 
 @dataclass(frozen=True)
 class Small:
-    """Small networks of an architecture of spandrel's.
+    """Small networks of an architecture of spandrel.
 
     Attributes:
-        channels: Names of the arguments that say how many there are; empty: always three.
-        scale: Name of the argument that says the scale; empty: it has one only.
-        scales: Those that it has; the first is tried first.
-        arguments: What makes it small.
-        more: What else depends on the channels and the scale.
-        network: Name of the class, which may hold {scale}; empty: the first of the architecture.
+        channels: Names of the arguments for the number of channels; empty: always three.
+        scale: Name of the argument for the scale; empty: only one scale.
+        scales: The supported scales.
+        arguments: Arguments that make the network small.
+        more: Further arguments that depend on channels and scale.
+        network: Name of the class, may contain {scale}; empty: the first of the architecture.
     """
 
     channels: str = ""
@@ -36,11 +36,11 @@ class Small:
 
     @property
     def channel_counts(self) -> tuple[int, ...]:
-        """How many channels it can have."""
+        """The supported numbers of channels."""
         return (RGB, GRAY) if self.channels else (RGB,)
 
     def of(self, channels: int, scale: int) -> dict[str, Any]:
-        """Return the arguments of its class."""
+        """Return the arguments of the class."""
         chosen = dict.fromkeys(self.channels.split(), channels)
         if self.scale:
             chosen[self.scale] = scale
@@ -60,7 +60,7 @@ _CROSS = {"embed_dim": 32, "depth": [2], "num_heads": [2]}
 _U = {"nc": [16, 16, 32, 32], "nb": 2}
 _LEVELS = {"enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1]}
 
-# All but GFPGAN, whose reader knows one size.
+# All except GFPGAN, whose loader supports only one size.
 SMALL: dict[str, Small] = {
     "ATD": Small(
         "in_chans",
@@ -92,7 +92,7 @@ SMALL: dict[str, Small] = {
         {"embed_dim": 24, "depths": (6,), "num_heads": (2,), "window_size": 8, "gc": 8},
         _enlarging,
     ),
-    # It takes a map of the noise beside the image.
+    # A noise map is an additional input channel.
     "DRUNet": Small("out_nc", arguments=_U, more=lambda channels, _: {"in_nc": channels + 1}),
     "ESRGAN": Small("in_nc out_nc", "scale", POWERS, {"num_filters": 16, "num_blocks": 1}),
     "FBCNN": Small("in_nc out_nc", arguments=_U | {"nc": [16, 16, 32, 512]}),

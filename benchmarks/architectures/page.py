@@ -1,4 +1,4 @@
-"""The page that the records make."""
+"""The page about architectures, made from the records."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from architectures import cells
-from architectures.matrix import FAILURES_HEAD, HEAD, Architecture, largest_error, went
+from architectures.matrix import FAILURES_HEAD, HEAD, Architecture, largest_error, run_result
 
 if TYPE_CHECKING:
-    from architectures.exporting import Row
+    from architectures.exporting import ExportResult
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "architectures"
@@ -21,67 +21,67 @@ PAGE = ROOT / "docs" / "architectures.md"
 _INTRODUCTION = """\
 # Architectures
 
-How each architecture that `sr-export` knows fares: those that spandrel registers, and
-sr-export's own, told by the order and shapes of their layers or, translators from image to image,
-by their names. Made by `python benchmarks/architectures`, from the records in
+Export results of every architecture that `sr-export` supports: those of spandrel, and sr-export's
+own, which are recognized by the order and shapes of their layers or, for image-to-image
+translators, by tensor names. Made by `python benchmarks/architectures` from the records in
 `benchmarks/results/architectures`.
 
-Weights are random, so this shows that the machinery holds, not how good a network is: a graph
-equals its PyTorch network at every shape that the exporter tries (odd, tiny, transposed, large,
-another batch), tiles equal the whole, runtimes agree. Decibels are higher or lower with weights
-that were trained; each export measures its own.
+The weights are random. The results show that the exported graph equals its PyTorch network at every
+tested shape (odd, tiny, transposed, large, another batch), that tiled output equals untiled output,
+and that runtimes agree; they do not show image quality. With trained weights, PSNR differs; each
+export measures its own.
 
-How training repositories lay out what they save is another matter: those that are tried are the
-table in `tests/sr_export/checkpoint/test_repositories.py`.
+The checkpoint layouts of training repositories are listed in
+`tests/sr_export/checkpoint/test_repositories.py`.
 """
 _SMALL = """\
-## In small, with all channels and scales
+## Small networks, all channels and scales
 
-{ran} of {all} networks were run, {held} of them exported. They have a block or two and few
-features. "All" are all combinations of the channels and scales.
+{ran} of {all} networks were tested, {held} of them exported. They have one or two blocks and few
+features. "All" means all combinations of channels and scales.
 
-- Largest error: the difference from PyTorch, where white is 1.
-- FP16, INT8: the least decibels against FP32 on the exporter's photos; in brackets, the least share
-  of the multiply-adds that INT8 computes. FP16 must hold 58 dB to be offered. INT8 need not hold
-  its usual 45 here: random weights can lose any number, and no layers are put back for it.
-- In tiles: "equal" is within one level of 255 of the whole frame; "blended" are networks that look
-  at all of the image, or farther than is worth paying for; "one size" take tiles of one size only.
+- Largest error: largest difference from PyTorch; white is 1.
+- FP16, INT8: lowest PSNR against FP32 on the exporter's photos; in brackets, the lowest share of
+  the multiply-adds that INT8 computes. FP16 needs 58 dB to be offered. INT8 does not need its usual
+  45 dB here: random weights can lose any number of decibels, and no layers return to FP16.
+- In tiles: "equal" is within one level of 255 of the untiled frame; "blended" networks depend on
+  the whole image, or on a halo that is too large; "one size" networks accept one tile size only.
 - OpenVINO, ONNX Runtime: whether they run the FP32 network, within one level of each other.
 """
 _FAILURES = """\
-### What failed, and why
+### Failures
 
-Where reasons differ in their figures only, the first is given.
+Of reasons that differ only in figures, the first is shown.
 """
 _DEFAULT = """\
-## As large as they are by default
+## Default networks
 
-Of the {all} architectures that spandrel registers, built with default arguments, {held} export.
+Of the {all} architectures of spandrel, built with default arguments, {held} export.
 
-The halo is in low-resolution pixels; without one, tiles are blended. What a backend says that
-cannot run a graph is in the record in full.
+The halo is in low-resolution pixels; networks without one are blended. The record has the complete
+messages of backends that cannot run a graph.
 
 | architecture | scale | sizes | batch | halo | largest error | OpenVINO | ONNX Runtime |
 |---|---|---|---|---|---|---|---|
 """
 _REFUSED = """\
-| refused | why |
+| refused | reason |
 |---|---|
 """
 
 
-def read(record: Path) -> dict[str, Row]:
-    """Return what a record holds, by the networks' keys; nothing if there is none yet."""
-    rows: dict[str, Row] = json.loads(record.read_text()) if record.exists() else {}
+def read(record: Path) -> dict[str, ExportResult]:
+    """Return the results of a record by network; empty if there is no record yet."""
+    rows: dict[str, ExportResult] = json.loads(record.read_text()) if record.exists() else {}
     return rows
 
 
-def text(small: dict[str, Row], default: dict[str, Row]) -> str:
+def text(small: dict[str, ExportResult], default: dict[str, ExportResult]) -> str:
     """Return the page."""
     return f"{_INTRODUCTION}\n{_small(small)}\n{_default(default)}"
 
 
-def _small(rows: dict[str, Row]) -> str:
+def _small(rows: dict[str, ExportResult]) -> str:
     every = cells.small()
     tried = [cell for cell in every if cell.key in rows]
     names = sorted({cell.name for cell in tried}, key=str.lower)
@@ -102,7 +102,7 @@ def _small(rows: dict[str, Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _default(rows: dict[str, Row]) -> str:
+def _default(rows: dict[str, ExportResult]) -> str:
     held = {name: row for name, row in rows.items() if "error" not in row}
     refused = {name: row["error"] for name, row in rows.items() if "error" in row}
     lines = [
@@ -115,7 +115,7 @@ def _default(rows: dict[str, Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _default_line(name: str, row: Row) -> str:
+def _default_line(name: str, row: ExportResult) -> str:
     if row["fixed_size"]:
         sizes = "{}x{} only".format(*row["fixed_size"])
     else:
@@ -127,6 +127,6 @@ def _default_line(name: str, row: Row) -> str:
         str(row["fixed_batch"] or "any"),
         "blended" if row["halo"] is None else str(row["halo"]),
         largest_error(row["worst_error"]),
-        *(went(row["runs"][backend]) for backend in ("openvino", "onnxruntime")),
+        *(run_result(row["runs"][backend]) for backend in ("openvino", "onnxruntime")),
     ]
     return f"| {' | '.join(columns)} |"

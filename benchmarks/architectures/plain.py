@@ -1,4 +1,4 @@
-"""A small network of each family that is told by its layers: by their order, or by their names."""
+"""A small network of each family that sr-export recognizes by the order or names of its layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from architectures.networks import GRAY, RGB
-from architectures.translators import ResnetGenerator, TransformerNet, UNet
+from architectures.translators import Pix2PixUNet, ResnetGenerator, TransformerNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,13 +19,13 @@ FEATURES = 16
 
 
 @dataclass(frozen=True)
-class Family:
+class PlainFamily:
     """Small networks of one family.
 
     Attributes:
-        make: The network, of a number of channels and a scale.
-        scales: Those that it has; the first is tried first.
-        spec: What its weights do not tell, as for `sr-export --arch`; may hold {scale}.
+        make: Builds the network for a number of channels and a scale.
+        scales: The supported scales.
+        spec: Settings for `sr-export --arch`; may contain {scale}.
     """
 
     make: Callable[[int, int], nn.Module]
@@ -35,7 +35,7 @@ class Family:
 
 
 class Residual(nn.Module):
-    """Residual blocks, a convolution after them, and pixel shuffles."""
+    """Residual blocks, a convolution and pixel shuffles."""
 
     def __init__(self, channels: int, scale: int, *, size: int, norm: bool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Residual(nn.Module):
         self.tail.append(_convolution(FEATURES, channels, size))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarges."""
+        """Upscale."""
         first = features = self.head(image)
         for block in self.blocks:
             features = features + block(features)
@@ -63,7 +63,7 @@ class Residual(nn.Module):
 
 
 class Interpolated(nn.Module):
-    """Residual blocks, pixel shuffles, and the interpolated image added at the end."""
+    """Residual blocks and pixel shuffles, added to the interpolated input."""
 
     def __init__(self, channels: int, scale: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Interpolated(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarges."""
+        """Upscale."""
         features = functional.leaky_relu(self.head(image), 0.1)
         for block in self.blocks:
             features = features + block(features)
@@ -101,7 +101,7 @@ def _block(*, norm: bool) -> nn.Sequential:
 
 
 def _factors(scale: int) -> list[int]:
-    """Return the steps in which a scale is reached."""
+    """Return the factors of the upsampling steps."""
     return [scale] if scale % 2 else [2] * (scale.bit_length() - 1)
 
 
@@ -148,23 +148,23 @@ def _nearest(channels: int, scale: int) -> nn.Module:
 
 def _style(_channels: int, _scale: int) -> nn.Module:
     network = TransformerNet()
-    with torch.no_grad():  # its images are 0 to 255
+    with torch.no_grad():  # its images range from 0 to 255
         network.deconv3.conv2d.weight *= 100
         assert network.deconv3.conv2d.bias is not None
         network.deconv3.conv2d.bias.fill_(128)
     return network
 
 
-PLAIN: dict[str, Family] = {
-    "ConvRestorer": Family(_restorer, (1,)),
-    "ConvTranspose": Family(_transposed, (4, 2, 8), "scale={scale} strided=false"),
-    "CycleGANResNet": Family(lambda *_: ResnetGenerator(), (1,), channel_counts=(RGB,)),
-    "EDSR": Family(lambda c, s: Residual(c, s, size=3, norm=False), (4, 2, 3, 8)),
-    "ESPCN": Family(_espcn, (4, 2, 3, 8)),
-    "FSRCNN": Family(_fsrcnn, (4, 2, 3, 8), "scale={scale}"),
-    "FastNeuralStyle": Family(_style, (1,), channel_counts=(RGB,)),
-    "MSRResNet": Family(Interpolated, (4, 2, 3, 8)),
-    "NearestConv": Family(_nearest, (4, 2, 3, 8), "scale={scale}"),
-    "Pix2PixUNet": Family(lambda c, _: UNet(channels=c), (1,)),
-    "SRResNet": Family(lambda c, s: Residual(c, s, size=9, norm=True), (4, 2, 3, 8)),
+PLAIN: dict[str, PlainFamily] = {
+    "ConvRestorer": PlainFamily(_restorer, (1,)),
+    "ConvTranspose": PlainFamily(_transposed, (4, 2, 8), "scale={scale} strided=false"),
+    "CycleGANResNet": PlainFamily(lambda *_: ResnetGenerator(), (1,), channel_counts=(RGB,)),
+    "EDSR": PlainFamily(lambda c, s: Residual(c, s, size=3, norm=False), (4, 2, 3, 8)),
+    "ESPCN": PlainFamily(_espcn, (4, 2, 3, 8)),
+    "FSRCNN": PlainFamily(_fsrcnn, (4, 2, 3, 8), "scale={scale}"),
+    "FastNeuralStyle": PlainFamily(_style, (1,), channel_counts=(RGB,)),
+    "MSRResNet": PlainFamily(Interpolated, (4, 2, 3, 8)),
+    "NearestConv": PlainFamily(_nearest, (4, 2, 3, 8), "scale={scale}"),
+    "Pix2PixUNet": PlainFamily(lambda c, _: Pix2PixUNet(channels=c), (1,)),
+    "SRResNet": PlainFamily(lambda c, s: Residual(c, s, size=9, norm=True), (4, 2, 3, 8)),
 }

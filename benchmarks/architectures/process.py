@@ -1,4 +1,4 @@
-"""Exporting in a process of its own: a crash, or a time that is up, ends nothing else."""
+"""Exports in a child process, which may crash or exceed its time limit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from architectures.cells import Cell
-    from architectures.exporting import Row
+    from architectures.exporting import ExportResult
 
-# Imports take most of a small network's time. A server has them all, and forks; it has computed
-# nothing itself, since a fork would lack the threads whose locks it inherits.
+# Imports dominate the time of a small network: the fork server imports once, then forks. It
+# computes nothing, since a forked process inherits locks, but not the threads that hold them.
 _IMPORTED = (
     "architectures.exporting",
     "onnxruntime",
@@ -29,8 +29,10 @@ _IMPORTED = (
 )
 
 
-def export(cell: Cell, seconds: float, how: Callable[[Cell], Row] = exporting.export) -> Row:
-    """Export a network and return what came of it, also where it crashed or took too long."""
+def export(
+    cell: Cell, seconds: float, how: Callable[[Cell], ExportResult] = exporting.export
+) -> ExportResult:
+    """Return the result of an export, which may be a crash or a timeout."""
     forking = multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload(list(_IMPORTED))
     ours, theirs = forking.Pipe(duplex=False)
@@ -39,8 +41,8 @@ def export(cell: Cell, seconds: float, how: Callable[[Cell], Row] = exporting.ex
     theirs.close()
     try:
         if not ours.poll(seconds):
-            return {"error": f"not done within {seconds:g} s"}
-        row: Row = ours.recv()
+            return {"error": f"not finished within {seconds:g} s"}
+        row: ExportResult = ours.recv()
     except EOFError:
         process.join()
         return {"error": f"crashes ({_cause(process.exitcode)})"}
@@ -51,8 +53,8 @@ def export(cell: Cell, seconds: float, how: Callable[[Cell], Row] = exporting.ex
         process.join()
 
 
-def _answer(cell: Cell, how: Callable[[Cell], Row], answers: Connection) -> None:
-    warnings.simplefilter("ignore")  # of the networks' own programs
+def _answer(cell: Cell, how: Callable[[Cell], ExportResult], answers: Connection) -> None:
+    warnings.simplefilter("ignore")  # from the code of the networks
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silence, stream)

@@ -1,4 +1,4 @@
-"""Translators from image to image as public repositories lay them out, written anew, small."""
+"""Small image-to-image translators with the layout of public repositories, reimplemented."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Norm = Callable[[int], nn.Module]
 
 
 class UNetLevel(nn.Module):
-    """One level of pix2pix's U-Net; the level inside of it is one of its parts."""
+    """One level of the U-Net of pix2pix, which contains the inner levels."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class UNetLevel(nn.Module):
         self.model = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pass what is inside on beside what it makes."""
+        """Concatenate the input with the output of the level."""
         return self.model(x) if self.outermost else torch.cat([x, self.model(x)], 1)
 
 
-class UNet(nn.Module):
-    """pix2pix's U-Net."""
+class Pix2PixUNet(nn.Module):
+    """The U-Net of pix2pix."""
 
     def __init__(
         self, levels: int = 5, features: int = 4, channels: int = 3, norm: Norm = nn.BatchNorm2d
@@ -67,7 +67,7 @@ class UNet(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions beside which the image goes past."""
+    """Two convolutions with a skip connection."""
 
     def __init__(self, features: int, norm: Norm, *, dropout: bool, reflected: bool) -> None:
         super().__init__()
@@ -81,12 +81,12 @@ class ResnetBlock(nn.Module):
         self.conv_block = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add to the image."""
+        """Add the output to the input."""
         return x + self.conv_block(x)
 
 
 class ResnetGenerator(nn.Module):
-    """CycleGAN's generator."""
+    """The generator of CycleGAN."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class ResnetGenerator(nn.Module):
 
 
 class ReflectedConv(nn.Module):
-    """A convolution behind reflected borders, perhaps behind repeated pixels."""
+    """A convolution with reflection padding, optionally after nearest-neighbor upsampling."""
 
     def __init__(
         self, inputs: int, outputs: int, size: int, stride: int = 1, enlarged: int = 1
@@ -129,7 +129,7 @@ class ReflectedConv(nn.Module):
         self.conv2d = nn.Conv2d(inputs, outputs, size, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge, pad and convolve."""
+        """Upsample, pad and convolve."""
         if self.enlarged > 1:
             x = functional.interpolate(x, mode="nearest", scale_factor=self.enlarged)
         return self.conv2d(self.reflection_pad(x))
@@ -146,12 +146,12 @@ class StyleBlock(nn.Module):
         self.in2 = nn.InstanceNorm2d(features, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add to the features."""
+        """Add the output to the features."""
         return x + self.in2(self.conv2(torch.relu(self.in1(self.conv1(x)))))
 
 
 class TransformerNet(nn.Module):
-    """The network for style transfer of PyTorch's examples; images are 0 to 255."""
+    """The style transfer network of PyTorch's examples; images range from 0 to 255."""
 
     def __init__(self, features: int = 4, blocks: int = 2) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class TransformerNet(nn.Module):
         self.deconv3 = ReflectedConv(features, 3, 9)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give an image of 0 to 255 another style."""
+        """Transfer the style."""
         for i in (1, 2, 3):
             x = torch.relu(getattr(self, f"in{i}")(getattr(self, f"conv{i}")(x)))
         for i in range(self.blocks):
@@ -181,7 +181,7 @@ class TransformerNet(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every position looks at every other one, as in SAGAN."""
+    """Self-attention over all positions, as in SAGAN."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.full((1,), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what each position sees."""
+        """Add the attended values."""
         batch, channels, height, width = x.shape
         query, key, value = (
             layer(x).view(batch, -1, height * width) for layer in (self.query, self.key, self.value)
@@ -203,7 +203,7 @@ class SelfAttention(nn.Module):
 
 
 class AttentiveTranslator(nn.Module):
-    """An encoder, self-attention at an eighth of the size, and a decoder; of nobody's layout."""
+    """An encoder, self-attention at 1/8 of the size and a decoder, in a layout of our own."""
 
     def __init__(self, features: int = 8) -> None:
         super().__init__()

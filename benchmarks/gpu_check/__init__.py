@@ -1,1 +1,1 @@
-"""Everything that only a GPU can show, in one go, without a network."""
+"""The GPU check: all tests and measurements that need a GPU, in one command."""

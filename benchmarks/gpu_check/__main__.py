@@ -1,10 +1,10 @@
-"""Checks all that only a GPU can show: plans, tests, images, speed, a soak, the kernels' memory.
+"""Run all checks that need a GPU: plans, tests, images, speed, a soak test, memory of the kernels.
 
     python3 benchmarks/gpu_check BUNDLE ... [--python PATH ...] [--output FOLDER]
 
-It needs an NVIDIA GPU and no network, and is itself plain Python. TensorRT and PyTorch are looked
-for in the interpreters that are named and in those on the PATH; each step says what it lacks where
-it cannot be done. All output is kept in FOLDER, with `gpu_check.json` above it.
+It needs an NVIDIA GPU, but no network connection and no package. It searches the given interpreters
+and those on the PATH for TensorRT and PyTorch; a step that cannot run reports what is missing. All
+output is written to FOLDER; `gpu_check.json` there is the summary.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpu_check import pythons
-from gpu_check.steps import Check, Plan
+from gpu_check.steps import CheckPlan, GpuCheck
 
 _SIZES = ["720x1280", "1080x1920"]
 
 
 def main() -> int:
-    """Run all steps; 1 if one failed, 2 if there is no GPU."""
+    """Run all steps; return 1 if one failed, 2 without a GPU."""
     arguments = _parser().parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     gpu = _gpu()
     if gpu is None:
-        sys.stderr.write("gpu-check: there is no NVIDIA GPU here (nvidia-smi does not answer)\n")
+        sys.stderr.write("gpu-check: no NVIDIA GPU found (nvidia-smi does not answer)\n")
         return 2
     variables = pythons.environment(arguments.packages)
-    found = pythons.look(arguments.python, variables, arguments.output)
+    found = pythons.search(arguments.python, variables, arguments.output)
     sys.stdout.write(f"GPU: {gpu}\n")
     for each in found:
         sys.stdout.write(f"{each.command}: {json.dumps(each.found)}\n")
-    plan = Plan(
+    plan = CheckPlan(
         bundles=arguments.bundles,
         precisions=arguments.precisions,
         sizes=arguments.sizes,
         soak=arguments.soak,
         end=time.monotonic() + 60 * arguments.minutes,
     )
-    check = Check(plan, found, variables, arguments.output)
+    check = GpuCheck(plan, found, variables, arguments.output)
     check.facts = {"gpu": gpu, "interpreters": [vars(each) for each in found]}
     steps = arguments.steps or list(check.steps)
     for name in steps:
@@ -58,17 +58,29 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "gpu-check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundles", nargs="+", type=Path, help="bundles, the most important first")
-    parser.add_argument("--python", nargs="+", default=[], metavar="PATH", help="interpreters")
-    parser.add_argument("--packages", type=Path, help="a folder of more packages, such as pytest")
-    parser.add_argument("--output", type=Path, default=Path("out/gpu"))
+    parser.add_argument(
+        "bundles", nargs="+", type=Path, help="bundles; some steps use only the first"
+    )
+    parser.add_argument(
+        "--python",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="interpreters to search for packages",
+    )
+    parser.add_argument(
+        "--packages", type=Path, help="folder of additional packages, such as pytest"
+    )
+    parser.add_argument("--output", type=Path, default=Path("out/gpu"), metavar="FOLDER")
     parser.add_argument("--precisions", nargs="+", default=["fp16", "int8"])
     parser.add_argument("--sizes", nargs="+", default=_SIZES, metavar="HxW")
-    parser.add_argument("--soak", type=float, default=120.0, metavar="S", help="seconds")
     parser.add_argument(
-        "--minutes", type=float, default=30.0, help="after which no step is begun any more"
+        "--soak", type=float, default=120.0, metavar="S", help="seconds of the soak test"
     )
-    parser.add_argument("--steps", nargs="+", choices=Check.steps, help="default: all")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="no step starts after this time"
+    )
+    parser.add_argument("--steps", nargs="+", choices=GpuCheck.steps, help="default: all")
     return parser
 
 

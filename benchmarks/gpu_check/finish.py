@@ -1,4 +1,4 @@
-"""Compares what a GPU computed with FP32 on a CPU: there or, if it has no backend, elsewhere."""
+"""Compare GPU outputs with FP32 on a CPU, on the same machine or, without a backend, elsewhere."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sr_export.metrics import psnr
 from sr_export.trt.plan_validation import PlanValidator
 
 BUDGETS = {"fp16": 55.0, "int8": 42.0}
-"""Decibels that plans must hold on a GPU, against the FP32 ONNX on a CPU."""
+"""Minimum PSNR of plans on a GPU, against the FP32 ONNX file on a CPU."""
 
 
 def compare(bundle_folder: Path, patches: Path) -> dict[str, Any]:
-    """Return the decibels of each precision and size, of the worst patch.
+    """Return the PSNR of each precision and size, of the worst patch.
 
     Args:
         bundle_folder: The bundle.
-        patches: What `on_gpu` kept of it.
+        patches: The file that `on_gpu` wrote.
     """
     bundle = Bundle.open(bundle_folder)
     model = bundle.manifest.model
@@ -35,12 +35,12 @@ def compare(bundle_folder: Path, patches: Path) -> dict[str, Any]:
             precision, _, size = name.partition("-")
             height, width = map(int, size.split("x"))
             variant = next(each for each in bundle.manifest.variants if each.precision == precision)
-            examiner = PlanValidator(bundle_folder, model, variant)
+            validator = PlanValidator(bundle_folder, model, variant)
             try:
-                right = examiner.expected(photos.batch(1, height, width, model.channels))
+                expected = validator.expected(photos.batch(1, height, width, model.channels))
             finally:
-                examiner.close()
-            worst = min(psnr(each, kept[f"{name}-{i}"]) for i, (*_, each) in enumerate(right))
+                validator.close()
+            worst = min(psnr(each, kept[f"{name}-{i}"]) for i, (*_, each) in enumerate(expected))
             budget = BUDGETS.get(precision, min(BUDGETS.values()))
             decibels = round(worst, 2) if math.isfinite(worst) else None
             found[name] = {"psnr": decibels, "budget": budget, "ok": worst >= budget}
@@ -48,7 +48,7 @@ def compare(bundle_folder: Path, patches: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Compare, and write what was found as JSON; 1 if a budget is missed."""
+    """Compare and write the result as JSON; return 1 if a budget is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("patches", type=Path)

@@ -1,4 +1,4 @@
-"""What runs in the interpreter that has TensorRT: outputs to compare, and a soak."""
+"""Checks that run in the interpreter with TensorRT: outputs, tiles and a soak test."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SOAK_SIDES = (33, 64, 120, 257, 360, 480, 640, 719, 720, 1080, 1281)
-# Of a GPU's memory, that may go in a soak after its first third: what a driver keeps.
+# GPU memory that may disappear after the first third of a soak test: caches of the driver.
 _DRIFT = 64 << 20
 
 
 def outputs(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run photos, and keep patches of what comes out, to be compared with a CPU's."""
+    """Upscale photos and save patches of the outputs, for comparison with a CPU."""
     bundle = Bundle.open(arguments.bundle)
     results: dict[str, Any] = {}
     kept: dict[str, Any] = {}
@@ -47,7 +47,7 @@ def outputs(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def tiles(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare frames in one piece with the same in tiles, by plans for those in another bundle."""
+    """Compare untiled frames with tiled ones, which use the tile plans of another bundle."""
     bundle = Bundle.open(arguments.bundle)
     results: dict[str, Any] = {}
     for precision in arguments.precisions:
@@ -88,9 +88,9 @@ def _span(pixels: range, scale: int) -> slice:
 
 
 def soak(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Upscale frames of changing sizes for a while; nothing may leak, and nothing may change."""
+    """Upscale frames of changing sizes; memory must not leak and results must not change."""
     bundle = Bundle.open(arguments.bundle)
-    choose = random.Random(0)  # noqa: S311 - sizes, not secrets
+    choose = random.Random(0)  # noqa: S311  sizes, not secrets
     first: dict[tuple[int, int], int] = {}
     frames = wrong = 0
     marks: list[tuple[int, int]] = []
@@ -117,13 +117,13 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-_WHAT = {"outputs": outputs, "tiles": tiles, "soak": soak}
+_CHECKS = {"outputs": outputs, "tiles": tiles, "soak": soak}
 
 
 def main() -> int:
-    """Run one of them, and write what was found as JSON."""
+    """Run one check and write the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=list(_WHAT))
+    parser.add_argument("check", choices=list(_CHECKS))
     parser.add_argument("bundle", type=Path)
     parser.add_argument("result", type=Path)
     parser.add_argument("--precisions", nargs="+", default=["fp16", "int8"])
@@ -132,7 +132,7 @@ def main() -> int:
     parser.add_argument("--tiled", type=Path)
     parser.add_argument("--seconds", type=float, default=60.0)
     arguments = parser.parse_args()
-    found = _WHAT[arguments.what](arguments)
+    found = _CHECKS[arguments.check](arguments)
     arguments.result.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     return 0

@@ -1,4 +1,4 @@
-"""The interpreters of a machine, and what each of them has."""
+"""The interpreters of a machine and their packages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 _FOLDERS = (ROOT, ROOT / "export", ROOT / "benchmarks")
 _SECONDS = 120
-_LOOK = """
+_QUERY = """
 import importlib, importlib.util, json, os, platform
 found = {"python": platform.python_version(), "keeps_path": "PYTHONPATH" in os.environ}
 for name in ("numpy", "PIL", "tensorrt", "cuda.bindings", "torch", "onnxruntime", "openvino",
              "pytest"):
     try:
         module = importlib.import_module(name)
-        found[name] = str(getattr(module, "__version__", "there"))
+        found[name] = str(getattr(module, "__version__", "installed"))
     except Exception as error:
         if importlib.util.find_spec(name.split(".")[0]) is not None:
             found["broken " + name] = f"{type(error).__name__}: {error}"[:200]
@@ -37,36 +37,36 @@ class Python:
     """An interpreter."""
 
     command: str
-    """What starts it; it finds this project's packages."""
+    """The executable; it can import the packages of this project."""
     found: dict[str, str]
-    """Versions of what it has, by name."""
+    """Versions of its packages, by name."""
 
     def has(self, *names: str) -> bool:
-        """Return whether it has all of some packages."""
+        """Whether all of these packages are installed."""
         return all(name in self.found for name in names)
 
 
 def environment(packages: Path | None) -> dict[str, str]:
-    """Return the variables with which interpreters find this project, and more packages."""
+    """Return the variables with which interpreters import this project and additional packages."""
     folders = [*map(str, _FOLDERS), *([] if packages is None else [str(packages)])]
     path = os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
     return os.environ | {"PYTHONPATH": path}
 
 
-def look(named: list[str], variables: dict[str, str], scratch: Path) -> list[Python]:
-    """Return the interpreters that are named, and those that are on the PATH.
+def search(named: list[str], variables: dict[str, str], scratch: Path) -> list[Python]:
+    """Return the named interpreters and those on the PATH, each set of packages once.
 
     Args:
-        named: Their paths.
+        named: Paths of interpreters.
         variables: See `environment`.
-        scratch: Where to put scripts that start those that hide PYTHONPATH.
+        scratch: Folder for scripts that start interpreters which drop PYTHONPATH.
     """
     usual = [sys.executable, str(ROOT / ".venv/bin/python"), shutil.which("python3") or ""]
     pythons: dict[str, Python] = {}
     for command in dict.fromkeys([*named, *usual]):
         if not Path(command).is_file():
             continue
-        found = _asked(command, variables)
+        found = _query(command, variables)
         if found is not None and not found.pop("keeps_path"):
             script = scratch / f"python-{len(pythons)}"
             shim = Path(__file__).with_name("shim.py")
@@ -74,17 +74,17 @@ def look(named: list[str], variables: dict[str, str], scratch: Path) -> list[Pyt
             script.write_text(f'#!/bin/sh\nexport SR_PATH="$PYTHONPATH"\nexec {call} "$@"\n')
             script.chmod(0o755)
             command = str(script)
-            found = _asked(command, variables)
+            found = _query(command, variables)
         if found is not None:
             found.pop("keeps_path", None)
             pythons.setdefault(json.dumps(found), Python(command, found))
     return list(pythons.values())
 
 
-def _asked(command: str, variables: dict[str, str]) -> dict[str, str] | None:
+def _query(command: str, variables: dict[str, str]) -> dict[str, str] | None:
     try:
         done = subprocess.run(
-            [command, "-c", _LOOK],
+            [command, "-c", _QUERY],
             env=variables,
             capture_output=True,
             text=True,

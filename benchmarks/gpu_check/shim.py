@@ -1,7 +1,7 @@
-"""Runs a module, a command or a file like Python itself, in an interpreter that hides PYTHONPATH.
+"""Run a module, a command or a file as Python does, in an interpreter that drops PYTHONPATH.
 
-Some environments set up their interpreter by a script that takes PYTHONPATH away. This is put
-between: it gets the path by another name.
+Some environments start their interpreter by a script that removes PYTHONPATH. This module runs in
+between and receives the path under another name.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 
 
 def main() -> None:
-    """Do what Python does with the same arguments."""
+    """Interpret the arguments as Python does."""
     path = os.environ["SR_PATH"]
-    sys.path[:1] = path.split(os.pathsep)  # in the place of this file's folder
-    os.environ["PYTHONPATH"] = path  # for processes that are started in turn
+    sys.path[:1] = path.split(os.pathsep)  # replaces the folder of this file
+    os.environ["PYTHONPATH"] = path  # for child processes
     how, *rest = sys.argv[1:]
     if how == "-m":
         sys.argv = rest

@@ -1,4 +1,4 @@
-"""The steps of the check, each in a process of its own, so that none takes another with it."""
+"""The steps of the GPU check, each in its own process: a crash of one does not end the others."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _KERNEL_TESTS = "tests/sr_deploy/tiling/test_native.py"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to check.
+class CheckPlan:
+    """The requested checks.
 
     Attributes:
-        bundles: The most important first; some steps only look at that.
-        precisions: To build plans of.
-        sizes: Of frames, height x width.
-        soak: Seconds.
-        end: When no step is begun any more, by the monotonic clock.
+        bundles: Bundles; some steps use only the first.
+        precisions: Precisions to build plans for.
+        sizes: Frame sizes, height x width.
+        soak: Seconds of the soak test.
+        end: No step starts after this time of the monotonic clock.
     """
 
     bundles: list[Path]
@@ -43,12 +43,12 @@ class Plan:
     end: float
 
 
-class Check:
-    """Runs steps and keeps what they said.
+class GpuCheck:
+    """Runs steps and collects their results.
 
     Attributes:
-        facts: Of the machine.
-        results: By the step's name, then by what was looked at.
+        facts: Description of the machine.
+        results: By step, then by command.
     """
 
     steps: ClassVar[tuple[str, ...]] = (
@@ -56,7 +56,7 @@ class Check:
     )
 
     def __init__(
-        self, plan: Plan, found: list[Python], variables: dict[str, str], output: Path
+        self, plan: CheckPlan, found: list[Python], variables: dict[str, str], output: Path
     ) -> None:
         self._plan = plan
         self._variables = variables
@@ -67,41 +67,41 @@ class Check:
         self.results: dict[str, dict[str, Any]] = {}
 
     def run(self, name: str) -> None:
-        """Run a step; it is said what it could not do."""
+        """Run a step and write the results so far."""
         self.results[name] = {}
         if time.monotonic() > self._plan.end:
-            self._say(name, "not begun: the time is up")
+            self._skip(name, "not started: out of time")
             return
         start = time.monotonic()
         getattr(self, f"_{name}")()
         self.results[name]["seconds"] = round(time.monotonic() - start, 1)
-        self.write()  # a machine may be taken away at any time
+        self.write()  # the machine may disappear at any time
 
     def write(self) -> None:
-        """Write what was found so far."""
+        """Write the results so far."""
         text = json.dumps(self.facts | {"steps": self.results}, indent=2)
         (self._output / "gpu_check.json").write_text(text + "\n", encoding="utf-8")
 
     def summary(self) -> list[str]:
-        """Return a line for each step, for people."""
+        """Return a line for each step."""
         lines = []
         for name, found in self.results.items():
             parts = ["passed" if found["ok"] else "FAILED"] if "ok" in found else []
-            parts += [f"not done: {each}" for each in found.get("not_done", ())]
+            parts += [f"not run: {each}" for each in found.get("not_done", ())]
             lines.append(f"{name:<10} {'; '.join(parts) or 'nothing to do'}")
         return lines
 
     def _with(self, *names: str) -> str | None:
-        """Return an interpreter that has some packages."""
+        """Return an interpreter with these packages."""
         return next((each.command for each in self._pythons if each.has(*names)), None)
 
-    def _say(self, step: str, text: str) -> None:
-        """Note what could not be done."""
+    def _skip(self, step: str, text: str) -> None:
+        """Record a check that cannot run."""
         self.results[step].setdefault("not_done", []).append(text)
         sys.stdout.write(f"{step}: {text}\n")
 
     def _call(self, step: str, what: str, command: Sequence[object], **more: str) -> bool:
-        """Run a command, with its output in a file; return whether it succeeded."""
+        """Run a command with its output in a log file; return whether it succeeded."""
         sys.stdout.write(f"{step}: {what}\n")
         sys.stdout.flush()
         log = self._output / f"{step}-{what.replace(' ', '-').replace('/', '-')}.log"
@@ -122,25 +122,23 @@ class Check:
         self.results[step]["ok"] = self.results[step].get("ok", True) and good
         if not good:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            result["said"] = lines[-1][:500] if lines else ""
-            sys.stdout.write(f"{step}: {what}: FAILED: {result['said']}\n")
+            result["last_line"] = lines[-1][:500] if lines else ""
+            sys.stdout.write(f"{step}: {what}: FAILED: {result['last_line']}\n")
         return good
 
     def _result(self, step: str, what: str, path: Path) -> None:
-        """Take what a command wrote into the record."""
+        """Add the JSON result of a command to the results."""
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
             self.results[step][what]["found"] = found
 
-    # --- the steps -----------------------------------------------------------------------------
-
     def _kernels(self) -> None:
-        """Build `native/` where it was not built elsewhere and brought along."""
+        """Build `native/` unless the kernels exist."""
         if (ROOT / "sr_deploy/_native/kernels.fatbin").is_file():
-            self.results["kernels"]["there"] = True
+            self.results["kernels"]["existing"] = True
             return
         if shutil.which("cmake") is None or shutil.which("nvcc") is None:
-            self._say("kernels", "there are none, and no cmake and nvcc to build them")
+            self._skip("kernels", "no kernels, and cmake or nvcc is missing")
             return
         build = self._output / "native"
         configure = ["cmake", "-S", ROOT / "native", "-B", build, "-D", "SKBUILD_STATE=editable"]
@@ -149,14 +147,14 @@ class Check:
 
     def _plans(self) -> None:
         if self._tensorrt is None:
-            self._say("plans", "no interpreter has tensorrt, cuda-python, numpy and Pillow")
+            self._skip("plans", "no interpreter with tensorrt, cuda-python, numpy and Pillow")
             return
         export = [self._tensorrt, "-m", "sr_export"]
         for bundle in self._plan.bundles:
             for size in self._plan.sizes:
                 command = [*export, bundle, "--engine", *self._plan.precisions, "--frame", size]
                 self._call("plans", f"{bundle.stem} {size}", command)
-        # Frames of any size, and tiles, of the most important.
+        # Plans for any size, and for tiles, of the first bundle.
         bundle = self._plan.bundles[0]
         first = self._plan.precisions[0]
         command = [*export, bundle, "--engine", first, "--range", *_RANGE]
@@ -172,15 +170,15 @@ class Check:
         names = ("pytest", "numpy", "cuda.bindings", "tensorrt")
         python = self._with(*names) or self._with(*names[:-1])
         if python is None:
-            self._say("tests", "no interpreter has pytest, numpy and cuda-python")
+            self._skip("tests", "no interpreter with pytest, numpy and cuda-python")
             return
         command = [python, "-m", "pytest", "-m", _MARK, "-p", "no:cacheprovider", "tests/sr_deploy"]
         self._call("tests", "on the GPU", command, SR_REQUIRE_GPU="1")
 
     def _outputs(self) -> None:
-        """Run frames, and compare with a CPU; here if an interpreter can."""
+        """Upscale photos on the GPU; compare with a CPU if an interpreter has a backend."""
         if self._tensorrt is None:
-            self._say("outputs", "no interpreter has TensorRT")
+            self._skip("outputs", "no interpreter with TensorRT")
             return
         cpu = self._with("onnxruntime", "numpy", "PIL") or self._with("openvino", "numpy", "PIL")
         for bundle in self._plan.bundles:
@@ -188,9 +186,9 @@ class Check:
             options = ["--precisions", *self._plan.precisions, "--sizes", *self._plan.sizes]
             self._on_gpu("outputs", bundle, [*options, "--patches", patches])
             if cpu is None or not patches.is_file():
-                self._say(
+                self._skip(
                     "outputs",
-                    f"{bundle.stem}: not compared with a CPU; where onnxruntime is: "
+                    f"{bundle.stem}: not compared with a CPU; with onnxruntime, run "
                     f"python -m gpu_check.finish {bundle.name} {patches.name} psnr.json",
                 )
                 continue
@@ -202,11 +200,11 @@ class Check:
     def _speed(self) -> None:
         torch = self._with("torch", "numpy", "PIL")
         if self._tensorrt is None:
-            self._say("speed", "no interpreter has TensorRT")
+            self._skip("speed", "no interpreter with TensorRT")
             return
         python = torch or self._tensorrt
         if torch is None:
-            self._say("speed", "no interpreter has torch: no baseline")
+            self._skip("speed", "no interpreter with torch: no baseline")
         rows = ["tensorrt", *(["torch"] if torch else [])]
         sizes = ["x".join(reversed(size.split("x"))) for size in self._plan.sizes]
         for bundle in self._plan.bundles:
@@ -219,14 +217,14 @@ class Check:
 
     def _tiles(self) -> None:
         if self._tensorrt is None or not self._tiled().is_dir():
-            self._say("tiles", "no plans for tiles were built")
+            self._skip("tiles", "no plans for tiles")
             return
         options = ["--precisions", *self._plan.precisions, "--sizes", *self._plan.sizes]
         self._on_gpu("tiles", self._plan.bundles[0], [*options, "--tiled", self._tiled()])
 
     def _soak(self) -> None:
         if self._tensorrt is None:
-            self._say("soak", "no interpreter has TensorRT")
+            self._skip("soak", "no interpreter with TensorRT")
             return
         left = min(self._plan.soak, max(10.0, self._plan.end - time.monotonic()))
         options = ["--seconds", left, "--precisions", self._plan.precisions[0]]
@@ -236,19 +234,19 @@ class Check:
         command = shutil.which("compute-sanitizer")
         python = self._with("pytest", "numpy", "cuda.bindings")
         if command is None or python is None:
-            lacking = "compute-sanitizer" if command is None else "pytest with cuda-python"
-            self._say("sanitizer", f"there is no {lacking}")
+            missing = "compute-sanitizer" if command is None else "pytest with cuda-python"
+            self._skip("sanitizer", f"missing: {missing}")
             return
         tests = [python, "-m", "pytest", "-m", _MARK, "-p", "no:cacheprovider", _KERNEL_TESTS]
         options = ["--error-exitcode", "9", "--target-processes", "all"]
         self._call("sanitizer", "memcheck", [command, *options, *tests], SR_REQUIRE_GPU="1")
 
     def _tiled(self) -> Path:
-        """Return the copy of the first bundle that has plans for tiles only."""
+        """Return the copy of the first bundle with plans for tiles only."""
         return self._output / f"tiled-{self._plan.bundles[0].name}"
 
     def _on_gpu(self, what: str, bundle: Path, options: Sequence[object]) -> None:
-        """Run a part of `on_gpu`, and take what it found."""
+        """Run a check of `on_gpu` and add its results."""
         path = self._output / f"{what}-{bundle.stem}.json"
         python = self._tensorrt
         assert python is not None

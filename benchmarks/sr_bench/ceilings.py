@@ -31,7 +31,7 @@ from sr_deploy.errors import ExportError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sr_bench.records import Measurement, Run, Size
+    from sr_bench.records import BenchRun, Measurement, Size
     from sr_deploy.bundle.bundle import Bundle
 
 _TRIES = 3
@@ -86,7 +86,7 @@ class CeilingShare:
     """The limit that applies."""
 
 
-def share(row: Measurement, run: Run, ceilings: Mapping[str, Ceiling]) -> CeilingShare | None:
+def share(row: Measurement, run: BenchRun, ceilings: Mapping[str, Ceiling]) -> CeilingShare | None:
     """Return the share of its ceiling that a measurement reached; None: a figure is missing.
 
     The least time is that of the operations at the best rate in their precision, or of moving

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
     from sr_bench.intervals import Interval
     from sr_bench.records import (
+        BenchRun,
         Configuration,
         Measurement,
         Mode,
         ModelBenchmark,
-        Run,
         Size,
         SpeedRecord,
         Timing,
     )
 
-    _Entry = tuple[ModelBenchmark, Run, Measurement, Timing]
+    _Entry = tuple[ModelBenchmark, BenchRun, Measurement, Timing]
 
 
 @dataclass(frozen=True)

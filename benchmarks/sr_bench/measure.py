@@ -13,7 +13,7 @@ import numpy as np
 from sr_bench import quality
 from sr_bench.estimate import Probe
 from sr_bench.process import WorkerProcess
-from sr_bench.records import Deviation, Measurement, Run, Timing, mean, size_text
+from sr_bench.records import BenchRun, Deviation, Measurement, Timing, mean, size_text
 from sr_deploy import machine
 from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
 from sr_export.metrics import psnr, y_ssim
@@ -74,7 +74,7 @@ def needed_memory(model: Model, size: Size, batch: int) -> int:
 
 def measure(
     plan: SizePlan, options: SpeedOptions, schedule: Schedule, ceiling_seconds: float = 0.0
-) -> list[Run]:
+) -> list[BenchRun]:
     """Measure at one size, in as few runs as memory allows, each with the baseline.
 
     The first run of a benchmark announces its time.
@@ -84,7 +84,7 @@ def measure(
         SrDeployError: No configuration could be measured; the reason is that of the first.
     """
     baseline, *waiting = plan.specs
-    runs: list[Run] = []
+    runs: list[BenchRun] = []
     while waiting or not runs:
         run = _run(plan, [baseline, *waiting], options, schedule, ceiling_seconds)
         waiting = waiting[len(run.rows) + len(run.missing) - 1 :]
@@ -98,7 +98,7 @@ def _run(
     options: SpeedOptions,
     schedule: Schedule,
     ceiling_seconds: float,
-) -> Run:
+) -> BenchRun:
     """Measure as many of the configurations as memory allows."""
     size = size_text(plan.size, plan.batch)
     with contextlib.ExitStack() as stack:
@@ -121,7 +121,7 @@ def _run(
                 each.measure(options)
         baseline = participants[0].output
         rows = tuple(each.measurement(baseline, plan, options) for each in participants)
-    return Run(plan.size, plan.batch, rows, plan.work, missing)
+    return BenchRun(plan.size, plan.batch, rows, plan.work, missing)
 
 
 def _opened(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sr_bench.environment import Environment
     from sr_bench.record_files import Record
-    from sr_bench.records import Ceiling, Measurement, ModelBenchmark, Run, SpeedRecord
+    from sr_bench.records import BenchRun, Ceiling, Measurement, ModelBenchmark, SpeedRecord
     from sr_export.scene import Scene
 
 _CHARTS = {
@@ -156,7 +156,7 @@ def _ceiling(name: str, ceiling: Ceiling) -> tuple[str, str, str]:
     return name.upper(), f"{ceiling.best:,.0f} billion operations/s", ceiling.how
 
 
-def _cells(run: Run, row: Measurement, benchmark: ModelBenchmark) -> tuple[str, ...]:
+def _cells(run: BenchRun, row: Measurement, benchmark: ModelBenchmark) -> tuple[str, ...]:
     return (
         tables.speedup_text(run, row),
         f"{row.upscale.percentile(50):.2f} ms",

@@ -211,7 +211,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchRun:
     """Configurations measured in interleaved rounds at one size."""
 
     size: Size
@@ -273,7 +273,7 @@ class ModelBenchmark:
     setting: Environment
     subject: MeasuredModel
     options: SpeedOptions
-    bouts: tuple[Run, ...]
+    bouts: tuple[BenchRun, ...]
     ceilings: dict[str, Ceiling] = field(default_factory=dict)
     """By "fp32", "bf16", "fp16", "int8" (operations), "copy" and "pcie" (bytes); not all of them
     can be measured everywhere."""
@@ -295,7 +295,7 @@ class SpeedRecord:
         if not any(each.bouts for each in self.series):
             raise BundleError("series: no measurements")
 
-    def bouts(self) -> Iterator[tuple[ModelBenchmark, Run]]:
+    def bouts(self) -> Iterator[tuple[ModelBenchmark, BenchRun]]:
         """Yield every run with its model benchmark."""
         for benchmark in self.series:
             for run in benchmark.bouts:

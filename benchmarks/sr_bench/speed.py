@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from sr_bench import ceilings, configurations, environment, measure, quality, record_files
 from sr_bench.configurations import DEFAULT, WorkerSpec
 from sr_bench.estimate import Schedule
-from sr_bench.records import ModelBenchmark, Run, SpeedRecord
+from sr_bench.records import BenchRun, ModelBenchmark, SpeedRecord
 from sr_deploy import backends, machine
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.cli.console import Progress
@@ -105,7 +105,7 @@ def measure_models(
         for plan in _plans(bundle, checkpoint, request, options, free)
     ]
     limits = []
-    runs: list[tuple[Bundle, Run]] = []
+    runs: list[tuple[Bundle, BenchRun]] = []
     with Progress() as progress:
         schedule = Schedule([plan for _, plan in plans], options, progress)
 

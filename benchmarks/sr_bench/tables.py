@@ -14,15 +14,15 @@ from sr_deploy import machine
 
 if TYPE_CHECKING:
     from sr_bench.records import (
+        BenchRun,
         Deviation,
         Measurement,
         ModelBenchmark,
-        Run,
         Size,
         SpeedRecord,
     )
 
-    Rows = list[tuple[Run, Measurement]]
+    Rows = list[tuple[BenchRun, Measurement]]
 
 _WIDTH = 100
 NOTHING = "-"
@@ -128,7 +128,7 @@ def warning(benchmark: ModelBenchmark) -> str | None:
     )
 
 
-def speedup_text(run: Run, row: Measurement) -> str:
+def speedup_text(run: BenchRun, row: Measurement) -> str:
     """Return the speedup of a measurement, marked if its rounds disagree."""
     speedup = run.speedup(row)
     return f"{speedup.median:.2f}{'' if speedup.steady else '*'}"
@@ -140,7 +140,7 @@ def not_measured(rows: Rows) -> list[str]:
     return [f"Not measured: {reason}" for run in runs for reason in run.missing.values()]
 
 
-def share_text(run: Run, row: Measurement, benchmark: ModelBenchmark) -> str:
+def share_text(run: BenchRun, row: Measurement, benchmark: ModelBenchmark) -> str:
     """Return the share of its ceiling that a measurement reached."""
     reached = share(row, run, benchmark.ceilings)
     return NOTHING if reached is None else f"{100 * reached.value:.0f} %"

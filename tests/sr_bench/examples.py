@@ -7,6 +7,7 @@ import dataclasses
 from sr_bench import record_files
 from sr_bench.environment import Environment, Hardware, MeasuredModel
 from sr_bench.records import (
+    BenchRun,
     Ceiling,
     Configuration,
     Deviation,
@@ -14,7 +15,6 @@ from sr_bench.records import (
     Method,
     ModelBenchmark,
     QualityRecord,
-    Run,
     Score,
     SpeedOptions,
     SpeedRecord,
@@ -81,7 +81,7 @@ SERIES = ModelBenchmark(
     subject=SUBJECT,
     options=SpeedOptions(2, 1.0, 3, 0.5, 0.1),
     bouts=(
-        Run(
+        BenchRun(
             (256, 128),
             1,
             # In the second round the machine is twice as slow, for both.
@@ -90,7 +90,7 @@ SERIES = ModelBenchmark(
                 row(OPENVINO, (5.5,), (10.0, 12.0), (4.0,), largest=1),
             ),
         ),
-        Run(
+        BenchRun(
             (64, 32),
             1,
             (

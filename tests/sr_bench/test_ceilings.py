@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from sr_bench import ceilings
-from sr_bench.records import Ceiling, Run, Timing
+from sr_bench.records import BenchRun, Ceiling, Timing
 from sr_deploy.bundle import schema
 from sr_deploy.bundle.bundle import Bundle
 from tests.sr_bench.conftest import Tiny
@@ -124,6 +124,6 @@ def test_the_network_alone_is_compared_where_it_was_timed() -> None:
     assert share is not None
     assert share.value == pytest.approx(1e6 / 4e9 / 0.9e-3)  # of 0.9 ms, not of 1.0
     whole = row(EAGER, (2.0,))
-    found = ceilings.share(whole, Run((64, 32), 1, (whole,), WORK), CEILINGS)
+    found = ceilings.share(whole, BenchRun((64, 32), 1, (whole,), WORK), CEILINGS)
     assert found == ceilings.CeilingShare(pytest.approx(1e6 / 2e9 / 2e-3), "arithmetic")
     assert Timing("upscale", ((2.0,),)) == whole.upscale

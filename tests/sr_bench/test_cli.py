@@ -14,7 +14,7 @@ from PIL import Image
 
 from sr_bench import configurations, documents, record_files, speed
 from sr_bench.cli import main, with_command
-from sr_bench.records import Configuration, QualityRecord, Run, SpeedRecord, Timing
+from sr_bench.records import BenchRun, Configuration, QualityRecord, SpeedRecord, Timing
 from sr_deploy import backends
 from sr_deploy.bundle import tuning
 from sr_deploy.bundle.manifest import Latent
@@ -129,7 +129,7 @@ def test_records_are_compared_joined_and_shown(tmp_path: Path, capsys: Output) -
     assert page.read_text().count("<h2>Speedup</h2>") == 2
 
 
-def _slower(bout: Run) -> Run:
+def _slower(bout: BenchRun) -> BenchRun:
     """The same bout, in which all but the baseline take 10 % longer."""
     rows = [dataclasses.replace(each, timings=(_longer(each.upscale),)) for each in bout.rows[1:]]
     return dataclasses.replace(bout, rows=(bout.rows[0], *rows))

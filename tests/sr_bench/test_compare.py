@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sr_bench import compare, timers
 from sr_bench.compare import TimingChange
-from sr_bench.records import Run, SpeedRecord, Timing
+from sr_bench.records import BenchRun, SpeedRecord, Timing
 from sr_bench.timers import CallTimer
 from sr_deploy.engine import Engine
 from sr_deploy.errors import InvalidInputError
@@ -31,7 +31,7 @@ def _record(ours: float, theirs: float = 1.0, seed: int = 0, spread: float = 0.0
             yield tuple(float(each) for each in about * random.normal(10.0, 10 * spread, 5))
 
     rows = (row(EAGER, *rounds(theirs)), row(OPENVINO, *rounds(ours)))
-    series = dataclasses.replace(SERIES, bouts=(Run((64, 32), 1, rows),))
+    series = dataclasses.replace(SERIES, bouts=(BenchRun((64, 32), 1, rows),))
     return SpeedRecord(3, "speed", (series,))
 
 
@@ -124,7 +124,7 @@ def alternating(tiny: Tiny) -> tuple[list[tuple[float, ...]], ...]:
 
 def _real(rounds: list[tuple[float, ...]], baseline: list[tuple[float, ...]]) -> SpeedRecord:
     rows = (row(EAGER, *baseline), row(OPENVINO, *rounds))
-    series = dataclasses.replace(SERIES, bouts=(Run((160, 120), 1, rows),))
+    series = dataclasses.replace(SERIES, bouts=(BenchRun((160, 120), 1, rows),))
     return SpeedRecord(3, "speed", (series,))
 
 

@@ -14,7 +14,7 @@ from sr_bench import configurations, measure, quality
 from sr_bench.configurations import WorkerSpec
 from sr_bench.estimate import Schedule
 from sr_bench.measure import SizePlan
-from sr_bench.records import Configuration, Run, SpeedOptions
+from sr_bench.records import BenchRun, Configuration, SpeedOptions
 from sr_deploy import machine
 from sr_deploy.cli.console import Progress
 from sr_deploy.errors import BackendError, OutOfMemoryError
@@ -82,7 +82,7 @@ def _fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(FakeProcess, "calls", [])
 
 
-def _measure(plan: SizePlan) -> list[Run]:
+def _measure(plan: SizePlan) -> list[BenchRun]:
     with Progress() as progress:
         return measure.measure(plan, OPTIONS, Schedule([plan], OPTIONS, progress))
 

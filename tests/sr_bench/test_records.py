@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from sr_bench.records import Deviation, Measurement, Method, Run, Score, SpeedRecord, Timing
+from sr_bench.records import BenchRun, Deviation, Measurement, Method, Score, SpeedRecord, Timing
 from sr_deploy.errors import BundleError
 from tests.sr_bench.examples import DEFAULT, EAGER, FULL, OPENVINO, QUALITY, SERIES, SPEED, row
 
@@ -24,7 +24,7 @@ def test_rows_begin_with_frame_in_to_frame_out() -> None:
 
 def test_rounds_are_the_same_for_all() -> None:
     with pytest.raises(BundleError, match=r"rounds.*\[1, 2\]"):
-        Run((8, 8), 1, (row(EAGER, (1.0,)), row(OPENVINO, (1.0,), (1.0,))))
+        BenchRun((8, 8), 1, (row(EAGER, (1.0,)), row(OPENVINO, (1.0,), (1.0,))))
 
 
 def test_ratios_are_taken_within_rounds() -> None:

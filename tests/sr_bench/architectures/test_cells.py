@@ -44,7 +44,7 @@ def test_a_class_is_chosen_by_the_scale() -> None:
     assert type(module).__name__ == "UpCunet3x"
 
 
-def test_outputs_that_are_nearly_one_colour_are_spread() -> None:
+def test_outputs_that_are_nearly_one_color_are_spread() -> None:
     module, _ = cells.build(Cell("SRResNet", 3, 4))
     with torch.no_grad():
         output = module(torch.rand(1, 3, 32, 32))

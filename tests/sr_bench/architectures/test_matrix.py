@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from architectures.cells import Cell
-from architectures.exporting import Row
-from architectures.matrix import Architecture, went
+from architectures.exporting import ExportResult
+from architectures.matrix import Architecture, run_result
 
 
-def row(**other: Any) -> Row:
-    whole: Row = {
+def row(**other: Any) -> ExportResult:
+    whole: ExportResult = {
         "worst_error": 2e-7,
         "tiles": "equal",
         "share": 1.0,
@@ -20,7 +20,7 @@ def row(**other: Any) -> Row:
     return whole | other  # type: ignore[return-value]
 
 
-def tried(**rows: Row) -> Architecture:
+def tried(**rows: ExportResult) -> Architecture:
     """Of rows by what they are, such as x2 or x2_gray."""
     cells = {}
     for label, each in rows.items():
@@ -72,6 +72,8 @@ def test_networks_that_do_not_export() -> None:
 
 
 def test_how_a_run_went_in_a_few_words() -> None:
-    assert went("yes") == "yes"
-    assert went("differs by 3 levels") == "differs by 3 levels"
-    assert went("OpenVINO cannot read it: a long story: here") == "no: OpenVINO cannot read it"
+    assert run_result("yes") == "yes"
+    assert run_result("differs by 3 levels") == "differs by 3 levels"
+    assert (
+        run_result("OpenVINO cannot read it: a long story: here") == "no: OpenVINO cannot read it"
+    )

@@ -1,4 +1,4 @@
-"""Whatever happens to a network's process, a row comes of it."""
+"""An export in a child process always has a result."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import pytest
 
 from architectures import process
 from architectures.cells import Cell
-from architectures.exporting import Row
+from architectures.exporting import ExportResult
 
 CELL = Cell("Compact", 3, 2)
 
 
-def raising(_: Cell) -> Row:
+def raising(_: Cell) -> ExportResult:
     raise LookupError("no such layer")
 
 
-def killed(_: Cell) -> Row:
+def killed(_: Cell) -> ExportResult:
     os.kill(os.getpid(), signal.SIGKILL)
     return {}
 
 
-def left(_: Cell) -> Row:
+def left(_: Cell) -> ExportResult:
     os._exit(3)
 
 
-def asleep(_: Cell) -> Row:
+def asleep(_: Cell) -> ExportResult:
     time.sleep(600)
     return {}
 
@@ -43,12 +43,12 @@ def asleep(_: Cell) -> Row:
         (raising, "fails: LookupError: no such layer"),
     ],
 )
-def test_what_goes_wrong_is_an_error(does: Callable[[Cell], Row], error: str) -> None:
+def test_what_goes_wrong_is_an_error(does: Callable[[Cell], ExportResult], error: str) -> None:
     assert re.fullmatch(error, process.export(CELL, 300, does)["error"])
 
 
-def test_what_takes_too_long_is_ended() -> None:
-    assert process.export(CELL, 1, asleep) == {"error": "not done within 1 s"}
+def test_an_export_is_ended_at_its_time_limit() -> None:
+    assert process.export(CELL, 1, asleep) == {"error": "not finished within 1 s"}
 
 
 def test_a_network_from_its_class_to_what_runs() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from architectures.translators import UNet
+from architectures.translators import Pix2PixUNet
 from sr_deploy.errors import CheckpointError, NotFoundError
 from sr_export.models.custom import load_module
 from sr_export.models.network import Network, from_module
@@ -109,7 +109,7 @@ def test_windows_determine_the_grid() -> None:
 
 @pytest.mark.parametrize("levels", [5, 7])
 def test_deep_unets_accept_any_size_on_their_grid(levels: int) -> None:
-    found = from_module(UNet(levels), "mine")
+    found = from_module(Pix2PixUNet(levels), "mine")
     assert (found.grid, found.fixed_size, found.channels) == (2**levels, None, 3)
 
 

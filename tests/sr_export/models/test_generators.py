@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from architectures.translators import UNet
+from architectures.translators import Pix2PixUNet
 from sr_deploy.errors import CheckpointError, InvalidInputError
 from sr_export.models.generators import Generator, find
 from sr_export.models.ranges import Ranges
@@ -68,7 +68,7 @@ def test_weights_sorted_by_name() -> None:
     assert torch.allclose(_images(found.module, noise), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("module", [Discriminator(), Convolutions(), UNet(), Repeating()])
+@pytest.mark.parametrize("module", [Discriminator(), Convolutions(), Pix2PixUNet(), Repeating()])
 def test_other_networks_are_not_generators(module: nn.Module) -> None:
     weights = dict(module.state_dict())
     assert _found(weights) is None

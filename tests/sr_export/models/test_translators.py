@@ -11,7 +11,12 @@ import torch
 from torch import nn
 
 from architectures import translators
-from architectures.translators import AttentiveTranslator, ResnetGenerator, TransformerNet, UNet
+from architectures.translators import (
+    AttentiveTranslator,
+    Pix2PixUNet,
+    ResnetGenerator,
+    TransformerNet,
+)
 from sr_deploy import Engine
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import Precision
@@ -26,11 +31,11 @@ def _none(_: int) -> nn.Module:
 
 
 LAYOUTS: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
-    "U-Net": (UNet, "Pix2PixUNet", 32),
-    "U-Net of six levels": (lambda: UNet(6), "Pix2PixUNet", 64),
-    "U-Net with instance norm": (lambda: UNet(norm=nn.InstanceNorm2d), "Pix2PixUNet", 32),
-    "U-Net without norm": (lambda: UNet(norm=_none), "Pix2PixUNet", 32),
-    "U-Net for gray": (lambda: UNet(channels=1), "Pix2PixUNet", 32),
+    "U-Net": (Pix2PixUNet, "Pix2PixUNet", 32),
+    "U-Net of six levels": (lambda: Pix2PixUNet(6), "Pix2PixUNet", 64),
+    "U-Net with instance norm": (lambda: Pix2PixUNet(norm=nn.InstanceNorm2d), "Pix2PixUNet", 32),
+    "U-Net without norm": (lambda: Pix2PixUNet(norm=_none), "Pix2PixUNet", 32),
+    "U-Net for gray": (lambda: Pix2PixUNet(channels=1), "Pix2PixUNet", 32),
     "ResNet": (ResnetGenerator, "CycleGANResNet", 4),
     "ResNet with dropout": (lambda: ResnetGenerator(3, dropout=True), "CycleGANResNet", 4),
     "ResNet with batch norm, padded by zeros": (
@@ -107,7 +112,7 @@ def test_statistics_of_old_instance_norms_are_ignored() -> None:
 )
 def test_other_weights_are_refused(change: dict[str, torch.Tensor], fact: str) -> None:
     with pytest.raises(CheckpointError, match=fact):
-        recognize([dict(UNet().state_dict()) | change])
+        recognize([dict(Pix2PixUNet().state_dict()) | change])
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,7 @@ def test_missing_tensors_are_named(name: str, fact: str) -> None:
 
 
 def test_unet_in_tanh_is_exported_for_any_size(tmp_path: Path) -> None:
-    module = _randomized(UNet())
+    module = _randomized(Pix2PixUNet())
     bundle = _build(tmp_path, dict(module.state_dict()))
     written = Bundle.open(bundle).manifest
     assert written.source.ranges == "-1 to 1 in, -1 to 1 out"

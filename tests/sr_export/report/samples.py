@@ -76,7 +76,7 @@ def only_fp32() -> Manifest:
 def plain(
     level: int | tuple[int, int, int], height: int = 80, width: int = 120
 ) -> NDArray[np.uint8]:
-    """Returns an RGB image of one colour."""
+    """Returns an RGB image of one color."""
     return np.full((height, width, 3), level, np.uint8)
 
 
@@ -86,8 +86,8 @@ def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> NDArray[
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
-def coloured(name: str = "flag.png") -> Scene:
-    """Returns a scene whose versions can be told apart by their colours."""
+def colored(name: str = "flag.png") -> Scene:
+    """Returns a scene whose versions can be told apart by their colors."""
     return Scene(
         name,
         plain(128, 40, 60),

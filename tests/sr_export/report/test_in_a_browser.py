@@ -12,7 +12,7 @@ from PIL import Image
 
 from sr_export.report import page, search_chart
 from tests.sr_export.report.browser import Browser, started
-from tests.sr_export.report.samples import QUANTIZATION, coloured, manifest, only_fp32, refusing
+from tests.sr_export.report.samples import QUANTIZATION, colored, manifest, only_fp32, refusing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture
 def report(browser: Browser, tmp_path: Path) -> Browser:
     """The report on one scene, opened and scrolled to it."""
-    return opened(browser, tmp_path, page(manifest(), [coloured()]))
+    return opened(browser, tmp_path, page(manifest(), [colored()]))
 
 
 def opened(browser: Browser, folder: Path, source: str, width: int = 1280) -> Browser:
@@ -52,8 +52,8 @@ def place(browser: Browser, across: float, down: float) -> tuple[float, float]:
     return box[0] + across * box[2], box[1] + down * box[3]
 
 
-def colour(browser: Browser, across: float, down: float) -> tuple[int, ...]:
-    """Returns the colour that is seen at a part of the picture."""
+def color(browser: Browser, across: float, down: float) -> tuple[int, ...]:
+    """Returns the color that is seen at a part of the picture."""
     seen = np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("RGB"))
     x, y = place(browser, across, down)
     return tuple(map(int, seen[int(y), int(x)]))
@@ -84,8 +84,8 @@ def complaints(browser: Browser) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "source",
     [
-        page(manifest(), [coloured()]),
-        page(refusing("too far"), [coloured()]),
+        page(manifest(), [colored()]),
+        page(refusing("too far"), [colored()]),
         page(only_fp32(), []),
     ],
     ids=["all", "refused", "FP32"],
@@ -113,7 +113,7 @@ def test_the_policy_forbids_the_network(report: Browser) -> None:
 
 def test_a_hostile_name_is_shown_and_not_run(browser: Browser, tmp_path: Path) -> None:
     name = "<img src=x onerror='window.ran = true'><script>window.ran = true</script>"
-    opened(browser, tmp_path, page(manifest(name), [coloured(name)]))
+    opened(browser, tmp_path, page(manifest(name), [colored(name)]))
     assert browser.evaluate("[document.querySelector('h1').innerText, document.title]") == [
         name,
         f"{name}: quality report",
@@ -125,29 +125,29 @@ def test_a_hostile_name_is_shown_and_not_run(browser: Browser, tmp_path: Path) -
 
 def test_it_begins_with_bicubic_beside_the_smallest_precision(report: Browser) -> None:
     assert split(report) == 50
-    assert (colour(report, *LEFT), colour(report, *RIGHT)) == (GRAY, BLUE)
+    assert (color(report, *LEFT), color(report, *RIGHT)) == (GRAY, BLUE)
 
 
 def test_the_mouse_moves_the_divider(report: Browser) -> None:
-    assert colour(report, 0.35, 0.8) == GRAY
+    assert color(report, 0.35, 0.8) == GRAY
     report.drag(place(report, 0.5, 0.6), place(report, 0.2, 0.6))
     assert split(report) == pytest.approx(20, abs=0.5)  # half a percent is three pixels
-    assert colour(report, 0.35, 0.8) == BLUE
-    assert colour(report, 0.1, 0.8) == GRAY
+    assert color(report, 0.35, 0.8) == BLUE
+    assert color(report, 0.1, 0.8) == GRAY
 
 
 def test_a_click_brings_the_divider(report: Browser) -> None:
     there = place(report, 0.75, 0.9)
     report.drag(there, there)
     assert split(report) == pytest.approx(75, abs=0.5)
-    assert colour(report, 0.7, 0.8) == GRAY
+    assert color(report, 0.7, 0.8) == GRAY
 
 
 def test_a_finger_moves_the_divider(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, tmp_path, page(manifest(), [coloured()]), width=390)
+    opened(browser, tmp_path, page(manifest(), [colored()]), width=390)
     browser.swipe(place(browser, 0.5, 0.6), place(browser, 0.8, 0.6))
     assert split(browser) == pytest.approx(80, abs=2)
-    assert colour(browser, 0.7, 0.8) == GRAY
+    assert color(browser, 0.7, 0.8) == GRAY
 
 
 def test_keys_move_the_divider(report: Browser) -> None:
@@ -156,7 +156,7 @@ def test_keys_move_the_divider(report: Browser) -> None:
     assert split(report) == pytest.approx(51, abs=0.01)
     report.press("Home", 36)
     assert split(report) == 0
-    assert colour(report, 0.1, 0.8) == BLUE
+    assert color(report, 0.1, 0.8) == BLUE
     said = report.evaluate("document.querySelector('.divider').getAttribute('aria-valuetext')")
     assert said == "0 % Bicubic, the rest INT8"
 
@@ -164,19 +164,19 @@ def test_keys_move_the_divider(report: Browser) -> None:
 def test_selects_change_the_pictures(report: Browser) -> None:
     choose(report, 0, "FP32")
     choose(report, 1, "FP16")
-    assert (colour(report, *LEFT), colour(report, *RIGHT)) == (RED, GREEN)
+    assert (color(report, *LEFT), color(report, *RIGHT)) == (RED, GREEN)
     shown = report.evaluate(
         "[...document.querySelectorAll('.left figcaption, .right figcaption')]"
         ".map((each) => each.innerText).join()"
     )
     assert shown == "FP32,FP16"
     choose(report, 0, "FP16")
-    assert (colour(report, *LEFT), colour(report, *RIGHT)) == (GREEN, GREEN)
+    assert (color(report, *LEFT), color(report, *RIGHT)) == (GREEN, GREEN)
 
 
 @pytest.mark.parametrize("width", [320, 390, 600, 770, 820, 1280])
 def test_nothing_sticks_out_at_the_side(browser: Browser, tmp_path: Path, width: int) -> None:
-    opened(browser, tmp_path, page(refusing("word " * 40), [coloured("w" * 90)]), width)
+    opened(browser, tmp_path, page(refusing("word " * 40), [colored("w" * 90)]), width)
     assert browser.evaluate("document.documentElement.scrollWidth") == width
 
 
@@ -206,7 +206,7 @@ def test_on_paper_all_versions_stand_side_by_side(report: Browser) -> None:
 def test_without_scripts_all_versions_stand_side_by_side(browser: Browser, tmp_path: Path) -> None:
     browser.ask("Emulation.setScriptExecutionDisabled", value=True)
     try:
-        opened(browser, tmp_path, page(manifest(), [coloured()]))
+        opened(browser, tmp_path, page(manifest(), [colored()]))
         boxes = browser.evaluate(
             "[...document.querySelectorAll('.layer, .divider, .controls')]"
             ".map((each) => each.getClientRects().length)"

@@ -17,7 +17,7 @@ from sr_export.report.chart import NOTHING
 from sr_export.report.page import MINUS, change
 from tests.sr_export.report.samples import (
     QUANTIZATION,
-    coloured,
+    colored,
     manifest,
     noise,
     only_fp32,
@@ -76,14 +76,14 @@ def test_an_equal_precision_has_no_decibels() -> None:
 
 
 def test_a_refused_precision_says_why() -> None:
-    found = read(refusing("44.7 dB is <all> it reaches"), [coloured()])
+    found = read(refusing("44.7 dB is <all> it reaches"), [colored()])
     assert "INT8 Not offered: 44.7 dB is <all> it reaches" in found.text
     assert "None was taken: INT8 is not offered." in found.text
     assert "INT8 (refused)" in found.text
 
 
 def test_the_versions_of_an_image_are_there_to_choose() -> None:
-    found = read(manifest(), [coloured()])
+    found = read(manifest(), [colored()])
     names = ["Bicubic", "FP32", "FP16", "INT8", "Original"]
     assert [each["data-picture"] for each in found.all("figure") if "data-picture" in each] == names
     assert len(found.all("option")) == 2 * len(names)
@@ -157,7 +157,7 @@ def test_names_from_strangers_stay_text() -> None:
         refused={"bf16": HOSTILE},
         tools={HOSTILE: HOSTILE},
     )
-    hostile, tame = read(given, [coloured(HOSTILE)]), read(manifest(), [coloured()])
+    hostile, tame = read(given, [colored(HOSTILE)]), read(manifest(), [colored()])
     assert len(hostile.all("script")) == len(tame.all("script")) == 1
     assert len(hostile.all("img")) == len(tame.all("img"))
     assert not [each for _, each in hostile.found if "onerror" in each]
@@ -165,11 +165,11 @@ def test_names_from_strangers_stay_text() -> None:
 
 
 def test_a_name_that_is_not_utf8_can_be_written() -> None:
-    page(manifest("caf\udce9"), [coloured("caf\udce9.png")]).encode()
+    page(manifest("caf\udce9"), [colored("caf\udce9.png")]).encode()
 
 
 def test_the_policy_allows_this_style_and_this_script_only() -> None:
-    source = page(manifest(), [coloured()])
+    source = page(manifest(), [colored()])
     policy = Elements(source).all("meta")[1]["content"]
     rules = {name: rule for name, _, rule in (each.partition(" ") for each in policy.split("; "))}
     assert rules.pop("default-src") == rules.pop("base-uri") == rules.pop("form-action") == "'none'"
@@ -183,7 +183,7 @@ def test_the_policy_allows_this_style_and_this_script_only() -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    found = read(manifest(), [coloured()])
+    found = read(manifest(), [colored()])
     addresses = [
         value
         for _, attributes in found.found

@@ -1,12 +1,11 @@
-r"""What fine-tuning for INT8 gains: bundles of one network beside each other, before and after it.
+r"""Measure the gain of quantization-aware training: bundles of one network, before and after it.
 
-    python benchmarks/quantisation_aware.py BUNDLE ... --ground-truth Set5/HR \
+    python benchmarks/quantization_aware.py BUNDLE ... --ground-truth Set5/HR \
         --low-resolution Set5/LRx4 --output benchmarks/results/training/quantisation-aware-NAME.json
 
-The record has every placement of INT8 that was tried at export, with its PSNR against the FP32 of
-the same weights, and the scores on images that nothing was trained or calibrated on, in FP32 and,
-where it is offered, in INT8; beside them the PSNR against the FP32 of the first bundle, since that
-of fine-tuned weights is another.
+The record has every INT8 placement of the export with its PSNR against FP32 of the same weights,
+and the scores on held-out images in FP32 and, if offered, in INT8. It also has the PSNR against
+FP32 of the first bundle, since training changes the FP32 output.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def main() -> int:
 
 
 def _measured(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what a bundle says of its INT8, and its scores."""
+    """Return the INT8 search of a bundle and its scores."""
     written = Bundle.open(path).manifest
     offered = [each for each in written.variants if each.quality is not None]
     return {
@@ -72,7 +71,7 @@ def _measured(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 def _scores(
     path: Path, precision: Precision, scale: int, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return PSNR and SSIM of the Y channel, and PSNR against the first bundle's FP32, of RGB."""
+    """Return PSNR and SSIM (Y channel), and PSNR against FP32 of the first bundle (RGB)."""
     found = {}
     with (
         Engine(path, precision=precision) as engine,
