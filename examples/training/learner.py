@@ -141,7 +141,8 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a state of the same plan."""
         self.step = state["step"]
-        self._trained = quantisation.read(state, state["generator"])
+        record = state.get(quantisation.KEY)
+        self._trained = {} if record is None else quantisation.read(record, state["generator"])
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["generator_ema"])
         self._optimiser.load_state_dict(state["optimizer_generator"])

@@ -71,7 +71,16 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
         )
         if generator is not None:
             return generator_export.build(generator, options, taken, folder, report)
-    network = _network(content, options)
+        if options.arch_file:
+            name, module = load_module(options.arch_file, strippings(content.tensors))
+            network = from_module(module, name)
+        else:
+            candidates = strippings(content.tensors)
+            network = recognize(candidates, options.architecture, options.ranges)
+    elif isinstance(content, load.Program):
+        network = from_program(content.program)
+    else:
+        network = from_module(content.module, "TorchScript")
     exported = _export(network, options, report, skip)
     if isinstance(content, load.Weights) and content.trained:
         names = _constant_names(network, content)
@@ -97,7 +106,7 @@ def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str,
     plain = {name: each.detach().cpu().clone() for name, each in weights.items()}
     content = load.Weights(plain, "the network")
     options = Options(checkpoint="network.pth", name="network", ranges=Ranges())
-    network = _network(content, options)
+    network = recognize(strippings(plain), ranges=options.ranges)
     exported = _export(network, options, report, skip=0)
     layers = qat.layers(exported.model, _constant_names(network, content))
     material = gather(
@@ -117,17 +126,6 @@ def _constant_names(network: Network, content: load.Weights) -> dict[str, str]:
     """Return the graph's names of weights by the checkpoint's names."""
     names = qat.names(network.module, content.tensors)
     return {name: to_onnx.PARAMETERS + each for name, each in names.items()}
-
-
-def _network(content: load.Weights | load.Scripted | load.Program, options: Options) -> Network:
-    if isinstance(content, load.Program):
-        return from_program(content.program)
-    if isinstance(content, load.Scripted):
-        return from_module(content.module, "TorchScript")
-    if options.arch_file:
-        name, module = load_module(options.arch_file, strippings(content.tensors))
-        return from_module(module, name)
-    return recognize(strippings(content.tensors), options.architecture, options.ranges)
 
 
 def _export(network: Network, options: Options, report: Report, skip: int) -> Exported:

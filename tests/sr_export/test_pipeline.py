@@ -22,8 +22,8 @@ from tests.sr_export.networks import Convolutions, Windowed, network
 def _build(found: Network, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """Run the pipeline on a network in place of a checkpoint."""
     (folder / "x.pth").touch()
-    monkeypatch.setattr(load, "read", lambda *_, **__: None)
-    monkeypatch.setattr(pipeline, "_network", lambda *_: found)
+    monkeypatch.setattr(load, "read", lambda *_, **__: load.Scripted(found.module))
+    monkeypatch.setattr(pipeline, "from_module", lambda *_: found)
     torch.manual_seed(0)
     options = Options(checkpoint=str(folder / "x.pth"), name="x", precisions=("fp32",))
     return pipeline.build(options, folder, lambda _: None)

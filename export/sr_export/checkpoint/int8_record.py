@@ -70,19 +70,16 @@ def record(trained: Mapping[str, Trained]) -> dict[str, dict[str, float | bool |
     }
 
 
-def read(content: object, tensors: Mapping[str, Tensor]) -> dict[str, Trained]:
-    """Return the INT8 parameters of a checkpoint by weight name; empty if it has no record.
+def read(found: object, tensors: Mapping[str, Tensor]) -> dict[str, Trained]:
+    """Return the INT8 parameters of a checkpoint by weight name.
 
     Args:
-        content: The unpickled file.
-        tensors: The weights selected from it.
+        found: The unpickled value under `KEY`.
+        tensors: The weights selected from the checkpoint.
 
     Raises:
         CheckpointError: The record is malformed, or does not fit these weights.
     """
-    if not isinstance(content, Mapping) or KEY not in content:
-        return {}
-    found = content[KEY]
     if not isinstance(found, Mapping) or not found:
         raise CheckpointError(
             f"{KEY!r} is {_shown(found)}; expected one entry for each weight trained in INT8 "

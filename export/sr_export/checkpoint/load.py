@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -100,21 +101,21 @@ def read(path: Path, *, ema: bool = True, key: str | None = None, trust: bool = 
         content = unpickle.load(path, legacy=kind == "torch-legacy")
     try:
         taken, tensors = state_dict.select(content, ema=ema, key=key)
-        _check_size(tensors, path.stat().st_size)
+        # Views can repeat a few stored numbers until memory is full.
+        claimed = sum(each.numel() * each.element_size() for each in tensors.values())
+        size = path.stat().st_size
+        if claimed > file_kind.MAX_EXPANSION * size:
+            raise CheckpointError(
+                f"its tensors claim {claimed} bytes, but the file has {size}; it is damaged or "
+                "forged"
+            )
         plain = weight_norm.fold({name: _plain(name, each) for name, each in tensors.items()})
-        trained = int8_record.read(content, plain)
+        if not isinstance(content, Mapping) or int8_record.KEY not in content:
+            return Weights(plain, taken)
+        trained = int8_record.read(content[int8_record.KEY], plain)
         return Weights(int8_record.on_levels(plain, trained), taken, trained)
     except SrDeployError as error:
         raise CheckpointError(f"{path}: {error}") from error
-
-
-def _check_size(tensors: dict[str, torch.Tensor], size: int) -> None:
-    """Refuse tensors that expand a few stored numbers until memory is full."""
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if claimed > file_kind.MAX_EXPANSION * size:
-        raise CheckpointError(
-            f"its tensors claim {claimed} bytes, but the file has {size}; it is damaged or forged"
-        )
 
 
 def _plain(name: str, tensor: torch.Tensor) -> torch.Tensor:

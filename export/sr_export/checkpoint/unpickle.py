@@ -4,7 +4,7 @@ torch's restricted unpickler builds tensors and plain containers. Checkpoints al
 harmless objects beside the weights (NumPy scalars, paths, option objects). Inert placeholder
 classes replace these and discard their arguments, so that none of their own code runs either.
 
-`torch.serialization.get_unsafe_globals_in_checkpoint` does not replace `_globals_of`: it refuses
+`torch.serialization.get_unsafe_globals_in_checkpoint` does not replace `_inspect`: it refuses
 files from before PyTorch 1.6, and it knows only the opcodes of torch.save's own pickle protocol,
 so that errors about other files could not name the code.
 """
@@ -88,7 +88,7 @@ def load(path: Path, *, legacy: bool) -> object:
         CheckpointError: the file is damaged, or names code; the message lists the names.
     """
     try:
-        names = _globals_of(path, legacy=legacy)
+        names, mappable = _inspect(path, legacy=legacy)
     except Exception as error:
         raise CheckpointError(f"{path}: {_DAMAGED} ({_brief(error)})") from error
     placeholders = {name: _placeholder(name) for name in names}
@@ -104,9 +104,7 @@ def load(path: Path, *, legacy: bool) -> object:
         # Old storages, another pickle protocol: they concern the author of the file.
         warnings.simplefilter("ignore")
         try:
-            return torch.load(
-                path, map_location="cpu", weights_only=True, mmap=not legacy and _stored(path)
-            )
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
         except pickle.UnpicklingError as error:
             raise CheckpointError(f"{path}: {_odd_pickle_text(error)}") from error
         except Exception as error:
@@ -129,25 +127,21 @@ def _placeholder(name: str) -> type | None:
     return None
 
 
-def _stored(path: Path) -> bool:
-    """Return whether no member is compressed: memory mapping needs that."""
-    with zipfile.ZipFile(path) as archive:
-        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-
-
-def _globals_of(path: Path, *, legacy: bool) -> set[str]:
-    """Return the full names of all classes and functions that a file imports."""
+def _inspect(path: Path, *, legacy: bool) -> tuple[set[str], bool]:
+    """Return the classes and functions that a file imports, and whether it can be memory-mapped."""
     if not legacy:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             entry = next(each for each in entries if each.filename.partition("/")[2] == "data.pkl")
             if not entry.CRC:  # saved without checksums, see `file_kind`
                 entry.CRC = None  # type: ignore[assignment]  # zipfile then compares none
-            return set(_globals_in(io.BytesIO(archive.read(entry))))
+            uncompressed = all(each.compress_type == zipfile.ZIP_STORED for each in entries)
+            return set(_globals_in(io.BytesIO(archive.read(entry)))), uncompressed
     # A memory map ends with the file, whatever lengths a damaged file claims.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         # Five pickles in a row: magic number, protocol, system, the object, storage keys.
-        return {name for _ in range(5) for name in _globals_in(cast("IO[bytes]", data))}
+        names = {name for _ in range(5) for name in _globals_in(cast("IO[bytes]", data))}
+    return names, False
 
 
 def _globals_in(data: IO[bytes]) -> Iterator[str]:

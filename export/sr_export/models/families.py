@@ -55,7 +55,7 @@ class NetworkPlan:
 
 
 @dataclass(frozen=True)
-class Family:
+class PlainFamily:
     """A family of plain networks."""
 
     name: str
@@ -181,14 +181,14 @@ def _nearest(chain: LayerChain) -> NetworkPlan:
 
 
 FAMILIES = (
-    Family("SRResNet", _srresnet),
-    Family("MSRResNet", _msrresnet),
-    Family("EDSR", _edsr),
-    Family("FSRCNN", _fsrcnn),
-    Family("ESPCN", _espcn),
-    Family("ConvTranspose", _conv_transpose),
-    Family("ConvRestorer", _restorer),
-    Family("NearestConv", _nearest),
+    PlainFamily("SRResNet", _srresnet),
+    PlainFamily("MSRResNet", _msrresnet),
+    PlainFamily("EDSR", _edsr),
+    PlainFamily("FSRCNN", _fsrcnn),
+    PlainFamily("ESPCN", _espcn),
+    PlainFamily("ConvTranspose", _conv_transpose),
+    PlainFamily("ConvRestorer", _restorer),
+    PlainFamily("NearestConv", _nearest),
 )
 
 

@@ -52,7 +52,7 @@ _SIDES = (24, 96)
 
 
 @dataclass(frozen=True)
-class Inference:
+class InferredSettings:
     """The best settings of a plan."""
 
     plan: NetworkPlan
@@ -70,7 +70,7 @@ class Inference:
         return self.gain - (_SCALE_1_BONUS if self.settings.scale == 1 else 0)
 
 
-def best(plans: Sequence[NetworkPlan]) -> Inference:
+def best(plans: Sequence[NetworkPlan]) -> InferredSettings:
     """Return the plan and the settings with which its weights restore photos best.
 
     If none restores photos, as with untrained weights, the first plan with default settings.
@@ -88,7 +88,7 @@ def best(plans: Sequence[NetworkPlan]) -> Inference:
         return winner
     settings = default(plans[0])
     assert settings is not None, "checked when the user's arguments were applied"
-    return Inference(plans[0], settings, -math.inf)
+    return InferredSettings(plans[0], settings, -math.inf)
 
 
 def default(plan: NetworkPlan) -> ArchSettings | None:
@@ -101,7 +101,7 @@ def default(plan: NetworkPlan) -> ArchSettings | None:
     return None
 
 
-def _climbs(plan: NetworkPlan) -> Iterator[Inference]:
+def _climbs(plan: NetworkPlan) -> Iterator[InferredSettings]:
     """Yield the best settings from each start."""
     names = [name for name in _STARTS if name in plan.choices]
     for values in itertools.product(*(plan.choices[name] for name in names)):
@@ -114,7 +114,7 @@ def _climbs(plan: NetworkPlan) -> Iterator[Inference]:
                 return
 
 
-def _climb(plan: NetworkPlan, settings: ArchSettings, choices: Choices) -> Inference:
+def _climb(plan: NetworkPlan, settings: ArchSettings, choices: Choices) -> InferredSettings:
     """Improve one group of settings after the other, until nothing improves."""
     gain = _Gain(plan.topology, settings.scale)
     before = None
@@ -126,7 +126,7 @@ def _climb(plan: NetworkPlan, settings: ArchSettings, choices: Choices) -> Infer
                 if trial.sensible and plan.topology.fits(trial):
                     better = gain(trial) > gain(settings) + MIN_GAIN
                     settings = trial if better else settings
-    return Inference(plan, settings, gain(settings))
+    return InferredSettings(plan, settings, gain(settings))
 
 
 def _grouped(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[list[dict[str, Any]]]:

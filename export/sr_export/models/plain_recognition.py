@@ -10,7 +10,7 @@ from torch import nn
 from sr_deploy.errors import InvalidInputError
 from sr_export.models import infer
 from sr_export.models.candidates import shown, with_arguments
-from sr_export.models.families import FAMILIES, Family, NetworkPlan
+from sr_export.models.families import FAMILIES, NetworkPlan, PlainFamily
 from sr_export.models.layer_chain import MismatchError, orders, read
 from sr_export.models.plain_network import PlainNetwork
 from sr_export.models.spandrel_import import Architecture, ImageModelDescriptor, SizeRequirements
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class PlainArch(Architecture[nn.Module]):
     """A family as an architecture of spandrel's registry."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: PlainFamily) -> None:
         super().__init__(id=family.name, detect=self._detect_chain)
         self._family = family
 
@@ -160,7 +160,7 @@ def _nearest(mismatches: Mapping[str, str]) -> str:
     return f"is nearest to {name}, but {mismatches[name]}"
 
 
-def _explain(found: infer.Inference) -> str:
+def _explain(found: infer.InferredSettings) -> str:
     """Return how the open settings were decided."""
     default = infer.default(found.plan)
     chosen = {

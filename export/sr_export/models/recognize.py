@@ -49,7 +49,7 @@ def recognize(
         CheckpointError: unknown architecture, or one that cannot be exported.
         InvalidInputError: the name is unknown, or does not accept these settings.
     """
-    name, arguments = parse_architecture(architecture)
+    name, arguments = _parse(architecture) if architecture else (None, {})
     stripped = list(candidates)
     plain = {
         str(each.architecture.id): each.architecture
@@ -75,14 +75,12 @@ def recognize(
     return replace(network, ranges=match.settings.ranges, how=match.how)
 
 
-def parse_architecture(architecture: str | None) -> tuple[str | None, dict[str, str]]:
+def _parse(architecture: str) -> tuple[str, dict[str, str]]:
     """Return the name and the settings in "NAME key=value ...".
 
     Raises:
         InvalidInputError: the name is unknown, or a setting is malformed.
     """
-    if architecture is None:
-        return None, {}
     name, *pairs = architecture.split()
     known = sorted({*(str(each.architecture.id) for each in registry()), DCGAN}, key=str.lower)
     if name not in known:

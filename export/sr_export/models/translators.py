@@ -33,7 +33,7 @@ _MIN_SIDE = 8
 
 
 @dataclass(frozen=True)
-class _Built:
+class _BuiltTranslator:
     """A module and its inputs."""
 
     module: nn.Module
@@ -59,7 +59,7 @@ class Translator(Architecture[nn.Module]):
         self,
         name: str,
         detect: KeyCondition,
-        build: Callable[[NamedLayers], _Built],
+        build: Callable[[NamedLayers], _BuiltTranslator],
         ranges: Ranges,
     ) -> None:
         super().__init__(id=name, detect=detect)
@@ -115,7 +115,7 @@ class _AddSkip(nn.Module):
         return image + self.parts(image)
 
 
-def _unet(named: NamedLayers) -> _Built:
+def _unet(named: NamedLayers) -> _BuiltTranslator:
     """Build pix2pix's U-Net: each level contains the next one, at half the size.
 
     The dropout of inner levels has no weights, and no effect in eval mode.
@@ -125,7 +125,7 @@ def _unet(named: NamedLayers) -> _Built:
         depth += 1
     down, up = named.convolution(f"{_UNET}.0", 2, 1), named.transposed(f"{_UNET}.3")
     module = nn.Sequential(down, _level(named, 1, depth - 1), nn.ReLU(), up, nn.Tanh())
-    return _Built(module, down.in_channels, up.out_channels, 2**depth)
+    return _BuiltTranslator(module, down.in_channels, up.out_channels, 2**depth)
 
 
 def _inside(level: int) -> str:
@@ -147,7 +147,7 @@ def _level(named: NamedLayers, level: int, last: int) -> nn.Module:
     return _ConcatSkip(nn.Sequential(*parts))
 
 
-def _resnet(named: NamedLayers) -> _Built:
+def _resnet(named: NamedLayers) -> _BuiltTranslator:
     """Build CycleGAN's generator: downsampling, residual blocks, upsampling."""
     head = named.convolution("model.1")
     parts: list[nn.Module] = [nn.ReflectionPad2d(head.kernel_size[0] // 2), head]
@@ -166,7 +166,9 @@ def _resnet(named: NamedLayers) -> _Built:
         index += 3
     tail = named.convolution(f"model.{index + 1}")
     parts += [nn.ReflectionPad2d(tail.kernel_size[0] // 2), tail, nn.Tanh()]
-    return _Built(nn.Sequential(*parts), head.in_channels, tail.out_channels, 2**downsamplings)
+    return _BuiltTranslator(
+        nn.Sequential(*parts), head.in_channels, tail.out_channels, 2**downsamplings
+    )
 
 
 def _block(named: NamedLayers, name: str) -> nn.Module:
@@ -183,7 +185,7 @@ def _block(named: NamedLayers, name: str) -> nn.Module:
     return _AddSkip(*parts[:-1])
 
 
-def _style_transfer(named: NamedLayers) -> _Built:
+def _style_transfer(named: NamedLayers) -> _BuiltTranslator:
     """Build the style transfer network of PyTorch's examples, with instance norm throughout."""
     parts: list[nn.Module] = []
     for i in (1, 2, 3):
@@ -198,7 +200,7 @@ def _style_transfer(named: NamedLayers) -> _Built:
         parts += [nn.Upsample(scale_factor=2), *enlarged, nn.ReLU()]
     padding, tail = _padded(named, "deconv3")
     inputs = named.shape("conv1.conv2d.weight")[1]
-    return _Built(nn.Sequential(*parts, padding, tail), inputs, tail.out_channels, 4)
+    return _BuiltTranslator(nn.Sequential(*parts, padding, tail), inputs, tail.out_channels, 4)
 
 
 def _padded(named: NamedLayers, name: str, stride: int = 1) -> tuple[nn.Module, nn.Conv2d]:

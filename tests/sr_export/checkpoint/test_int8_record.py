@@ -16,28 +16,30 @@ TENSORS = {"conv.weight": torch.rand(8, 3, 3, 3), "conv.bias": torch.rand(8)}
 GOOD = {"threshold": 1.0, "axis": 0, "scales": torch.full((8,), 2.0**-6)}
 
 
-def test_a_checkpoint_without_a_record_has_none() -> None:
-    assert int8_record.read({"params": TENSORS}, TENSORS) == {}
-    assert int8_record.read(list(TENSORS.values()), TENSORS) == {}
+def test_a_checkpoint_without_a_record_has_none(tmp_path: Path) -> None:
+    for content in ({"params": TENSORS}, [TENSORS]):
+        torch.save(content, tmp_path / "x.pth")
+        found = load.read(tmp_path / "x.pth")
+        assert isinstance(found, load.Weights)
+        assert found.trained == {}
+        assert torch.equal(found.tensors["conv.weight"], TENSORS["conv.weight"])
 
 
 def test_a_record_round_trips() -> None:
     record = int8_record.record({"conv.weight": Trained(1.5, 1, torch.full((3,), 2.0**-7), True)})
-    found = int8_record.read({int8_record.KEY: record}, TENSORS)["conv.weight"]
+    found = int8_record.read(record, TENSORS)["conv.weight"]
     assert (found.threshold, found.axis, found.scales.tolist()) == (1.5, 1, 3 * [2.0**-7])
     assert found.centred
     assert found.broadcast(4).shape == (1, 3, 1, 1)
 
 
 def test_centred_defaults_to_false() -> None:
-    assert not int8_record.read({int8_record.KEY: {"conv.weight": GOOD}}, TENSORS)[
-        "conv.weight"
-    ].centred
+    assert not int8_record.read({"conv.weight": GOOD}, TENSORS)["conv.weight"].centred
 
 
 def test_scales_are_rounded_to_half_precision() -> None:
     record = {"conv.weight": GOOD | {"scales": torch.full((8,), 0.01)}}
-    found = int8_record.read({int8_record.KEY: record}, TENSORS)["conv.weight"].scales
+    found = int8_record.read(record, TENSORS)["conv.weight"].scales
     assert torch.equal(found, found.half().float())
     assert (found - 0.01).abs().max() < 1e-5
 
@@ -74,7 +76,7 @@ def test_scales_are_rounded_to_half_precision() -> None:
 )
 def test_a_malformed_record_is_refused(record: Any, text: str) -> None:
     with pytest.raises(CheckpointError, match=text) as caught:
-        int8_record.read({int8_record.KEY: record}, TENSORS)
+        int8_record.read(record, TENSORS)
     assert len(str(caught.value)) < 300
 
 
