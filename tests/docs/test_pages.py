@@ -152,7 +152,10 @@ def test_programs_compile(page: str) -> None:
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the pages use: a bundle, photos and a video."""
     networks.bundle(tmp_path / "x2.srd", networks.nearest)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for name in ("cat.png", "compact_x2.pth", "original/cat.png"):
+        target = tmp_path / "examples" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "examples" / name, target)
     photo = Image.open(ROOT / "examples" / "cat.png")
     photo.save(tmp_path / "photo.png")
     (tmp_path / "photos" / "more").mkdir(parents=True)
@@ -175,6 +178,8 @@ def film(path: Path) -> None:
 
 
 def run(text: str) -> None:
+    if shutil.which("sh") is None:
+        pytest.skip("the pages have commands of a POSIX shell")
     done = subprocess.run(
         ["sh", "-ec", text], capture_output=True, text=True, check=False, timeout=600
     )
