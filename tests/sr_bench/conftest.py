@@ -1,4 +1,4 @@
-"""A tiny network, exported as users do it."""
+"""A tiny network and its bundle."""
 
 from __future__ import annotations
 

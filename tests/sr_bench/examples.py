@@ -1,4 +1,4 @@
-"""Records for tests, as the commands would make them."""
+"""Records for tests."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def row(
     largest: int = 0,
     psnr: float | None = None,
 ) -> Measurement:
-    """What a contender's process did, as far as older records tell, too."""
+    """Return a measurement with the fields of older records only."""
     return Measurement(contender, (Timing("upscale", rounds),), Deviation(largest, psnr))
 
 
@@ -84,7 +84,7 @@ SERIES = ModelBenchmark(
         BenchRun(
             (256, 128),
             1,
-            # In the second round the machine is twice as slow, for both.
+            # In the second round the machine is half as fast, for both.
             (
                 row(EAGER, (10.0, 11.0, 12.0), (22.0,), (12.0,)),
                 row(OPENVINO, (5.5,), (10.0, 12.0), (4.0,), largest=1),
@@ -146,4 +146,4 @@ FULL = dataclasses.replace(
         ),
     ),
 )
-"""A record with all that can be measured: see `DEFAULT`."""
+"""A record with all optional values; see `DEFAULT`."""

@@ -1,4 +1,4 @@
-"""Ceilings are what the best kernel reached in its best try."""
+"""Ceilings are the best rates of several kernels; shares are relative to them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_the_higher_one_counts() -> None:
     assert ceilings.joined() == {}
 
 
-def test_what_cannot_be_measured_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_device_has_no_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ceilings.measured("a toaster", 1) == {}
 
 
-def test_kernels_try_for_every_precision(
+def test_every_precision_has_kernels(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ceilings, "_TRY_SECONDS", 0.0)
@@ -59,7 +59,7 @@ def test_a_copy_reaches_every_byte() -> None:
 
 
 @pytest.mark.parametrize("quantized", [True, False])
-def test_the_convolutions_are_what_they_are_counted_as(quantized: bool) -> None:
+def test_the_convolutions_match_their_counted_work(quantized: bool) -> None:
     graph = ceilings._convolutions(8, quantized=quantized)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     (fed,), (fetched,) = session.get_inputs(), session.get_outputs()
@@ -94,7 +94,7 @@ def test_arithmetic_or_memory_sets_the_limit() -> None:
     assert (seconds, bound) == ((WORK.frame_bytes + 4 * WORK.weights) / 8e9, "memory")
 
 
-def test_what_is_not_in_int8_has_its_own_ceiling() -> None:
+def test_layers_outside_int8_have_their_own_ceiling() -> None:
     mixed = dataclasses.replace(WORK, int8_share=0.75)
     rates = CEILINGS | {"int8": Ceiling("", (8.0,))}
     seconds, _ = ceilings.least_seconds(mixed, "int8", rates) or (0.0, "")
@@ -110,7 +110,7 @@ def test_fp16_computes_in_fp32_where_there_are_no_kernels() -> None:
 
 
 @pytest.mark.parametrize("missing", ["copy", "bf16"])
-def test_what_was_not_measured_has_no_share(missing: str) -> None:
+def test_without_a_rate_there_is_no_share(missing: str) -> None:
     bout = FULL.series[0].bouts[1]
     rates = {name: each for name, each in CEILINGS.items() if name != missing}
     assert ceilings.share(DEFAULT, bout, CEILINGS) is not None
@@ -118,7 +118,7 @@ def test_what_was_not_measured_has_no_share(missing: str) -> None:
     assert ceilings.share(DEFAULT, dataclasses.replace(bout, work=None), CEILINGS) is None
 
 
-def test_the_network_alone_is_compared_where_it_was_timed() -> None:
+def test_the_network_alone_is_compared_if_timed() -> None:
     bout = FULL.series[0].bouts[1]
     share = ceilings.share(DEFAULT, bout, CEILINGS)
     assert share is not None

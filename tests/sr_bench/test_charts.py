@@ -34,7 +34,7 @@ def test_throughput_has_a_point_for_each_size() -> None:
     assert words.count(";") == 2
 
 
-def test_quality_is_against_ground_truth_where_that_was_measured() -> None:
+def test_quality_is_against_ground_truth_if_measured() -> None:
     assert "3: 1e+03 and 33" in charts.quality(SERIES).words
     rows = tuple(dataclasses.replace(row, truth=None) for row in SERIES.bouts[1].rows)
     bout = dataclasses.replace(SERIES.bouts[1], rows=rows)
@@ -54,7 +54,7 @@ def test_stages_are_shown() -> None:
     assert charts.stages(SERIES).words == expected
 
 
-def test_all_series_are_drawn() -> None:
+def test_all_benchmarks_are_drawn() -> None:
     record = SpeedRecord(3, "speed", (SERIES, SERIES))
     chart = charts.drawn(record, "faster")
     assert chart.svg.count("sr-deploy OpenVINO BF16</text>") == 2

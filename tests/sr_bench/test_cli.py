@@ -1,4 +1,4 @@
-"""The commands, from the outside."""
+"""The commands of sr-bench."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_quality_as_a_page_shows_pictures_beside_fp32(
 
 
 def test_speed_compares_with_torch(tiny: Tiny, tmp_path: Path, capsys: Output) -> None:
-    """A bundle alone: its checkpoint lies beside it, and no command is speed."""
+    """A bundle alone: its checkpoint is beside it, and speed is the default command."""
     target, page = tmp_path / "speed.json", tmp_path / "speed.html"
     options = ["--backends", "torch", "onnxruntime", "--precisions", "bf16", "fp32", *QUICK]
     options += ["--json", str(target), "--html", str(page), "--no-ceilings"]
@@ -130,7 +130,7 @@ def test_records_are_compared_joined_and_shown(tmp_path: Path, capsys: Output) -
 
 
 def _slower(bout: BenchRun) -> BenchRun:
-    """The same bout, in which all but the baseline take 10 % longer."""
+    """The same run with 10 % longer times, except for the baseline."""
     rows = [dataclasses.replace(each, timings=(_longer(each.upscale),)) for each in bout.rows[1:]]
     return dataclasses.replace(bout, rows=(bout.rows[0], *rows))
 
@@ -140,7 +140,7 @@ def _longer(timing: Timing) -> Timing:
     return dataclasses.replace(timing, rounds=rounds)
 
 
-def test_tuning_is_kept_and_used(tiny: Tiny, tmp_path: Path, capsys: Output) -> None:
+def test_tuning_is_saved_in_the_bundle(tiny: Tiny, tmp_path: Path, capsys: Output) -> None:
     bundle = tmp_path / "tiny.srd"
     shutil.copytree(tiny.bundle, bundle)
     options = ["--size", "40x30", "--rounds", "1", "--seconds", "0", "--backend", "onnxruntime"]
@@ -166,7 +166,7 @@ def test_tuning_is_kept_and_used(tiny: Tiny, tmp_path: Path, capsys: Output) -> 
         ([], []),
     ],
 )
-def test_the_command_may_be_left_out(given: list[str], understood: list[str]) -> None:
+def test_the_command_may_be_omitted(given: list[str], understood: list[str]) -> None:
     assert with_command(given) == understood
 
 
@@ -187,7 +187,7 @@ def test_report_fills_and_checks(tmp_path: Path, capsys: Output) -> None:
 @pytest.mark.parametrize(
     "command", ["", "quality", "speed", "tune", "compare", "merge", "show", "report"]
 )
-def test_help_teaches(command: str, capsys: Output) -> None:
+def test_help_is_complete(command: str, capsys: Output) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([*command.split(), "--help"])
     assert len(capsys.readouterr().out.splitlines()) > 8
@@ -270,13 +270,13 @@ def test_generators_are_not_measured(
         ["--pause", "x"],
     ],
 )
-def test_wrong_usage_is_2(options: list[str], capsys: Output) -> None:
+def test_wrong_usage_exits_with_2(options: list[str], capsys: Output) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["speed", "x.srd", *options])
     assert repr(options[1]) in capsys.readouterr().err
 
 
-def test_a_percentage_is_one(capsys: Output) -> None:
+def test_an_invalid_percentage_is_refused(capsys: Output) -> None:
     for text in ("5 pigs", "-5%"):
         with pytest.raises(SystemExit, match="2"):
             main(["--compare", "a", "b", f"--fail-over={text}"])

@@ -23,7 +23,7 @@ _ROUNDS = 10
 
 
 def _record(ours: float, theirs: float = 1.0, seed: int = 0, spread: float = 0.02) -> SpeedRecord:
-    """One with rounds around `theirs` for the baseline and `ours`, and noise of a quiet machine."""
+    """A record with rounds around `theirs` (baseline) and `ours`, and idle noise."""
     random = np.random.default_rng(seed)
 
     def rounds(about: float) -> Iterator[tuple[float, ...]]:
@@ -41,7 +41,7 @@ def _of(contender: object, changes: list[TimingChange]) -> TimingChange:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_ten_per_cent_are_found_and_nothing_is_not(seed: int) -> None:
+def test_ten_percent_are_found_and_no_change_is_not(seed: int) -> None:
     before = _record(0.5, seed=seed)
     slower = _of(OPENVINO, compare.changes(before, _record(0.55, seed=seed + 100)))
     same = _of(OPENVINO, compare.changes(before, _record(0.5, seed=seed + 200)))
@@ -52,15 +52,15 @@ def test_ten_per_cent_are_found_and_nothing_is_not(seed: int) -> None:
     assert not same.slower_than(0.0)
 
 
-def test_a_slow_day_is_no_regression() -> None:
-    """All takes twice as long, the baseline too, which is the same program."""
+def test_a_slower_machine_is_no_regression() -> None:
+    """Everything takes twice as long, including the baseline, which is the same program."""
     found = compare.changes(_record(0.5), _record(1.0, 2.0, seed=1))
     assert _of(OPENVINO, found).relative
     assert not _of(OPENVINO, found).significant
     assert _of(EAGER, found).significant
 
 
-def test_beside_another_baseline_times_are_compared_as_they_are() -> None:
+def test_with_different_baselines_times_are_compared_directly() -> None:
     after = _record(1.0, 2.0, seed=1)
     setting = dataclasses.replace(SERIES.setting, versions={"torch": "3.0"})
     series = dataclasses.replace(after.series[0], setting=setting)
@@ -70,7 +70,7 @@ def test_beside_another_baseline_times_are_compared_as_they_are() -> None:
     assert 2.0 in change.times
 
 
-def test_records_without_a_common_row_are_refused() -> None:
+def test_records_without_a_common_measurement_are_refused() -> None:
     other = _record(0.5)
     subject = dataclasses.replace(SERIES.subject, sha256="1" * 64)
     series = dataclasses.replace(other.series[0], subject=subject)
@@ -91,9 +91,9 @@ def test_the_text_names_regressions() -> None:
 
 @pytest.fixture(scope="module")
 def alternating(tiny: Tiny) -> tuple[list[tuple[float, ...]], ...]:
-    """Rounds of one engine as it is, as it is again, and slowed down; they take turns.
+    """Interleaved rounds of one engine: unchanged, unchanged again, and slowed down.
 
-    What is timed is the processor's time, which other programs on the machine hardly change.
+    The processor time is measured, which other programs hardly affect.
     """
     with Engine(tiny.bundle, precision="fp32", threads=1) as engine:
         batches = timers.input_batches(160, 120, 3, 1)
@@ -128,7 +128,7 @@ def _real(rounds: list[tuple[float, ...]], baseline: list[tuple[float, ...]]) ->
     return SpeedRecord(3, "speed", (series,))
 
 
-def test_an_artificial_slow_down_is_found_in_real_times(
+def test_an_artificial_slowdown_is_found_in_real_times(
     alternating: tuple[list[tuple[float, ...]], ...],
 ) -> None:
     plain, again, slowed = alternating
@@ -137,7 +137,7 @@ def test_an_artificial_slow_down_is_found_in_real_times(
     assert change.slower_than(0.05)
 
 
-def test_no_slow_down_is_not_found_in_real_times(
+def test_no_slowdown_is_found_in_real_times_without_one(
     alternating: tuple[list[tuple[float, ...]], ...],
 ) -> None:
     plain, again, _ = alternating

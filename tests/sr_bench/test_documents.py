@@ -1,4 +1,4 @@
-"""Documents hold the tables of the records, and nothing of them is written by hand."""
+"""Documents contain the tables and charts of the records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EMPTY = "before\n\n<!-- table:{} -->\n<!-- /table -->\n\nafter\n"
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with two records and a document that asks for one of them."""
+    """A checkout with two records and a document that requests one of them."""
     results = tmp_path / documents.RESULTS
     results.mkdir(parents=True)
     record_files.write(results / "quality.json", QUALITY)
@@ -31,7 +31,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_table_is_filled_and_then_stays(checkout: Path) -> None:
+def test_a_table_is_filled_once(checkout: Path) -> None:
     changed = documents.outdated(checkout)
     documents.update(changed)
     text = (checkout / "README.md").read_text()
@@ -41,7 +41,7 @@ def test_a_table_is_filled_and_then_stays(checkout: Path) -> None:
     assert documents.outdated(checkout) == {}
 
 
-def test_a_changed_record_or_table_is_noticed(checkout: Path) -> None:
+def test_a_changed_table_is_outdated(checkout: Path) -> None:
     documents.update(documents.outdated(checkout))
     readme = checkout / "README.md"
     readme.write_text(readme.read_text().replace("32.50", "39.50"))
@@ -71,13 +71,13 @@ def test_a_marker_without_its_counterpart_is_an_error(text: str, checkout: Path)
         documents.outdated(checkout)
 
 
-def test_a_record_that_is_not_there_is_named(checkout: Path) -> None:
+def test_a_missing_record_is_named(checkout: Path) -> None:
     (checkout / "README.md").write_text(EMPTY.format("taste"))
     with pytest.raises(NotFoundError, match=r"taste\.json"):
         documents.outdated(checkout)
 
 
-def test_what_is_no_checkout_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_checkout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"README\.md"):
         documents.outdated(tmp_path)
 
@@ -123,13 +123,13 @@ def test_an_environment_block_gets_the_shared_notes_once(checkout: Path) -> None
     assert documents.outdated(checkout) == {}
 
 
-def test_a_warning_stands_below_the_table(checkout: Path) -> None:
+def test_a_warning_is_below_the_table(checkout: Path) -> None:
     (checkout / "README.md").write_text(EMPTY.format("speed"))
     documents.update(documents.outdated(checkout))
     assert "**Warning:**" in (checkout / "README.md").read_text()
 
 
-def test_a_chart_that_there_is_not_is_told(checkout: Path) -> None:
+def test_an_unknown_chart_is_an_error(checkout: Path) -> None:
     (checkout / "README.md").write_text("<!-- chart:speed:pie -->\n<!-- /chart -->\n")
     with pytest.raises(InvalidInputError, match=r"'pie'.*faster"):
         documents.outdated(checkout)
@@ -154,7 +154,7 @@ def test_a_table_of_precisions_has_its_legend() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / documents.RESULTS).glob("precisions-*.json")))
-def test_committed_precisions_hold_their_promises(path: Path) -> None:
+def test_committed_precisions_meet_their_budgets(path: Path) -> None:
     """FP16 from 58 dB and INT8 from 45 dB against FP32; at most 0.1 dB lost on Set5."""
     record = record_files.read(path)
     assert isinstance(record, QualityRecord)
@@ -171,7 +171,7 @@ def test_committed_precisions_hold_their_promises(path: Path) -> None:
         assert before - after <= 0.1
 
 
-def test_committed_tables_are_those_of_the_records() -> None:
+def test_committed_tables_match_the_records() -> None:
     """`sr-bench report` updates them."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "<!-- table:quality -->" in text
@@ -213,14 +213,14 @@ def test_committed_records_are_of_the_shipped_checkpoint(
     assert {each.sha256 for each in subjects} == {sha256_of(shipped_checkpoint)}
 
 
-def test_committed_speed_was_measured_on_a_quiet_machine() -> None:
+def test_the_committed_speed_record_is_steady() -> None:
     record = record_files.read(ROOT / documents.RESULTS / "speed.json")
     assert isinstance(record, SpeedRecord)
     assert record.steady()
 
 
-def test_in_the_committed_record_the_default_is_as_fast_as_the_documents_say() -> None:
-    """Every network and size: beside PyTorch as people run it, its strong FP32, its best form."""
+def test_the_committed_record_shows_the_speedups_that_the_documents_state() -> None:
+    """Every network and size, against eager PyTorch, its channels_last FP32 and its best form."""
     record = record_files.read(ROOT / documents.RESULTS / "cpu.json")
     assert isinstance(record, SpeedRecord)
     asked = {"contiguous fp32": 4.0, "channels_last fp32": 3.5, "best": 1.8}

@@ -1,4 +1,4 @@
-"""Pictures show what they are given, and nothing is drawn outside of them."""
+"""Drawings show their values, inside their borders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert drawn.words == "PyTorch eager FP32: 1.00; sr-deploy OpenVINO INT8: 4.00"
 
 
-def test_spreads_lie_in_order() -> None:
+def test_spreads_are_ordered() -> None:
     drawn = drawing.spreads("times", [("a", (1.0, 2.0, 4.0, 8.0, 10.0))])
     (box,) = _elements(drawn, "rect")
     line, median = (each.attrib for each in _elements(drawn, "line")[-2:])
@@ -42,7 +42,7 @@ def test_spreads_lie_in_order() -> None:
     assert high - float(median["x1"]) == pytest.approx(float(median["x1"]) - low, abs=0.2)
 
 
-def test_parts_follow_one_another_and_add_up() -> None:
+def test_parts_are_adjacent_and_add_up() -> None:
     values = [("a", {"engine": 1.0, "network": 3.0}), ("b", {"network": 2.0})]
     drawn = drawing.parts("stages", values)
     legend, (first, second, alone) = (lambda all_: (all_[:2], all_[2:]))(_elements(drawn, "rect"))
@@ -53,7 +53,7 @@ def test_parts_follow_one_another_and_add_up() -> None:
 
 
 @pytest.mark.parametrize("joined", [True, False])
-def test_marks_never_cover_one_another(joined: bool) -> None:
+def test_marks_never_overlap(joined: bool) -> None:
     points = [(1.0, 1.0 + 0.001 * i) for i in range(12)]
     lines = [(i, [(0.5, 0.5), point] if joined else [point]) for i, point in enumerate(points)]
     drawn = drawing.plot(
@@ -67,7 +67,7 @@ def test_marks_never_cover_one_another(joined: bool) -> None:
     assert all(0 < float(each["cy"]) < drawn.height for each in marks)
 
 
-def test_the_front_joins_what_nothing_beats() -> None:
+def test_the_front_joins_the_pareto_optimal_points() -> None:
     points = [(1.0, 100.0), (2.0, 50.0), (1.5, 40.0), (4.0, 30.0)]
     drawn = drawing.plot(
         "plot",
@@ -88,7 +88,7 @@ def test_titles_are_wrapped_to_the_width() -> None:
     assert max(map(len, lines)) <= 48
 
 
-def test_stacked_drawings_lie_below_one_another() -> None:
+def test_stacked_drawings_are_below_one_another() -> None:
     one = drawing.bars("one", [("a", 1.0)], "{}")
     both = drawing.stacked([one, Drawing.empty(), one])
     assert both.height == 2 * one.height

@@ -1,4 +1,4 @@
-"""Intervals hold the truth as often as they say, and are the same whenever they are computed."""
+"""Intervals are reproducible and cover the true value as often as stated."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def _rounds(seed: int, scale: float = 1.0, spread: float = 0.03, count: int = 10
     return [float(each) for each in scale * random.normal(10.0, 10.0 * spread, count)]
 
 
-def test_the_same_rounds_always_state_the_same_interval() -> None:
+def test_the_same_rounds_always_give_the_same_interval() -> None:
     once, again = (intervals.quotient(_rounds(0), _rounds(1), paired=False) for _ in range(2))
     assert once == again
 
 
-def test_no_interval_is_narrower_than_what_processes_differ_by() -> None:
+def test_no_interval_is_narrower_than_the_difference_between_processes() -> None:
     found = intervals.quotient([2.0] * 5, [1.0] * 5, paired=True)
     assert (found.value, found.low, found.high) == (2.0, 2.0 * (1 - FLOOR), 2.0 * (1 + FLOOR))
 
 
-def test_a_machine_that_drifts_cancels_out_in_pairs() -> None:
+def test_drift_of_the_machine_cancels_out_in_pairs() -> None:
     drift = np.linspace(1, 3, 10)
     above, below = 1.1 * drift, drift
     found = intervals.quotient(list(above), list(below), paired=True)
@@ -33,8 +33,8 @@ def test_a_machine_that_drifts_cancels_out_in_pairs() -> None:
 
 
 @pytest.mark.parametrize("spread", [0.01, 0.03])
-def test_a_slow_down_of_ten_per_cent_is_found(spread: float) -> None:
-    """In noise up to what a quiet machine shows: one run in twenty may miss it."""
+def test_a_slowdown_of_ten_percent_is_found(spread: float) -> None:
+    """With the noise of an idle machine; one run in twenty may miss it."""
     found = [
         intervals.quotient(_rounds(i, 1.1, spread), _rounds(i + 1000, 1.0, spread), paired=False)
         for i in range(100)
@@ -43,7 +43,7 @@ def test_a_slow_down_of_ten_per_cent_is_found(spread: float) -> None:
 
 
 @pytest.mark.parametrize("spread", [0.01, 0.03])
-def test_no_slow_down_is_not_found(spread: float) -> None:
+def test_no_slowdown_is_found_without_one(spread: float) -> None:
     found = [
         intervals.quotient(_rounds(i, 1.0, spread), _rounds(i + 1000, 1.0, spread), paired=False)
         for i in range(100)

@@ -114,7 +114,7 @@ def test_configurations_are_interleaved() -> None:
     assert first.truth is None
 
 
-def test_fidelity_is_measured_beside_the_first_row() -> None:
+def test_the_deviation_is_from_the_first_row() -> None:
     (bout,) = _measure(SizePlan(SPECS[:2], (8, 8)))
     assert bout.rows[0].fidelity.psnr is None
     assert bout.rows[1].fidelity.psnr == pytest.approx(20 * np.log10(255))  # off by one level

@@ -15,7 +15,7 @@ from sr_bench.meters import GpuMeter, ProcessorMeter
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
-def test_the_peak_counts_what_was_held_and_given_back() -> None:
+def test_the_peak_includes_freed_memory() -> None:
     meters.reset_peak()
     before = meters.peak_memory()
     held = np.ones(64 << 20, np.uint8)
@@ -26,7 +26,7 @@ def test_the_peak_counts_what_was_held_and_given_back() -> None:
     assert after - before >= 60 << 20  # what was free already may be used again
 
 
-def test_a_system_that_tells_no_peak_has_none(tmp_path: Path) -> None:
+def test_a_system_without_a_peak_has_none(tmp_path: Path) -> None:
     meters.reset_peak(tmp_path)
     assert meters.peak_memory(tmp_path) is None
 
@@ -39,7 +39,7 @@ def _package(root: Path, name: str, counter: int, span: int = 1_000_000) -> Path
     return folder
 
 
-def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
+def test_packages_are_added_up_without_their_parts(tmp_path: Path) -> None:
     for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
         _package(tmp_path, name, 0)
     meter = ProcessorMeter(tmp_path)
@@ -49,7 +49,7 @@ def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
     assert meter.joules() == 0.0
 
 
-def test_a_counter_that_begins_anew_goes_on(tmp_path: Path) -> None:
+def test_a_counter_that_wraps_around_continues(tmp_path: Path) -> None:
     _package(tmp_path, "intel-rapl:0", 900_000)
     meter = ProcessorMeter(tmp_path)
     _package(tmp_path, "intel-rapl:0", 100_000)
@@ -65,7 +65,7 @@ def test_without_counters_there_is_no_energy(tmp_path: Path) -> None:
 
 
 class FakeLibrary:
-    """NVML, as far as it is called."""
+    """A fake of NVML."""
 
     def __init__(self, failure: int = 0) -> None:
         self.millijoules = 1000
@@ -89,7 +89,7 @@ def test_a_gpu_counts_in_millijoules() -> None:
     assert meter.joules() == 2.5
 
 
-def test_a_gpu_that_tells_nothing_has_no_energy() -> None:
+def test_a_gpu_without_a_counter_has_no_energy() -> None:
     def missing(name: str) -> ctypes.CDLL:
         raise OSError(name)
 
@@ -104,7 +104,7 @@ def _tool(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
-def test_the_driver_tells_the_gpu_and_its_memory(
+def test_the_driver_reports_the_gpu_and_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _tool(tmp_path, monkeypatch, "NVIDIA H100, 580.1")

@@ -1,4 +1,4 @@
-"""The page of a record: complete, without a network, and readable on a phone."""
+"""The page of a record: complete, offline and readable on a phone."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_quick_run_is_labelled() -> None:
     assert tables.QUICK not in PAGES["older"]
 
 
-def test_pictures_stand_side_by_side() -> None:
+def test_images_are_side_by_side() -> None:
     text = PAGES["pictures"]
     assert [text.count(f"<figcaption>{name}<") for name in ("Bicubic", "FP32", "INT8")] == [1, 1, 1]
     assert "51.2 dB" in text
@@ -74,7 +74,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_loads_alone_and_fits(name: str, width: int, browser: Browser, tmp_path: Path) -> None:
+def test_it_loads_offline_and_fits(name: str, width: int, browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(PAGES[name], encoding="utf-8")
     browser.resize(width, 900, touch=width < 500)

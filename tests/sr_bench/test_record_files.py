@@ -1,4 +1,4 @@
-"""Records come back as they were written, those of the schema before in the present form."""
+"""Records are read back unchanged; those of the old schema are converted."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.sr_bench.examples import FULL, QUALITY, SERIES, SPEED
 
 
 @pytest.mark.parametrize("record", [QUALITY, SPEED, FULL])
-def test_what_is_written_is_read(record: Record, tmp_path: Path) -> None:
+def test_a_written_record_is_read_back(record: Record, tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     record_files.write(path, record)
     assert record_files.read(path) == record
 
 
-def test_samples_do_not_take_a_line_each(tmp_path: Path) -> None:
+def test_lists_of_samples_take_one_line(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     record_files.write(path, SPEED)
     assert "[ 10.0, 11.0, 12.0 ]" in path.read_text()
@@ -40,16 +40,14 @@ def test_samples_do_not_take_a_line_each(tmp_path: Path) -> None:
         ({"series": []}, "series"),
     ],
 )
-def test_a_record_that_does_not_hold_is_refused(
-    change: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_an_invalid_record_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text(json.dumps(dataclasses.asdict(SPEED) | change))
     with pytest.raises(BundleError, match=message):
         record_files.read(path)
 
 
-def test_what_is_no_json_or_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_or_invalid_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     with pytest.raises(NotFoundError, match=r"record\.json"):
         record_files.read(path)
@@ -60,7 +58,7 @@ def test_what_is_no_json_or_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def _before(**changes: Any) -> dict[str, Any]:
-    """A record of the schema before: one network, and a list of timings."""
+    """A record of the old schema: one model and a list of timings."""
     plain = dataclasses.asdict(SERIES)
     timings = [
         {
@@ -87,7 +85,7 @@ def _before(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_a_record_of_the_schema_before_is_brought_up(tmp_path: Path) -> None:
+def test_a_record_of_the_old_schema_is_converted(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps(_before()))
     found = record_files.read_speed(path)
@@ -108,7 +106,7 @@ def test_a_record_of_the_schema_before_is_brought_up(tmp_path: Path) -> None:
         ({"options": {}}, "options.*threads"),
     ],
 )
-def test_an_old_record_is_read_as_strictly(
+def test_a_record_of_the_old_schema_is_checked_as_strictly(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "old.json"
@@ -126,13 +124,13 @@ def test_committed_records_can_be_read(path: Path) -> None:
     assert record_files.read(path).schema == record_files.SCHEMA
 
 
-def test_merging_keeps_apart_what_was_measured_apart() -> None:
+def test_merging_keeps_runs_separate() -> None:
     joined = record_files.merged([SPEED, FULL])
     assert joined.series == (*SPEED.series, *FULL.series)
     assert [bout.size for _, bout in joined.bouts()] == [(256, 128), (64, 32)] * 2
 
 
-def test_quality_cannot_be_taken_for_speed(tmp_path: Path) -> None:
+def test_a_quality_record_is_not_a_speed_record(tmp_path: Path) -> None:
     path = tmp_path / "quality.json"
     record_files.write(path, QUALITY)
     with pytest.raises(InvalidInputError, match=r"quality\.json"):

@@ -99,7 +99,7 @@ def test_the_network_takes_most_of_a_call(
     assert least["network"] == max(least.values())
 
 
-def test_measuring_stages_leaves_the_engine_as_it_was(frames: np.ndarray, tiny: Tiny) -> None:
+def test_measuring_stages_does_not_change_the_engine(frames: np.ndarray, tiny: Tiny) -> None:
     runner = EngineRunner(_spec(ONNXRUNTIME, tiny))
     before = runner.upscale(frames)
     runner.stages(frames)
@@ -125,7 +125,7 @@ def test_an_engine_overlaps_and_a_script_does_not(frames: np.ndarray, tiny: Tiny
     assert TorchRunner(_spec(TORCH[0], tiny)).stream(iter(frames)) is None
 
 
-def test_the_network_alone_takes_ready_tensors(frames: np.ndarray, tiny: Tiny) -> None:
+def test_the_network_alone_uses_prepared_tensors(frames: np.ndarray, tiny: Tiny) -> None:
     runner = TorchRunner(_spec(TORCH[1], tiny))
     call: Callable[[int], object] = runner.network(frames[:, None])
     assert call(1).shape == (1, 3, 66, 94)  # type: ignore[attr-defined]

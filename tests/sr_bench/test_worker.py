@@ -1,4 +1,4 @@
-"""The worker: warms up, and measures when told."""
+"""The worker process: warm-up and measurements."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from sr_export.models.registry import registry
 from sr_export.models.translators import Translator
 
 
-def test_every_architecture_is_there() -> None:
+def test_every_architecture_is_included() -> None:
     found = [each.architecture for each in registry()]
     plain = {str(each.id) for each in found if isinstance(each, PlainArch | Translator)}
     theirs = {str(each.id) for each in found if type(each).__module__.startswith("spandrel.")}
@@ -17,7 +17,7 @@ def test_every_architecture_is_there() -> None:
     assert {cell.name for cell in cells.small()} == theirs - {"GFPGAN"} | plain
 
 
-def test_each_is_tried_once_before_any_is_tried_again() -> None:
+def test_every_architecture_comes_once_before_any_comes_again() -> None:
     order = [cell.name for cell in cells.small()]
     count = len(set(order))
     assert len(set(order[:count])) == count
@@ -26,14 +26,14 @@ def test_each_is_tried_once_before_any_is_tried_again() -> None:
     assert "Compact x2 gray" in keys
 
 
-def test_weights_that_start_at_zero_are_woken() -> None:
+def test_weights_initialized_to_zero_get_random_values() -> None:
     module, spec = cells.build(Cell("NAFNet", 3, 1))
     assert spec == ""
     weights = {name: each for name, each in module.named_parameters() if "bias" not in name}
     assert all(bool(each.any()) for each in weights.values())
 
 
-def test_what_weights_do_not_tell_is_told() -> None:
+def test_settings_that_weights_do_not_determine_are_given() -> None:
     module, spec = cells.build(Cell("FSRCNN", 1, 3))
     assert spec == "FSRCNN scale=3"
     assert module(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 24, 24)
@@ -44,7 +44,7 @@ def test_a_class_is_chosen_by_the_scale() -> None:
     assert type(module).__name__ == "UpCunet3x"
 
 
-def test_outputs_that_are_nearly_one_color_are_spread() -> None:
+def test_nearly_constant_outputs_are_scaled() -> None:
     module, _ = cells.build(Cell("SRResNet", 3, 4))
     with torch.no_grad():
         output = module(torch.rand(1, 3, 32, 32))

@@ -1,4 +1,4 @@
-"""The lines of the table from what came of the networks."""
+"""The tables of the small networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def row(**other: Any) -> ExportResult:
 
 
 def tried(**rows: ExportResult) -> Architecture:
-    """Of rows by what they are, such as x2 or x2_gray."""
+    """Results by network, such as x2 or x2_gray."""
     cells = {}
     for label, each in rows.items():
         scale, _, gray = label.removeprefix("x").partition("_")
@@ -33,7 +33,7 @@ def columns(architecture: Architecture) -> list[str]:
     return [each.strip() for each in architecture.line().strip("|").split("|")]
 
 
-def test_a_line_of_networks_that_are_all_alike() -> None:
+def test_the_line_of_equal_results() -> None:
     found = tried(x2=row(), x4=row(), x2_gray=row(precisions={"fp16": None, "int8": 48.2}))
     assert columns(found) == [
         *("Net", "3, 1", "2, 4", "all", "2e-07", "62 dB", "48 dB (100%)", "equal", "yes", "yes")
@@ -41,7 +41,7 @@ def test_a_line_of_networks_that_are_all_alike() -> None:
     assert list(found.failures()) == []
 
 
-def test_what_differs_is_named() -> None:
+def test_different_results_are_named() -> None:
     bad = row(runs={"openvino": "cannot read it: no such operator", "onnxruntime": "yes"})
     blended = row(tiles="blended", precisions={"fp16": 62.0, "int8": "30.1 dB, too few"})
     found = tried(x2=row(), x4=bad, x2_gray=blended, x4_gray=blended)
@@ -55,7 +55,7 @@ def test_what_differs_is_named() -> None:
     ]
 
 
-def test_reasons_that_differ_in_figures_are_one() -> None:
+def test_reasons_that_differ_only_in_figures_are_one_failure() -> None:
     first, second = (row(precisions={"fp16": 60.0, "int8": f"only {n}%"}) for n in (43, 41))
     found = tried(x1=first, x2=second, x1_gray=row(), x2_gray=second)
     assert list(found.failures()) == ["| Net x1 RGB, x2 | INT8 | only 43% |"]
@@ -71,7 +71,7 @@ def test_networks_that_do_not_export() -> None:
     assert list(some.failures()) == ["| Net x4 | export | it crashes |"]
 
 
-def test_how_a_run_went_in_a_few_words() -> None:
+def test_the_result_of_a_run_is_short() -> None:
     assert run_result("yes") == "yes"
     assert run_result("differs by 3 levels") == "differs by 3 levels"
     assert (

@@ -43,7 +43,7 @@ def asleep(_: Cell) -> ExportResult:
         (raising, "fails: LookupError: no such layer"),
     ],
 )
-def test_what_goes_wrong_is_an_error(does: Callable[[Cell], ExportResult], error: str) -> None:
+def test_a_failure_is_an_error(does: Callable[[Cell], ExportResult], error: str) -> None:
     assert re.fullmatch(error, process.export(CELL, 300, does)["error"])
 
 
@@ -51,7 +51,7 @@ def test_an_export_is_ended_at_its_time_limit() -> None:
     assert process.export(CELL, 1, asleep) == {"error": "not finished within 1 s"}
 
 
-def test_a_network_from_its_class_to_what_runs() -> None:
+def test_a_network_is_built_exported_and_run() -> None:
     found = process.export(CELL, 300)
     assert "error" not in found, found["error"]
     assert (found["architecture"], found["scale"], found["channels"]) == ("Compact", 2, 3)

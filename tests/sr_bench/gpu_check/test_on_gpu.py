@@ -1,4 +1,4 @@
-"""What runs on a GPU, on the fake of one: a build, outputs, tiles, a soak, and the comparison."""
+"""The GPU checks on a fake GPU: outputs, tiles, a soak test and the comparison."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build(shop: Workshop, shapes: Shapes) -> None:
         assert shop.building().build(variant(shop, precision), shapes).plan is not None
 
 
-def test_outputs_are_kept_and_compared_with_a_cpu(
+def test_outputs_are_saved_and_compared_with_a_cpu(
     shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(shop, Shapes.exactly((1, 120, 200)))
@@ -57,7 +57,7 @@ def test_outputs_are_kept_and_compared_with_a_cpu(
     assert run(monkeypatch, finish, bundle, patches, result) == 1
 
 
-def test_tiles_are_compared_with_the_whole(
+def test_tiled_frames_are_compared_with_untiled_ones(
     shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiled = tmp_path / "tiled.srd"
@@ -78,7 +78,7 @@ def test_tiles_are_compared_with_the_whole(
     assert found["int8-120x200"]["largest_difference"] <= 1
 
 
-def test_a_soak_of_changing_sizes_finds_nothing(
+def test_a_soak_test_of_changing_sizes_passes(
     shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(shop, Shapes((1, 16, 16), (1, 64, 64), (1, 160, 160)))

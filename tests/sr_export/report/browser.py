@@ -44,7 +44,7 @@ _PATIENCE = 120.0
 
 
 class Browser:
-    """One tab of a Chromium that runs."""
+    """One tab of a running Chromium."""
 
     def __init__(self, chromium: str, profile: Path) -> None:
         commands, self._write = os.pipe()
@@ -62,7 +62,7 @@ class Browser:
         self._buffer = b""
         self._session: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
-        """What the browser told since the page was opened."""
+        """Events since the page was opened."""
 
     def attach(self) -> None:
         """Open a tab and listen to what happens in it."""
@@ -107,7 +107,7 @@ class Browser:
         return answer["result"].get("value")
 
     def resize(self, width: int, height: int, *, touch: bool = False) -> None:
-        """Look at the page through a window or a phone of this size."""
+        """Set the size of the window, optionally as a phone."""
         self.ask(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -123,7 +123,7 @@ class Browser:
         self.ask("Emulation.setEmulatedMedia", features=features)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press the mouse, move it and let go."""
+        """Drag with the mouse."""
         steps = (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end))
         for kind, (x, y) in steps:
             self.ask(
@@ -137,13 +137,13 @@ class Browser:
             )
 
     def swipe(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Do the same with a finger."""
+        """Drag with a finger."""
         for kind, points in (("touchStart", [start]), ("touchMove", [end]), ("touchEnd", [])):
             touches = [{"x": x, "y": y} for x, y in points]
             self.ask("Input.dispatchTouchEvent", type=kind, touchPoints=touches)
 
     def press(self, key: str, code: int) -> None:
-        """Press a key and let go."""
+        """Press and release a key."""
         for kind in ("keyDown", "keyUp"):
             self.ask(
                 "Input.dispatchKeyEvent",
@@ -154,13 +154,13 @@ class Browser:
             )
 
     def screenshot(self, *, whole: bool = False) -> bytes:
-        """Return what is seen as a PNG, or the whole page."""
+        """Return the visible part of the page, or the whole page, as PNG."""
         answer = self.ask("Page.captureScreenshot", captureBeyondViewport=whole)
         return base64.b64decode(answer["data"])
 
     def close(self) -> None:
         """End the browser, if it has not ended by itself."""
-        os.close(self._write)  # which it takes for the end
+        os.close(self._write)  # Chromium ends when the pipe closes
         try:
             self._process.wait(_PATIENCE)
         finally:
@@ -181,7 +181,7 @@ class Browser:
 
 
 def started(profile: Path) -> Iterator[Browser]:
-    """Give a browser to a fixture, or skip its tests where there is none."""
+    """Provide a browser to a fixture, or skip its tests without one."""
     found = next(filter(None, map(shutil.which, _NAMES)), None)
     if found is None:
         pytest.skip("needs Chromium, which is not installed here")

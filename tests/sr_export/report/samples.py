@@ -1,4 +1,4 @@
-"""Manifests and scenes to report on."""
+"""Manifests and scenes for reports."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def variant(precision: Precision, quality: Quality | None = None) -> Variant:
 
 
 def manifest(name: str = "net") -> Manifest:
-    """Returns one of a bundle with FP32, FP16 and INT8."""
+    """Return the manifest of a bundle with FP32, FP16 and INT8."""
     return Manifest(
         schema=SCHEMA,
         name=name,
@@ -63,7 +63,7 @@ def manifest(name: str = "net") -> Manifest:
 
 
 def refusing(reason: str) -> Manifest:
-    """Returns one of a bundle for which INT8 was not good enough."""
+    """Return the manifest of a bundle that refused INT8."""
     given = manifest()
     return replace(given, variants=given.variants[:2], refused={"int8": reason})
 
@@ -76,18 +76,18 @@ def only_fp32() -> Manifest:
 def plain(
     level: int | tuple[int, int, int], height: int = 80, width: int = 120
 ) -> NDArray[np.uint8]:
-    """Returns an RGB image of one color."""
+    """Return an RGB image of one color."""
     return np.full((height, width, 3), level, np.uint8)
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
-    """Returns repeatable noise that uses the whole range: nothing compresses worse."""
+    """Return reproducible noise over the whole range, which does not compress."""
     shape = (height, width, channels)
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
 def colored(name: str = "flag.png") -> Scene:
-    """Returns a scene whose versions can be told apart by their colors."""
+    """Return a scene whose versions have different colors."""
     return Scene(
         name,
         plain(128, 40, 60),

@@ -1,4 +1,4 @@
-"""The picture of the INT8 search."""
+"""The chart of the INT8 search."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_steps_are_connected_in_order() -> None:
     assert (y1 - y2) / (y2 - y3) == pytest.approx(5.5 / 2.4, abs=0.02)
 
 
-def test_ticks_are_round_and_hold_all_steps() -> None:
+def test_ticks_are_round_and_include_all_steps() -> None:
     shown = texts(ET.fromstring(search_chart(QUANTIZATION)))
     shares = [each for each in shown if each.endswith(" %")]
     assert shares == [f"{each} %" for each in (90, 92, 94, 96, 98, 100)]
@@ -105,7 +105,7 @@ def test_a_search_without_steps_is_an_error() -> None:
         search_chart(replace(QUANTIZATION, steps=()))
 
 
-def test_a_share_is_never_rounded_up_to_all() -> None:
+def test_a_share_is_never_rounded_up_to_100_percent() -> None:
     # 1000 * 0.29 is a little below 290 in binary.
     found = [percent(each) for each in (1.0, 0.9999, 0.29, 0.5)]
     assert found == ["100 %", "99.9 %", "29 %", "50 %"]

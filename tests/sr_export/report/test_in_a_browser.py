@@ -1,4 +1,4 @@
-"""The report in a real browser: it loads without a network, and what moves in it works."""
+"""The report in a browser: it loads offline, and its controls work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GRAY, RED, GREEN, BLUE = (128, 128, 128), (200, 0, 0), (0, 200, 0), (0, 0, 200)
 LEFT, RIGHT = (0.02, 0.8), (0.98, 0.8)
-"""Places in the picture, as parts of its width and height, away from all labels."""
+"""Positions in the image, relative to its width and height, away from all labels."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def opened(browser: Browser, folder: Path, source: str, width: int = 1280) -> Br
 
 
 def place(browser: Browser, across: float, down: float) -> tuple[float, float]:
-    """Returns where a part of the picture is in the window."""
+    """Return the window coordinates of a position in the image."""
     box = browser.evaluate(
         "(({x, y, width, height}) => [x, y, width, height])"
         "(document.querySelector('.layers').getBoundingClientRect())"
@@ -53,14 +53,14 @@ def place(browser: Browser, across: float, down: float) -> tuple[float, float]:
 
 
 def color(browser: Browser, across: float, down: float) -> tuple[int, ...]:
-    """Returns the color that is seen at a part of the picture."""
+    """Return the visible color at a position in the image."""
     seen = np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("RGB"))
     x, y = place(browser, across, down)
     return tuple(map(int, seen[int(y), int(x)]))
 
 
 def split(browser: Browser) -> float:
-    """Returns where the divider is, from the clipping of the left picture."""
+    """Return the position of the divider, from the clipping of the left image."""
     clipped = browser.evaluate("getComputedStyle(document.querySelector('.left')).clipPath")
     found = re.fullmatch(r"inset\(0px ([\d.]+)% 0px 0px\)", clipped)
     assert found is not None, clipped
@@ -76,7 +76,7 @@ def choose(browser: Browser, select: int, name: str) -> None:
 
 
 def complaints(browser: Browser) -> list[dict[str, Any]]:
-    """Returns all that went wrong since the page was opened."""
+    """Return all errors since the page was opened."""
     kinds = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
     return [each for kind in (*kinds, "Network.loadingFailed") for each in browser.told(kind)]
 
@@ -90,9 +90,7 @@ def complaints(browser: Browser) -> list[dict[str, Any]]:
     ],
     ids=["all", "refused", "FP32"],
 )
-def test_it_loads_without_a_network_and_without_complaint(
-    browser: Browser, tmp_path: Path, source: str
-) -> None:
+def test_it_loads_offline_and_without_errors(browser: Browser, tmp_path: Path, source: str) -> None:
     opened(browser, tmp_path, source)
     assert complaints(browser) == []
     asked = [each["request"]["url"] for each in browser.told("Network.requestWillBeSent")]
@@ -136,7 +134,7 @@ def test_the_mouse_moves_the_divider(report: Browser) -> None:
     assert color(report, 0.1, 0.8) == GRAY
 
 
-def test_a_click_brings_the_divider(report: Browser) -> None:
+def test_a_click_moves_the_divider(report: Browser) -> None:
     there = place(report, 0.75, 0.9)
     report.drag(there, there)
     assert split(report) == pytest.approx(75, abs=0.5)
@@ -161,7 +159,7 @@ def test_keys_move_the_divider(report: Browser) -> None:
     assert said == "0 % Bicubic, the rest INT8"
 
 
-def test_selects_change_the_pictures(report: Browser) -> None:
+def test_selects_change_the_images(report: Browser) -> None:
     choose(report, 0, "FP32")
     choose(report, 1, "FP16")
     assert (color(report, *LEFT), color(report, *RIGHT)) == (RED, GREEN)
@@ -175,12 +173,12 @@ def test_selects_change_the_pictures(report: Browser) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 390, 600, 770, 820, 1280])
-def test_nothing_sticks_out_at_the_side(browser: Browser, tmp_path: Path, width: int) -> None:
+def test_nothing_overflows_at_the_side(browser: Browser, tmp_path: Path, width: int) -> None:
     opened(browser, tmp_path, page(refusing("word " * 40), [colored("w" * 90)]), width)
     assert browser.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_it_is_dark_where_that_is_preferred(report: Browser) -> None:
+def test_it_is_dark_if_preferred(report: Browser) -> None:
     paper = "getComputedStyle(document.body).backgroundColor"
     report.prefer("light")
     light = report.evaluate(paper)
@@ -216,7 +214,7 @@ def test_without_scripts_all_versions_stand_side_by_side(browser: Browser, tmp_p
         browser.ask("Emulation.setScriptExecutionDisabled", value=False)
 
 
-def test_the_chart_is_a_picture_of_its_own(browser: Browser, tmp_path: Path) -> None:
+def test_the_chart_is_a_standalone_image(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "search.svg"
     path.write_text(search_chart(QUANTIZATION), encoding="utf-8")
     browser.resize(960, 620)

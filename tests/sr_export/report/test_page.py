@@ -1,4 +1,4 @@
-"""What the report says, read as HTML."""
+"""The content of the report, parsed as HTML."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = "\"'></script></title><script>alert(1)</script><img src=x onerror=aler
 
 
 class Elements(HTMLParser):
-    """Collects what a page is made of."""
+    """Collects elements and text of a page."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -75,14 +75,14 @@ def test_an_equal_precision_has_no_decibels() -> None:
     assert f"BF16 equal 1.0000 0 levels of 255 {NOTHING} {NOTHING}" in found.text
 
 
-def test_a_refused_precision_says_why() -> None:
+def test_a_refused_precision_has_its_reason() -> None:
     found = read(refusing("44.7 dB is <all> it reaches"), [colored()])
     assert "INT8 Not offered: 44.7 dB is <all> it reaches" in found.text
     assert "None was taken: INT8 is not offered." in found.text
     assert "INT8 (refused)" in found.text
 
 
-def test_the_versions_of_an_image_are_there_to_choose() -> None:
+def test_the_versions_of_an_image_can_be_selected() -> None:
     found = read(manifest(), [colored()])
     names = ["Bicubic", "FP32", "FP16", "INT8", "Original"]
     assert [each["data-picture"] for each in found.all("figure") if "data-picture" in each] == names
@@ -99,7 +99,7 @@ def test_fp32_alone_is_compared_with_bicubic_and_the_original() -> None:
         assert absent not in found.text
 
 
-def test_without_images_there_are_the_figures() -> None:
+def test_without_images_the_tables_remain() -> None:
     found = read(manifest(), [])
     assert not found.all("img")
     assert "See for yourself" not in found.text
@@ -130,13 +130,13 @@ def test_the_worst_place_is_found_in_all_images() -> None:
     assert "Difference, 51 times as large" in found.text
 
 
-def test_a_precision_that_never_differs_is_said_to_be_equal() -> None:
+def test_a_precision_without_differences_is_equal() -> None:
     outputs = {"fp32": plain(9), "fp16": plain(9)}
     found = read(manifest(), [Scene("a", plain(9, 40, 60), outputs, None)])
     assert "All values equal those of FP32." in found.text
 
 
-def test_each_step_of_the_search_says_what_it_changed() -> None:
+def test_each_step_of_the_search_shows_its_changes() -> None:
     steps = (*QUANTIZATION.steps, Step(("last",), True, 0.95, None))
     found = read(replace(manifest(), int8=replace(QUANTIZATION, steps=steps)), [])
     table = found.text.partition("Kept in half precision")[2]
@@ -146,7 +146,7 @@ def test_each_step_of_the_search_says_what_it_changed() -> None:
     )
 
 
-def test_names_from_strangers_stay_text() -> None:
+def test_names_from_untrusted_files_stay_text() -> None:
     given = manifest(HOSTILE)
     steps = (Step((HOSTILE,), False, 1.0, 38.4),)
     given = replace(
@@ -194,7 +194,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
     assert {each.partition(":")[0] for each in addresses} == {"data"}
 
 
-def test_the_page_stays_small_and_says_what_it_leaves_out() -> None:
+def test_the_page_is_limited_in_size_and_reports_omissions() -> None:
     # Noise is what PNG cannot compress; the largest amounts of it in the last scenes.
     scenes = []
     for i in range(1, 7):
@@ -213,5 +213,5 @@ def test_the_page_stays_small_and_says_what_it_leaves_out() -> None:
     ("decibels", "expected"),
     [(0.004, "0.00 dB"), (-0.004, "0.00 dB"), (0.1, "+0.10 dB"), (-0.1, f"{MINUS}0.10 dB")],
 )
-def test_a_change_has_a_sign_unless_it_is_none(decibels: float, expected: str) -> None:
+def test_a_change_has_a_sign_unless_it_rounds_to_zero(decibels: float, expected: str) -> None:
     assert change(decibels) == expected

@@ -1,4 +1,4 @@
-"""Which part of an image is shown, and how."""
+"""The shown parts of images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_shapes_must_fit(outputs: Any, truth: Any) -> None:
         Scene("cat.png", plain(0, 4, 4), outputs, truth)
 
 
-def test_the_strongest_square_is_found() -> None:
+def test_the_square_with_the_largest_sum_is_found() -> None:
     values = np.zeros((30, 40))
     values[12:15, 33:36] = 2.0
     values[3, 5] = 10.0  # one strong value is less than nine weak ones
@@ -70,7 +70,7 @@ def test_differences_have_no_sign_and_do_not_wrap() -> None:
 
 
 @pytest.mark.parametrize(("largest", "gain"), [(0, 64), (1, 64), (5, 51), (100, 2), (200, 1)])
-def test_differences_are_amplified_as_far_as_they_go(largest: int, gain: int) -> None:
+def test_differences_are_amplified_up_to_white(largest: int, gain: int) -> None:
     shown, found = amplified(plain(largest))
     assert found == gain
     assert shown.max() == largest * gain
@@ -94,7 +94,7 @@ def test_bicubic_has_the_shape_of_the_output(channels: int) -> None:
     assert np.abs(np.diff(found[20, 10:50, 0].astype(int)) - 2).max() <= 1  # a ramp of half a step
 
 
-def test_closeness_is_of_the_farthest_precision() -> None:
+def test_closeness_is_that_of_the_worst_precision() -> None:
     outputs = {"fp32": plain(100), "fp16": plain(101), "int8": plain(110)}
     scene = Scene("a", plain(100, 40, 60), outputs, None)
     assert scene.closeness() == pytest.approx(28.13, abs=0.01)  # 20 lg(255 / 10)
