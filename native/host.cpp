@@ -1,4 +1,4 @@
-// The steps on the processor, called through ctypes.
+// The steps on the CPU, called through ctypes.
 
 #include "pixels.h"
 
@@ -8,7 +8,7 @@
 #define SR_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-// Sizes of the structures, so that Python can tell a library of another version.
+// Sizes of the structures: Python rejects a library of another version.
 SR_EXPORT int32_t sr_layout() {
     return sizeof(sr::Gather) + (sizeof(sr::Scatter) << 8) + (sizeof(sr::Mix) << 16);
 }

@@ -1,6 +1,6 @@
-# Compiles kernels.cu for the architectures that this nvcc knows, from 7.5 to 12.0, and to PTX for
-# those to come. A compiler that does not work is told, and nothing is left. Not compressed: drivers
-# that are older than the compiler may not know its compression.
+# Compiles kernels.cu for the architectures that this nvcc supports, from 7.5 to 12.0, and to PTX
+# for later ones. If nvcc fails, a message says so and no file is left. Without compression: drivers
+# older than the compiler may not support it.
 
 execute_process(COMMAND "${NVCC}" --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
 set(targets)
@@ -8,12 +8,12 @@ foreach(architecture 75 80 86 87 89 90 100 101 103 110 120)
   if(known MATCHES "sm_${architecture}(\r|\n|$)")
     list(APPEND targets -gencode "arch=compute_${architecture},code=sm_${architecture}")
     if(NOT portable)
-      set(portable ${architecture})  # the oldest: every later GPU's driver can translate it
+      set(portable ${architecture})  # the oldest: the driver of every later GPU can compile it
     endif()
   endif()
 endforeach()
 if(NOT portable)
-  message("native: ${NVCC} knows no GPU that TensorRT runs on; no kernels")
+  message("native: ${NVCC} supports no GPU of TensorRT; no kernels are built")
   return()
 endif()
 
@@ -26,5 +26,5 @@ execute_process(
   RESULT_VARIABLE failed)
 if(failed)
   file(REMOVE "${OUT}")
-  message("native: ${NVCC} does not compile (see above); no kernels")
+  message("native: ${NVCC} failed (see above); no kernels are built")
 endif()

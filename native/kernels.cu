@@ -1,5 +1,5 @@
-// The steps on the GPU: a row of blocks for each row of pixels, as the launch in sr_deploy/backends/cuda/driver.py
-// lays them out; rows beyond the grid are taken in turns.
+// The steps on the GPU. Each row of pixels has a row of blocks (see `Kernels.launch` in
+// sr_deploy/backends/cuda/driver.py); blocks loop over rows beyond the grid.
 
 #include "pixels.h"
 

@@ -1,12 +1,12 @@
-// The pixel work around a network, once for CUDA and once for the processor.
+// Tiling and blending, for the CPU and for CUDA.
 //
-// A frame is rows of bytes; a sample is one byte, or two with the low one first. Every function
-// below does one row of a step: the elements `first`, `first + stride`, ... of it. A GPU's threads
-// share a row between them; the processor takes all of it (0, 1). What they compute is what
-// sr_deploy/tiling/blender.py computes with numpy, bit for bit: each operation on floats is rounded by
-// itself, so the compilers must not fuse a multiplication with an addition.
+// A frame is rows of bytes; a sample is one byte, or two in little-endian order. Every function
+// computes one row of a step: its elements `first`, `first + stride`, and so on. The threads of a
+// GPU share a row; the CPU computes all of it (first 0, stride 1). The results are bit-identical to
+// those of sr_deploy/tiling/blender.py in numpy: every float operation rounds, so the compilers
+// must not fuse a multiplication with an addition.
 //
-// sr_deploy/tiling/native.py has the same structures in the same order.
+// sr_deploy/tiling/native.py has the same structures with the same fields in the same order.
 
 #pragma once
 
@@ -21,40 +21,40 @@
 
 namespace sr {
 
-// Takes a tile out of a frame; what lies beyond the frame is its reflection.
+// Copies a tile out of a frame, which is extended by reflection.
 struct Gather {
     const uint8_t *frame;
-    uint8_t *tile;          // rows without gaps
+    uint8_t *tile;          // contiguous
     int64_t pitch;          // bytes from one row of the frame to the next
     int32_t frame_height, frame_width;
-    int32_t top, left;      // of the tile in the frame
-    int32_t height, width;  // of the tile
-    int32_t depth;          // bytes of a pixel
+    int32_t top, left;      // position of the tile in the frame
+    int32_t height, width;  // size of the tile
+    int32_t depth;          // bytes per pixel
 };
 
-// Writes a part of a tile's result into the upscaled frame; the first `ramp` columns are mixed with
-// what the frame holds there.
+// Copies a part of a tile's result into the upscaled frame; the first `ramp` columns are blended
+// with the tile on the left.
 struct Scatter {
     const uint8_t *part;
     uint8_t *out;
     int64_t part_pitch, out_pitch;
-    int32_t height, width;  // of the part, in pixels
+    int32_t height, width;  // size of the part in pixels
     int32_t ramp;
     int32_t channels;
-    int32_t sample;         // bytes of a sample
+    int32_t sample;         // bytes per sample
 };
 
-// Mixes rows with what the row of tiles above had left there.
+// Blends rows with the result of the row of tiles above.
 struct Mix {
-    const uint8_t *above;   // rows without gaps
+    const uint8_t *above;   // contiguous
     uint8_t *out;
     int64_t out_pitch;
     int32_t height;
-    int32_t samples;        // of a row
-    int32_t sample;         // bytes of a sample
+    int32_t samples;        // per row
+    int32_t sample;         // bytes per sample
 };
 
-// Continues 0 1 ... n-1 by n-2 ... 1 0 1 ..., as a mirror does.
+// Reflects an index: 0 1 ... n-1 n-2 ... 1 0 1 ...
 SR_BOTH int32_t reflected(int32_t index, int32_t length) {
     if (index < length) return index;
     if (length == 1) return 0;
@@ -63,13 +63,13 @@ SR_BOTH int32_t reflected(int32_t index, int32_t length) {
     return index < length ? index : period - index;
 }
 
-// A smooth rise from 0 to 1 (its slope is 0 at both ends).
+// Smoothstep from 0 to 1; its slope is 0 at both ends.
 SR_BOTH float rise(int32_t index, int32_t length) {
     const float position = (static_cast<float>(index) + 0.5f) / static_cast<float>(length);
     return position * position * (3.0f - 2.0f * position);
 }
 
-// Rounds halves to even: beyond 2^23, floats have no fraction. (rintf would be a call.)
+// Rounds half to even: above 2^23, floats have no fraction. (rintf would be a function call.)
 template <typename Sample>
 SR_BOTH Sample mixed(Sample before, Sample after, float weight) {
     const float old = static_cast<float>(before);
@@ -77,7 +77,7 @@ SR_BOTH Sample mixed(Sample before, Sample after, float weight) {
     return static_cast<Sample>(static_cast<int32_t>((value + 8388608.0f) - 8388608.0f));
 }
 
-// Copies the bytes `first`, `first + stride`, ...; all of them where one thread does the row.
+// Copies the bytes `first`, `first + stride`, and so on; on the CPU, all of them.
 SR_BOTH void copy(uint8_t *to, const uint8_t *from, int64_t count, int32_t first, int32_t stride) {
 #ifdef __CUDA_ARCH__
     for (int64_t i = first; i < count; i += stride) to[i] = from[i];
@@ -101,7 +101,8 @@ SR_BOTH void gather_row(const Gather &step, int32_t row, int32_t first, int32_t 
 
 template <typename Sample>
 SR_BOTH void scatter_row(const Scatter &step, int32_t row, int32_t first, int32_t stride) {
-    const Sample *__restrict from = reinterpret_cast<const Sample *>(step.part + row * step.part_pitch);
+    const Sample *__restrict from =
+        reinterpret_cast<const Sample *>(step.part + row * step.part_pitch);
     Sample *__restrict to = reinterpret_cast<Sample *>(step.out + row * step.out_pitch);
     const int32_t ramp = step.ramp, channels = step.channels;
     for (int32_t x = first; x < ramp; x += stride) {

@@ -1,4 +1,8 @@
-"""The backends by name. A backend's package is imported when the backend is chosen."""
+"""The backends by name. A backend's package is imported when the backend is created.
+
+The runtime uses `available`, `candidates`, `create` and `name_and_version` of this module, and the
+protocols of `base`.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackendEntry:
-    """Where a backend lives, and what it needs.
+    """A backend's module and package.
 
     Attributes:
-        module: Of this package; it has a function `create()`.
-        package: That it imports.
-        install: What installs that.
+        module: Module with a function `create()`.
+        package: Package that the module imports.
+        install: Command that installs the package.
     """
 
     module: str
@@ -45,14 +49,14 @@ REGISTRY = {  # best first
 
 
 def available() -> tuple[str, ...]:
-    """Return the backends whose packages are installed, best first; nothing is imported."""
+    """Return the backends whose packages are installed, best first, without importing them."""
     return tuple(name for name, entry in REGISTRY.items() if _installed(entry.package))
 
 
 def _installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):  # something odd of that name is imported already
+    except (ImportError, ValueError):  # an imported module of that name has no spec
         return False
 
 
@@ -61,26 +65,25 @@ def name_and_version(name: str) -> str:
     try:
         version = importlib.metadata.version(REGISTRY[name].package)
     except (KeyError, importlib.metadata.PackageNotFoundError):
-        version = "of an unknown version"
+        version = "(unknown version)"
     return f"{name} {version}"
 
 
 def candidates(name: str, device: str | None = None) -> Iterator[Backend]:
-    """Yield the backend of a name, or for "auto" those that work here and have the device.
+    """Yield a backend by name; for "auto", all that work and have the device, best first.
 
-    The best comes first; each is created when it is its turn.
+    Each is created when the caller asks for it.
 
     Raises:
-        InvalidInputError: there is no backend of that name.
-        BackendMissingError: its package, or for "auto" every package, is not installed.
-        BackendError: its package is installed but broken; for "auto": the last one is, or lacks
-            the device, and so does every other.
+        InvalidInputError: the name is unknown.
+        BackendMissingError: the package is not installed; for "auto": no package is.
+        BackendError: the package is broken; for "auto": no backend works or has the device.
     """
     if name != "auto":
         yield create(name)
         return
     failure: Exception = BackendMissingError(
-        f"no backend is installed (looked for {', '.join(REGISTRY)}): pip install sr-deploy[cpu]"
+        f"no backend is installed ({', '.join(REGISTRY)}): pip install sr-deploy[cpu]"
     )
     works = False
     for each in available():
@@ -97,17 +100,17 @@ def candidates(name: str, device: str | None = None) -> Iterator[Backend]:
 
 
 def create(name: str) -> Backend:
-    """Return a backend by its name.
+    """Return a backend by name.
 
     Raises:
-        InvalidInputError: there is no backend of that name.
-        BackendMissingError: its package is not installed.
-        BackendError: its package is installed but broken.
+        InvalidInputError: the name is unknown.
+        BackendMissingError: the package is not installed.
+        BackendError: the package is broken.
     """
     entry = REGISTRY.get(name)
     if entry is None:
         known = ", ".join(REGISTRY)
-        raise InvalidInputError(f"there is no backend {name!r}; choose auto or one of {known}")
+        raise InvalidInputError(f"unknown backend {name!r}; choose auto, {known}")
     if not _installed(entry.package):
         raise BackendMissingError(
             f"the backend {name} needs the package {entry.package}: {entry.install}"
@@ -117,6 +120,6 @@ def create(name: str) -> Backend:
     except Exception as error:
         raise BackendError(
             f"the package {entry.package} is installed but does not work "
-            f"({type(error).__name__}: {error}); sr-doctor tells more"
+            f"({type(error).__name__}: {error}); see sr-doctor"
         ) from error
     return backend

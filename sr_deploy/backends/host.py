@@ -1,4 +1,4 @@
-"""The lane of every backend that computes from and into the host's memory."""
+"""The lane of a backend that computes in host memory."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SAMPLES: dict[str, np.dtype[np.generic]] = {
 }
 
 
-class Inference(Protocol):
-    """A network that is ready to run; the only thing that a host backend has to bring."""
+class HostInference(Protocol):
+    """A network that is ready to run; the part that a backend implements."""
 
     def infer(
         self,
@@ -37,31 +37,34 @@ class Inference(Protocol):
         into: NDArray[np.uint8],
         color: NDArray[np.float32] | None = None,
     ) -> None:
-        """Run on (N, h, w, bytes) into (N, scale*h, scale*w, bytes), both contiguous.
+        """Run a batch (N, h, w, bytes) into (N, scale*h, scale*w, bytes), both contiguous.
 
-        Frames of YUV come with their `color`, see `Lane.run`. In the place of
-        pixels, a generator gets float32 (N, size), and makes (N, height, width, bytes).
+        A generator gets noise, float32 (N, size), and writes (N, height, width, bytes).
+
+        Args:
+            pixels: The batch.
+            into: The result.
+            color: Coefficients of a YUV frame, see `Lane.run`.
 
         Raises:
-            OutOfMemoryError: it lacked memory.
-            BackendError: it failed otherwise.
+            OutOfMemoryError: out of memory.
+            BackendError: the backend failed otherwise.
         """
 
     def release(self) -> None:
-        """Give back what is only kept to be faster the next time."""
+        """Free buffers that only save time for the next batch."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free all resources."""
 
 
 class HostLane:
-    """Gathers tiles into reused buffers, runs them, and puts the results together in place.
+    """Copies tiles into reused buffers, runs them in batches, and blends the results into `out`.
 
-    A frame that goes through whole is neither gathered nor put together: the network reads it
-    where it is and writes its result where it belongs.
+    A frame that is not tiled is not copied: the network reads it and writes `out` in place.
     """
 
-    def __init__(self, inference: Inference, model: Model, pixel_format: PixelFormat) -> None:
+    def __init__(self, inference: HostInference, model: Model, pixel_format: PixelFormat) -> None:
         self._inference = inference
         self._model = model
         self._sample = SAMPLES[pixel_format]
@@ -84,10 +87,11 @@ class HostLane:
             self.release()
             if isinstance(error, OutOfMemoryError):
                 raise
-            raise OutOfMemoryError(f"no memory for tiles of {plan.tile} pixels") from error
+            height, width = plan.tile
+            raise OutOfMemoryError(f"out of memory with tiles of {height}x{width}") from error
 
     def generate(self, noise: NDArray[np.float32], into: NDArray[np.uint8]) -> None:
-        """Make images out of numbers; see `Lane.generate`."""
+        """Generate images; see `Lane.generate`."""
         self._inference.infer(noise, into)
 
     def release(self) -> None:
@@ -100,7 +104,7 @@ class HostLane:
         self._tiles = self._results = np.empty((0, 0, 0, 0), np.uint8)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free all resources."""
         self.release()
         self._inference.close()
 
@@ -113,20 +117,20 @@ class HostLane:
             for tile, (row, column) in zip(self._tiles, batch, strict=False):
                 top, left = plan.rows.starts[row], plan.columns.starts[column]
                 tile[...] = frame[top : top + height, left : left + width]
-            # A network of a fixed batch gets all of it; what is left over is not looked at.
+            # A network with a fixed batch gets a full one; results of unused slots are ignored.
             count = self._model.fixed_batch or len(batch)
             self._inference.infer(self._tiles[:count], self._results[:count])
             for result, (row, column) in zip(self._results, batch, strict=False):
                 blender.put(row, column, result)
 
     def _reserve(self, plan: TilePlan, bytes_in: int, bytes_out: int) -> None:
-        """Have buffers for a batch of tiles; those of the frame before, if they are as large."""
+        """Allocate buffers for a batch of tiles, unless those of the last frame fit."""
         scale = self._model.scale
         height, width = plan.tile
         shape = (plan.batch, height, width, bytes_in)
         results = (plan.batch, scale * height, scale * width, bytes_out)
         if (self._tiles.shape, self._results.shape) != (shape, results):
-            self._tiles = self._results = self._tiles[:0]  # the old ones go first
+            self._tiles = self._results = self._tiles[:0]  # frees the old ones first
             self._tiles, self._results = np.zeros(shape, np.uint8), np.empty(results, np.uint8)
 
 

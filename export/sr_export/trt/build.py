@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.bundle.manifest import Precision, Variant
     from sr_deploy.bundle.plan_store import Shapes
-    from sr_export.trt.build_request import Recipe
+    from sr_export.trt.build_request import PrecisionRecipe
     from sr_export.trt.plan_validation import PlanValidator
 
 _log = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ class PlanBuilder:
                 record = record if stored is None else stored.record
         return record
 
-    def _recipes(self, variant: Variant, path: Path) -> tuple[Recipe, ...]:
+    def _recipes(self, variant: Variant, path: Path) -> tuple[PrecisionRecipe, ...]:
         exact = self._bundle.variant("fp32", variant.pixel_format)
         found = recipes(
             variant.precision,
@@ -220,7 +220,7 @@ class PlanBuilder:
         return None
 
     def _first_valid(
-        self, variant: Variant, path: Path, ways: Sequence[Recipe], blank: PlanRecord
+        self, variant: Variant, path: Path, ways: Sequence[PrecisionRecipe], blank: PlanRecord
     ) -> tuple[PlanRecord, bytes | None]:
         """Try the recipes in order until a plan passes validation."""
         refused: list[str] = []
@@ -244,7 +244,7 @@ class PlanBuilder:
         self,
         variant: Variant,
         path: Path,
-        recipe: Recipe,
+        recipe: PrecisionRecipe,
         blank: PlanRecord,
         validator: PlanValidator,
     ) -> _Attempt:

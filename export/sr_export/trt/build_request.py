@@ -155,7 +155,7 @@ class BuildSettings:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PrecisionRecipe:
     """A way to make TensorRT compute a precision.
 
     Attributes:
@@ -186,7 +186,7 @@ class BuildRequest:
     """
 
     onnx: str
-    recipe: Recipe
+    recipe: PrecisionRecipe
     exact: bool
     shapes: Shapes
     settings: BuildSettings
@@ -196,7 +196,7 @@ class BuildRequest:
 
 def recipes(
     precision: Precision, *, typed_file: bool, halves: Collection[str], abilities: Collection[str]
-) -> tuple[Recipe, ...]:
+) -> tuple[PrecisionRecipe, ...]:
     """Return the recipes for a precision, best first; empty if this TensorRT has none.
 
     The flags that exist decide, not the version number: 8.6 sets precisions by flags, 10 by flags
@@ -211,15 +211,15 @@ def recipes(
     if "STRONGLY_TYPED" in abilities and typed_file:
         # Without precision flags every network is strongly typed, and the flag is deprecated.
         creation = ("STRONGLY_TYPED",) if "FP16" in abilities else ()
-        asked = Recipe("asked", "none", creation)
-        mixed = Recipe("mixed", "mixed", creation)
+        asked = PrecisionRecipe("asked", "none", creation)
+        mixed = PrecisionRecipe("mixed", "mixed", creation)
         return (asked,) if precision == "fp32" else (asked, mixed)
     wanted = [precision] if precision != "fp32" else []
     flags = [each.upper() for each in dict.fromkeys([*wanted, *halves])]
     if any(each not in abilities for each in flags):
         return ()
     old = "STRONGLY_TYPED" not in abilities
-    asked = Recipe(
+    asked = PrecisionRecipe(
         "asked",
         "lowered" if old else "none",
         ("EXPLICIT_BATCH",) if old else (),
@@ -227,4 +227,4 @@ def recipes(
     )
     if precision != "int8":
         return (asked,)
-    return asked, Recipe("mixed", asked.rewriting, asked.creation, ("INT8",))
+    return asked, PrecisionRecipe("mixed", asked.rewriting, asked.creation, ("INT8",))

@@ -1,8 +1,8 @@
-"""ONNX files as a TensorRT needs them that cannot take them as they are; without the package onnx.
+"""Rewrites ONNX files for TensorRT, without the package onnx.
 
-TensorRT 8.6 knows the operators up to opset 17, takes its precision from flags, and reads the
-scales of quantisers as FP32 whatever their type: it gets the same graph with every half in FP32.
-And where a network fails in half precision, all but its convolutions can be computed in FP32.
+TensorRT 8.6 supports operators up to opset 17, sets precisions by flags, and reads the scales of
+quantizers as FP32 whatever their type. So it gets the same graph in opset 17 and FP32. If a network
+fails in half precision, all layers but its convolutions can be cast to FP32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HALVES = (_FLOAT16, _BFLOAT16)
 _OPSET = 17
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
-# Fields of the messages of onnx.proto.
+# Field numbers in onnx.proto.
 _MODEL_GRAPH, _MODEL_OPSETS = 7, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODES, _GRAPH_CONSTANTS, _GRAPH_VALUES = 1, 5, (11, 12, 13)
@@ -33,7 +33,7 @@ _TYPE_INT, _TYPE_INTS = 2, 7
 _TENSOR_TYPE, _TENSOR_INT32, _TENSOR_INT64, _TENSOR_NAME, _TENSOR_RAW = 2, 5, 7, 8, 9
 _VALUE_TYPE, _TYPE_TENSOR, _ELEMENT_TYPE = 2, 1, 1
 
-# What opset 18 gave to Resize, and what it does without them; 17 has nothing else.
+# Attributes that opset 18 added to Resize; with these values, Resize works as in opset 17.
 _RESIZE_DEFAULTS = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch", "axes": None}
 _REDUCTIONS = {
     f"Reduce{each}"
@@ -42,15 +42,12 @@ _REDUCTIONS = {
 
 
 def widened(model: bytes) -> bytes:
-    """Return a model with everything of half precision or bfloat16 in FP32.
-
-    Weights keep the values that they were rounded to.
-    """
+    """Return a model with all float16 and bfloat16 in FP32. Weights keep their rounded values."""
     return _changed(model, lambda graph: _widen(graph, set()))
 
 
 def halves(model: bytes) -> set[str]:
-    """Return which half types the constants of a model have: fp16, bf16."""
+    """Return the half types of a model's constants: fp16, bf16."""
     (graph,) = map(Message.read, Message.read(model).parts(_MODEL_GRAPH))
     types = {
         number
@@ -61,15 +58,15 @@ def halves(model: bytes) -> set[str]:
 
 
 def mixed(model: bytes) -> bytes:
-    """Return a model whose convolutions stay in half precision or INT8, with all else in FP32."""
+    """Return a model in FP32, except for convolutions in half precision or INT8."""
     return _changed(model, _mix)
 
 
 def lowered(model: bytes) -> bytes:
-    """Return a model in opset 17, and with nothing of half precision: what TensorRT 8.6 reads.
+    """Return a model in opset 17 and FP32, for TensorRT 8.6.
 
     Raises:
-        BackendError: it uses what is newer.
+        BackendError: the model uses features of a later opset.
     """
     message = Message.read(widened(model))
 
@@ -80,17 +77,17 @@ def lowered(model: bytes) -> bytes:
 
     message.change(_MODEL_OPSETS, lower)
     message.change(_MODEL_GRAPH, _lower)
-    return message.stored()
+    return message.to_bytes()
 
 
 def _changed(model: bytes, edit: Callable[[Message], None]) -> bytes:
     message = Message.read(model)
     message.change(_MODEL_GRAPH, edit)
-    return message.stored()
+    return message.to_bytes()
 
 
 def _widen(graph: Message, kept: set[str]) -> None:
-    """Turn every half of a graph into FP32, but for the constants that are named."""
+    """Convert the halves of a graph to FP32, except for the constants in `kept`."""
 
     def widen_tensor(tensor: Message) -> None:
         if tensor.text(_TENSOR_NAME) not in kept:
@@ -112,7 +109,7 @@ def _widen(graph: Message, kept: set[str]) -> None:
 
 
 def _widen_number(attribute: Message) -> None:
-    """Turn the target of a Cast."""
+    """Convert the target type of a Cast."""
     if attribute.text(_ATTRIBUTE_NAME) == "to" and attribute.numbers(_ATTRIBUTE_INT)[0] in _HALVES:
         attribute.put(_ATTRIBUTE_INT, _FLOAT)
 
@@ -130,7 +127,7 @@ def _widen_tensor(tensor: Message) -> None:
     if kind not in _HALVES:
         return
     raw = b"".join(tensor.parts(_TENSOR_RAW))
-    # The bits of halves lie in a block, or each in an integer.
+    # The bits of halves are raw bytes, or one integer each.
     bits = np.frombuffer(raw, "<u2") if raw else np.array(tensor.numbers(_TENSOR_INT32), "<u2")
     if kind == _FLOAT16:
         values = bits.view("<f2").astype("<f4")
@@ -142,7 +139,7 @@ def _widen_tensor(tensor: Message) -> None:
 
 
 def _mix(graph: Message) -> None:
-    """Put casts around the convolutions whose weights are of half precision."""
+    """Convert a graph to FP32, with casts around convolutions that have half-precision weights."""
     constants = {
         tensor.text(_TENSOR_NAME): tensor.numbers(_TENSOR_TYPE)[0]
         for tensor in map(Message.read, graph.parts(_GRAPH_CONSTANTS))
@@ -190,7 +187,7 @@ def _cast(source: str, target: str, kind: int) -> Message:
 
 
 def _lower(graph: Message) -> None:
-    """Say in opset 17 what opset 18 says otherwise."""
+    """Rewrite the operators that opset 18 changed."""
     tensors = {
         tensor.text(_TENSOR_NAME): tensor
         for tensor in map(Message.read, graph.parts(_GRAPH_CONSTANTS))
@@ -225,7 +222,7 @@ def _lower_resize(node: Message) -> None:
 
 
 def _too_new(what: str) -> BackendError:
-    return BackendError(f"this TensorRT cannot take {what}, which is of opset 18; use TensorRT 10")
+    return BackendError(f"this TensorRT does not support {what} (opset 18); use TensorRT 10")
 
 
 def _axes_to_attribute(node: Message, tensor: Message) -> None:
@@ -236,6 +233,6 @@ def _axes_to_attribute(node: Message, tensor: Message) -> None:
     attribute = Message()
     attribute.add(_ATTRIBUTE_NAME, "axes")
     for axis in axes:
-        attribute.add(_ATTRIBUTE_INTS, axis % (1 << 64))  # negative ones as in any varint
+        attribute.add(_ATTRIBUTE_INTS, axis % (1 << 64))  # negative varints are modulo 2**64
     attribute.add(_ATTRIBUTE_TYPE, _TYPE_INTS)
     node.add(_NODE_ATTRIBUTES, attribute)

@@ -1,7 +1,7 @@
-"""Protocol buffers as they lie in a file: enough to change a few fields of an ONNX model.
+"""Reads and writes Protocol Buffers, to change a few fields of an ONNX model.
 
-The package onnx is not there on the devices that plans are built on. A message is a list of
-numbered fields; what is not touched stays as it was, to the byte.
+Devices that build plans often lack the package onnx. A message is a list of numbered fields; fields
+that are not edited stay bit-identical.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _SIZES = {_FIXED64: 8, _FIXED32: 4}
 
 @dataclass
 class Message:
-    """A message's fields in order: number, kind, and an integer or bytes."""
+    """A message: its fields in order, each with number, wire type, and an integer or bytes."""
 
     fields: list[tuple[int, int, int | bytes]] = field(default_factory=list)
 
     @classmethod
     def read(cls, data: bytes) -> Message:
-        """Take a message apart; the messages in it stay bytes.
+        """Parse a message; nested messages stay bytes.
 
         Raises:
-            BundleError: it is none.
+            BundleError: the data is not a valid message.
         """
         fields: list[tuple[int, int, int | bytes]] = []
         position = 0
@@ -45,15 +45,15 @@ class Message:
             elif kind in _SIZES:
                 size = _SIZES[kind]
             else:
-                raise BundleError(f"not an ONNX file: a field of kind {kind}")
+                raise BundleError(f"invalid ONNX file: wire type {kind}")
             if position + size > len(data):
-                raise BundleError("not an ONNX file: it ends too early")
+                raise BundleError("invalid ONNX file: truncated")
             fields.append((number, kind, data[position : position + size]))
             position += size
         return cls(fields)
 
-    def stored(self) -> bytes:
-        """Return the message as it is stored."""
+    def to_bytes(self) -> bytes:
+        """Return the encoded message."""
         parts = []
         for number, kind, value in self.fields:
             parts.append(_encoded(number << 3 | kind))
@@ -64,7 +64,7 @@ class Message:
         return b"".join(parts)
 
     def numbers(self, number: int) -> list[int]:
-        """Return the integers of a field, which a repeated one may hold packed."""
+        """Return the integers of a field, packed or not."""
         found: list[int] = []
         for each, _, value in self.fields:
             if each == number and isinstance(value, int):
@@ -81,49 +81,49 @@ class Message:
         return [value.decode() for value in self.parts(number)]
 
     def text(self, number: int) -> str:
-        """Return the one string of a field; empty if it is not there."""
+        """Return the last string of a field; empty if there is none."""
         return "".join(self.texts(number)[-1:])
 
     def parts(self, number: int) -> list[bytes]:
-        """Return the bytes of a field: strings, blocks or messages."""
+        """Return the values of a field of strings, bytes or messages."""
         return [
             value for each, _, value in self.fields if each == number and isinstance(value, bytes)
         ]
 
     def drop(self, *numbers: int) -> None:
-        """Remove all of some fields."""
+        """Remove all values of some fields."""
         self.fields = [each for each in self.fields if each[0] not in numbers]
 
     def add(self, number: int, value: int | str | bytes | Message) -> None:
-        """Append a field."""
+        """Append a value."""
         if isinstance(value, int):
             self.fields.append((number, _VARINT, value))
         elif isinstance(value, Message):
-            self.fields.append((number, _BYTES, value.stored()))
+            self.fields.append((number, _BYTES, value.to_bytes()))
         else:
             data = value.encode() if isinstance(value, str) else value
             self.fields.append((number, _BYTES, data))
 
     def put(self, number: int, value: int | str | bytes | Message) -> None:
-        """Replace all of a field by one value."""
+        """Replace all values of a field by one."""
         self.drop(number)
         self.add(number, value)
 
     def change(self, number: int, edit: Callable[[Message], None]) -> None:
-        """Edit every message of a field in place."""
+        """Edit every message of a field."""
         for index, (each, kind, value) in enumerate(self.fields):
             if each == number and isinstance(value, bytes):
                 message = Message.read(value)
                 edit(message)
-                self.fields[index] = (each, kind, message.stored())
+                self.fields[index] = (each, kind, message.to_bytes())
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the integer at a position, and where it ends."""
+    """Return the integer at a position, and the position after it."""
     value = shift = 0
     while True:
         if position >= len(data) or shift > 63:
-            raise BundleError("not an ONNX file: an integer does not end")
+            raise BundleError("invalid ONNX file: unterminated integer")
         byte = data[position]
         value |= (byte & 127) << shift
         position, shift = position + 1, shift + 7

@@ -1,4 +1,4 @@
-"""DLPack without a package: capsules that say where a tensor lies, read and made with ctypes."""
+"""DLPack capsules of images in GPU memory, read and created with ctypes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CUDA = 2
-"""The device type of memory on NVIDIA GPUs."""
+"""DLPack's device type of NVIDIA GPUs."""
 _UNSIGNED = 1
 _NAME = b"dltensor"
 
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """Where a tensor of unsigned integers lies.
+    """The memory layout of a tensor of unsigned integers.
 
     Attributes:
-        address: Of its first element.
+        address: Address of the first element.
         shape: Elements along each axis.
         strides: Elements from one to the next, along each axis.
         itemsize: Bytes of an element.
@@ -67,29 +67,29 @@ _new = ctypes.pythonapi.PyCapsule_New
 _new.restype, _new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, _Destructor]
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-# The same two functions for a capsule that is just being destroyed: no reference may be taken.
+# For a capsule in its destructor, which must not be referenced: it is passed as a pointer.
 _raw = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)
 _is_valid = _raw(("PyCapsule_IsValid", ctypes.pythonapi))
 _raw_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", ctypes.pythonapi)
 )
 
-# What consumers hold: the structure, what it points to, and what owns the tensor's memory.
+# Tensors that consumers use: the structure, its shape and strides, and the owner of the memory.
 _lent: dict[int, tuple[_Managed, Any, Any, object]] = {}
 
 
 def layout(capsule: object) -> TensorLayout:
-    """Return where a capsule's tensor lies; its memory lives as long as the capsule.
+    """Return the layout of a capsule's tensor; the capsule keeps the memory alive.
 
     Raises:
-        InvalidInputError: it does not hold unsigned integers.
+        InvalidInputError: the elements are not uint8 or uint16.
     """
     managed = _Managed.from_address(_pointer(capsule, _NAME))
     tensor = managed.tensor
     if (tensor.code, tensor.lanes) != (_UNSIGNED, 1) or tensor.bits not in (8, 16):
         raise InvalidInputError(
-            f"a tensor of DLPack type code {tensor.code} and {tensor.bits} bits does not fit; "
-            "allowed are uint8 and uint16"
+            f"unsupported DLPack type, code {tensor.code} with {tensor.bits} bits; allowed are "
+            "uint8 and uint16"
         )
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else _contiguous(shape)
@@ -98,7 +98,7 @@ def layout(capsule: object) -> TensorLayout:
 
 
 def capsule(found: TensorLayout, owner: object) -> object:
-    """Return a capsule for a tensor; `owner` lives as long as someone uses it."""
+    """Return a capsule for a tensor; it keeps `owner` alive as long as the tensor is used."""
     count = len(found.shape)
     shape, strides = ((ctypes.c_int64 * count)(*each) for each in (found.shape, found.strides))
     pointer = ctypes.POINTER(ctypes.c_int64)
@@ -114,12 +114,12 @@ def capsule(found: TensorLayout, owner: object) -> object:
 
 
 def _take_back(address: int) -> None:
-    """Called by whoever took the tensor, when it is not used any more."""
+    """Release a tensor; the consumer calls this."""
     _lent.pop(address, None)
 
 
 def _destroy(unused: int) -> None:
-    """Called with a capsule that goes; its name tells whether anyone took the tensor."""
+    """Release the tensor of a capsule that no consumer has renamed, so none will release it."""
     if _is_valid(unused, _NAME):
         _lent.pop(_raw_pointer(unused, _NAME), None)
 

@@ -139,7 +139,7 @@ class CudaLane:
         color: NDArray[np.float32] | None = None,
         plan: TilePlan | None = None,
     ) -> None:
-        """Run a batch in host memory; see `Inference.infer`.
+        """Run a batch in host memory; see `HostInference.infer`.
 
         Args:
             pixels: (N, h, w, bytes).

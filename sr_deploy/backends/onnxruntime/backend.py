@@ -193,7 +193,7 @@ class _SessionInference:
         into: NDArray[np.uint8],
         color: NDArray[np.float32] | None = None,
     ) -> None:
-        """Run a batch; see `Inference.infer`."""
+        """Run a batch; see `HostInference.infer`."""
         if self._shape not in ((), pixels.shape):
             self.release()
         self._shape = pixels.shape

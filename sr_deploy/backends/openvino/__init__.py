@@ -1,1 +1,1 @@
-"""The OpenVINO backend and its graph passes."""
+"""The OpenVINO backend and its graph passes: `backend.create` is public."""

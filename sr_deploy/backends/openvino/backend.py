@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest way on x86 and ARM CPUs; FP32, BF16 where the CPU has it, INT8."""
+"""OpenVINO: fastest on x86 and ARM CPUs; FP32, INT8, and BF16 if the CPU has it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import openvino
 
 from sr_deploy.backends.base import Footprint, HostNetwork, translated
 from sr_deploy.backends.host import HostLane
-from sr_deploy.backends.openvino.concat_pass import quantise_before_joining
+from sr_deploy.backends.openvino.concat_pass import quantize_before_concat
 from sr_deploy.backends.openvino.pixel_shuffle_pass import shuffle_bytes
 from sr_deploy.errors import BackendError
 from sr_deploy.machine import trim_heap
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 # Peak resident memory over the exporter's figure, measured on four networks (16 convolutions of
 # 64 features x4; 6 of 32 features x2; SRResNet; RRDB), 128x128 to 1280x720: 1.05 to 1.59 in FP32,
 # 0.53 to 1.26 in BF16; on three (16 of 64 x4; EDSR; RRDB) 0.5 to 1.22 in INT8. Weights: 3.1 copies
-# with 23 RRDB blocks (67 MB), once packed for any shape and once cloned and packed for one.
+# with 23 RRDB blocks (67 MB): packed for any shape, and cloned and packed for one.
 _FACTORS: dict[Precision, float] = {"fp32": 1.6, "fp16": 1.6, "bf16": 1.3, "int8": 1.3}
 _WEIGHT_COPIES = 3.2
 _FIXED = 32 << 20
 
 # A network compiled for one shape runs 7 to 33 % faster than one for any shape, in INT8 20 to 80 %
-# (for any shape, quantising is not always fused with what comes before), but compiling takes as
-# long as many small frames. It is worth it once a shape has taken this many times as long.
+# (for any shape, quantizers are not always fused with the layer before). But compiling takes as
+# long as many small frames, so it waits until a shape has taken this many times the compile time.
 _WORTHWHILE = 10
 _WORTHWHILE_INT8 = 3
 
@@ -50,17 +50,17 @@ class OpenVinoBackend:
         self._core = openvino.Core()
 
     def precisions(self, device: str | None) -> tuple[Precision, ...]:
-        """Return the precisions that a device computes in, fastest first; see `Backend`."""
+        """Return the precisions of a device, fastest first."""
         # FP16 is computed as FP32.
         return ("int8", *(("bf16",) if self._has_bf16(device) else ()), "fp32", "fp16")
 
     def load(self, request: LoadRequest) -> OpenVinoNetwork:
         """Load a network; see `Backend.load`."""
-        # What is not in INT8 of an INT8 network costs half of its speed in FP32.
-        halves = request.precision == "bf16" or (
+        # In FP32, the float layers of an INT8 network would cost half of its speed.
+        bf16 = request.precision == "bf16" or (
             request.precision == "int8" and self._has_bf16(request.device)
         )
-        hint = "bf16" if halves else "f32"
+        hint = "bf16" if bf16 else "f32"
         return OpenVinoNetwork(self._core, request, self._named(request.device), hint)
 
     def _has_bf16(self, device: str | None) -> bool:
@@ -72,13 +72,13 @@ class OpenVinoBackend:
         devices = self._core.available_devices
         if name not in devices:
             raise BackendError(
-                f"OpenVINO has no device {device!r} here; it has {', '.join(devices)}"
+                f"OpenVINO has no device {device!r}; this machine has {', '.join(devices)}"
             )
         return name
 
 
 class OpenVinoNetwork(HostNetwork):
-    """A network as OpenVINO read it; each lane compiles it for itself."""
+    """A network that OpenVINO has read; each lane compiles it."""
 
     def __init__(self, core: openvino.Core, request: LoadRequest, device: str, hint: str) -> None:
         self._core = core
@@ -89,13 +89,13 @@ class OpenVinoNetwork(HostNetwork):
         try:
             self._model = core.read_model(request.file)
             if request.precision == "int8":
-                quantise_before_joining(self._model)
+                quantize_before_concat(self._model)
         except RuntimeError as error:
             raise translated(error, f"OpenVINO cannot read {request.file.name}") from error
 
     @property
     def footprint(self) -> Footprint:
-        """What one lane takes of the host's memory while it runs."""
+        """Host memory of one running lane."""
         return Footprint.of(
             self._request.model,
             self._request.pixel_format,
@@ -106,7 +106,7 @@ class OpenVinoNetwork(HostNetwork):
 
     def open_lane(self) -> HostLane:
         """Compile the network and open a lane on it."""
-        # OpenVINO computes in BF16 unasked where the CPU has it, so the precision is always said.
+        # OpenVINO computes in BF16 unasked where the CPU has it, so the precision is always set.
         # Unpinned threads are as fast on an idle machine, 12 % faster beside other work (measured
         # on two cores), and two pinned networks would share the first cores.
         configuration: dict[str, Any] = {
@@ -120,7 +120,7 @@ class OpenVinoNetwork(HostNetwork):
                 "ENABLE_CPU_PINNING": False,
             }
         try:
-            inference = _Requests(
+            inference = _CompiledInference(
                 self._core, self._model, self._request, self.device, configuration
             )
         except RuntimeError as error:
@@ -128,16 +128,16 @@ class OpenVinoNetwork(HostNetwork):
         return HostLane(inference, self._request.model, self._request.pixel_format)
 
     def close(self) -> None:
-        """Give the network back."""
+        """Free the network."""
         self._model = None
 
 
-class _Requests:
-    """Runs one network: compiled for any shape, and for the shape that keeps coming.
+class _CompiledInference:
+    """Runs a network that is compiled twice: for any shape, and for the shape that repeats.
 
-    They may differ by rounding, where a network is not all in FP32. So where frames come as a
-    stream, of a video that may have to go on after a kill, all are computed by the second. At most
-    one of them holds memory for its intermediates.
+    Outside FP32, the two may round differently. A video job must be able to resume after a kill
+    with the same bits, so for streaming all frames use the second. At most one of the two keeps
+    memory for intermediates.
     """
 
     def __init__(
@@ -150,18 +150,18 @@ class _Requests:
     ) -> None:
         self._core = core
         self._model = model
-        self._quantised = request.precision == "int8"
+        self._is_int8 = request.precision == "int8"
         self._device = device
         self._configuration = configuration
         start = time.perf_counter()
         self._general = core.compile_model(model, device, configuration)
-        worthwhile = _WORTHWHILE_INT8 if self._quantised else _WORTHWHILE
+        worthwhile = _WORTHWHILE_INT8 if self._is_int8 else _WORTHWHILE
         self._price = 0 if request.streaming else worthwhile * (time.perf_counter() - start)
         self._special: Any = None
         self._shape: tuple[int, ...] = ()
         self._spent = 0.0
-        # A network of a fixed shape has nothing to gain.
-        self._can_specialise = model.inputs[0].partial_shape.is_dynamic
+        # A network with a fixed shape gains nothing.
+        self._can_specialize = model.inputs[0].partial_shape.is_dynamic
 
     def infer(
         self,
@@ -169,12 +169,12 @@ class _Requests:
         into: NDArray[np.uint8],
         color: NDArray[np.float32] | None = None,
     ) -> None:
-        """Run on a batch, reading and writing where it lies; see `Inference.infer`."""
+        """Run a batch in place; see `HostInference.infer`."""
         try:
             request = self._compiled_for(pixels.shape).create_infer_request()
-            given: list[NDArray[Any]] = [pixels] if color is None else [pixels, color]
-            for number, each in enumerate(given):
-                # It shares writable arrays only; what Pillow gives is read-only, for example.
+            inputs: list[NDArray[Any]] = [pixels] if color is None else [pixels, color]
+            for number, each in enumerate(inputs):
+                # OpenVINO only shares writable arrays; Pillow's, for example, are read-only.
                 shared = each if each.flags.writeable else each.copy()
                 request.set_input_tensor(number, openvino.Tensor(shared, shared_memory=True))
             request.set_output_tensor(openvino.Tensor(into, shared_memory=True))
@@ -185,26 +185,26 @@ class _Requests:
         self._spent += time.perf_counter() - start
 
     def release(self) -> None:
-        """Give back the memory of the intermediates, and the network of one shape."""
+        """Free the memory of intermediates and the network for one shape."""
         self._special = None
         self._shape = ()
         if self._general is not None:
             self._general.release_memory()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free the networks."""
         self._general = self._special = self._model = None
 
     def _compiled_for(self, shape: tuple[int, ...]) -> Any:
-        """Return the network to run a shape on, compiled for it where that pays."""
+        """Return the compiled network for a shape; compile it for this shape when that pays."""
         if shape != self._shape:
             self._shape, self._spent, self._special = shape, 0.0, None
-        if self._special is None and self._can_specialise and self._spent >= self._price:
+        if self._special is None and self._can_specialize and self._spent >= self._price:
             self._general.release_memory()
             trim_heap()
             special = self._model.clone()
             special.reshape({special.inputs[0]: list(shape)})
-            if self._quantised:
+            if self._is_int8:
                 shuffle_bytes(special)
             self._special = self._core.compile_model(special, self._device, self._configuration)
         return self._special or self._general

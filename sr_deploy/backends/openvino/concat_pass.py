@@ -1,14 +1,14 @@
-"""Joins bytes where an INT8 network joins floats and quantises the result.
+"""Moves quantizers of an INT8 network before concatenations, so that bytes are concatenated.
 
-In a file, a convolution that reads joined values follows Concat -> Clip -> QuantizeLinear. OpenVINO
-runs that as it stands: it copies floats, and quantises all of them again for each convolution. Here
-every part is quantised by itself, once for all that want the same levels, and the parts are joined
-as bytes. Clipping and quantising look at one value at a time, so that the results are the same.
+The file has Concat -> Clip -> QuantizeLinear before each convolution. OpenVINO runs it as it is: it
+concatenates floats and quantizes all of them again for each convolution. This pass quantizes every
+part once for all readers with the same levels, and concatenates the bytes. Clipping and quantizing
+are elementwise, so the results are bit-identical.
 
-OpenVINO joins pixel by pixel, with a copy for each part, so that a dense block, in which each
-convolution reads one part more, goes on from what the one before has joined.
+OpenVINO concatenates pixel by pixel, with a copy for each part. So in a dense block, where each
+convolution reads one part more, every concatenation extends the one before.
 
-The file is not written like that because other runtimes read it, too.
+The file keeps its order because other runtimes read it too.
 """
 
 from __future__ import annotations
@@ -26,52 +26,56 @@ _LOWEST, _HIGHEST = -128, 127
 
 
 class _Levels(NamedTuple):
-    """Multiples of a step; values beyond the ends are clipped."""
+    """Quantization levels: multiples of a step, clipped at both ends."""
 
     step: float
     lowest: int
     highest: int
 
 
-class _Quantiser(NamedTuple):
-    """Nodes that turn a value into bytes."""
+class _Quantizer(NamedTuple):
+    """The nodes that quantize a value.
+
+    Attributes:
+        source: The value.
+        reader: Name of the node that reads it.
+        levels: The levels.
+        result: The bytes.
+    """
 
     source: Any
-    """The value."""
     reader: str
-    """The name of the node that reads it."""
     levels: _Levels
     result: Any
-    """The bytes."""
 
 
-def quantise_before_joining(model: Any) -> None:
-    """Rewrite a model of OpenVINO's in place; what is not recognised stays as it is."""
-    found = [each for node in model.get_ordered_ops() if (each := _recognised(node)) is not None]
+def quantize_before_concat(model: Any) -> None:
+    """Rewrite an OpenVINO model in place; other patterns stay unchanged."""
+    found = [each for node in model.get_ordered_ops() if (each := _match(node)) is not None]
     readers = {each.reader for each in found}
-    # The bytes of one value, or of several, joined.
+    # The bytes of one value, or of several that are concatenated.
     made: dict[tuple[tuple[_Name, ...], _Levels], Any] = {
         ((_name(each.source),), each.levels): each.result for each in found
     }
     for source, _, levels, result in found:
-        if not _joins(source.get_node()) or not _only_quantised(source, readers):
+        if not _is_concat(source.get_node()) or not _only_quantize(source, readers):
             continue
         parts = _parts(source)
         names = tuple(_name(part) for part in parts)
         for name, part in zip(names, parts, strict=True):
             if ((name,), levels) not in made:
-                made[(name,), levels] = _quantised(part, levels)
+                made[(name,), levels] = _quantize(part, levels)
         known = max(n for n in range(1, len(names) + 1) if (names[:n], levels) in made)
         if known < len(names):
             rest = [made[(name,), levels] for name in names[known:]]
-            joined = operators.concat([made[names[:known], levels], *rest], _CHANNELS)
-            made[names, levels] = joined.output(0)
+            merged = operators.concat([made[names[:known], levels], *rest], _CHANNELS)
+            made[names, levels] = merged.output(0)
         result.replace(made[names, levels])
     model.validate_nodes_and_infer_types()
 
 
-def _recognised(node: Any) -> _Quantiser | None:
-    """Return the quantiser that ends with a node: clip, round to levels, convert to bytes."""
+def _match(node: Any) -> _Quantizer | None:
+    """Return the quantizer that ends with a node: clip, round to levels, convert to bytes."""
     if node.get_type_name() != "Convert" or node.get_element_type() != openvino.Type.i8:
         return None
     reader = node.input_value(0).get_node()
@@ -84,11 +88,11 @@ def _recognised(node: Any) -> _Quantiser | None:
         source, levels = above
     if levels.lowest >= levels.highest:
         return None
-    return _Quantiser(source, reader.get_name(), levels, node.output(0))
+    return _Quantizer(source, reader.get_name(), levels, node.output(0))
 
 
 def _levels(node: Any) -> _Levels | None:
-    """Return the levels that a node rounds to, if those are of QuantizeLinear without an offset."""
+    """Return the levels of a node, if it is a QuantizeLinear without a zero point."""
     if node.get_type_name() != "FakeQuantize":
         return None
     low, high, *ends = (_number(node.input_value(i)) for i in range(1, 5))
@@ -101,7 +105,7 @@ def _levels(node: Any) -> _Levels | None:
 
 
 def _clip(node: Any, levels: _Levels) -> tuple[Any, _Levels] | None:
-    """Return what a node clips or only converts, and the levels that are left after it."""
+    """Return the input of a Clip or a conversion to FP32, and the levels within its bounds."""
     if node.get_type_name() == "Convert" and node.get_element_type() == openvino.Type.f32:
         return node.input_value(0), levels
     if node.get_type_name() not in ("Maximum", "Minimum"):
@@ -116,34 +120,34 @@ def _clip(node: Any, levels: _Levels) -> tuple[Any, _Levels] | None:
 
 
 def _number(value: Any) -> float | None:
-    """Return a constant that is one number."""
+    """Return a scalar constant; None for any other value."""
     node = value.get_node()
     if node.get_type_name() != "Constant" or math.prod(value.get_shape()) != 1:
         return None
     return float(node.get_data(dtype=np.float32).item())
 
 
-def _joins(node: Any) -> bool:
+def _is_concat(node: Any) -> bool:
     return node.get_type_name() == "Concat" and node.get_attributes()["axis"] == _CHANNELS
 
 
-def _only_quantised(value: Any, readers: set[str]) -> bool:
-    """Tell whether nobody needs a value other than as bytes."""
+def _only_quantize(value: Any, readers: set[str]) -> bool:
+    """Return whether all readers of a value need only its bytes."""
     nodes = [each.get_node() for each in value.get_target_inputs()]
     return all(
-        node.get_name() in readers or (_joins(node) and _only_quantised(node.output(0), readers))
+        node.get_name() in readers or (_is_concat(node) and _only_quantize(node.output(0), readers))
         for node in nodes
     )
 
 
 def _parts(value: Any) -> list[Any]:
-    """Return what a value is joined of, down to what is not joined itself."""
-    if not _joins(value.get_node()):
+    """Return the parts of a value, through nested concatenations."""
+    if not _is_concat(value.get_node()):
         return [value]
     return [part for each in value.get_node().input_values() for part in _parts(each)]
 
 
-def _quantised(value: Any, levels: _Levels) -> Any:
+def _quantize(value: Any, levels: _Levels) -> Any:
     """Return the bytes of a value."""
     step, lowest, highest = levels
     ends = [np.float32(each) for each in (lowest * step, highest * step, lowest, highest)]

@@ -1,11 +1,11 @@
-"""Shuffles bytes by rows where an INT8 network shuffles floats one by one.
+"""Moves the final pixel shuffle of an INT8 network after the conversion to bytes.
 
-A network that ends in a pixel shuffle makes the pixels of each block as channels. In a file, floats
-are shuffled, added to the enlarged image, scaled, clipped, rounded and made bytes. All but the
-shuffle looks at one value at a time, so that here it comes before, and a quarter is moved. And a
-convolution that makes a block's channels in the order of a frame makes whole pieces of its rows.
+The file shuffles floats, adds the upscaled input, scales, clips, rounds and converts to bytes. All
+steps but the shuffle are elementwise, so this pass runs them first and the shuffle moves bytes, a
+quarter of the data. It also reorders the last convolution's channels into the order of the frame,
+so that the shuffle moves whole pieces of rows.
 
-The file is not written like that because TensorRT takes bytes only at the ends of a network.
+The file keeps its order because TensorRT supports bytes only at the ends of a network.
 """
 
 from __future__ import annotations
@@ -18,29 +18,35 @@ import openvino
 from openvino import opset8 as operators
 
 _TO_FRAMES = [0, 2, 3, 1]
-_EACH_BY_ITSELF = {"Clamp", "Convert", "Maximum", "Minimum", "Multiply", "Round"}
-_QUANTISES = {"Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract"}
+_ELEMENTWISE = {"Clamp", "Convert", "Maximum", "Minimum", "Multiply", "Round"}
+_QUANTIZING = {"Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract"}
 _NUMBERS = {openvino.Type.f32, openvino.Type.f16, openvino.Type.i8}
 _SIZES = {openvino.Type.i32, openvino.Type.i64}
 
 
-class _Tail(NamedTuple):
-    """How a network ends."""
+class _NetworkTail(NamedTuple):
+    """The last nodes of a network.
+
+    Attributes:
+        convolution: The last convolution.
+        bias: The addition of its bias; None: no bias.
+        shuffle: The pixel shuffle.
+        base: The upsampling of the input that is added; None: no addition.
+        transpose: From NCHW to NHWC.
+        to_bytes: The conversion to bytes.
+    """
 
     convolution: Any
     bias: Any
-    """The addition of it; None: there is none."""
     shuffle: Any
     base: Any
-    """What enlarges the image that is added; None: nothing is."""
     transpose: Any
-    """From channels to frames."""
     to_bytes: Any
 
 
 def shuffle_bytes(model: Any) -> None:
-    """Rewrite a model of one shape in place; what is not recognised stays as it is."""
-    tail = _recognised(model)
+    """Rewrite a model of a fixed shape in place; other patterns stay unchanged."""
+    tail = _match(model)
     if tail is None:
         return
     side = tail.shuffle.get_attributes()["block_size"]
@@ -58,7 +64,7 @@ def shuffle_bytes(model: Any) -> None:
 
     values = operators.convert(tail.transpose.input_value(0), "u8")
     frames = operators.transpose(values, np.array(_TO_FRAMES))
-    # Blocks are cut into their rows, and the rows of all blocks beside each other are one.
+    # Split blocks into their rows; the same row of all blocks side by side is a row of the frame.
     blocks = _shaped(frames, -1, width // side, side, side * channels)
     pieces = operators.split(blocks, 2, side).outputs()
     rows = operators.concat([_shaped(each, -1, 1, width * channels) for each in pieces], 1)
@@ -71,62 +77,62 @@ def _shaped(value: Any, *shape: int) -> Any:
     return operators.reshape(value, np.array(shape), special_zero=False)
 
 
-def _recognised(model: Any) -> _Tail | None:
-    """Return how a network ends, if it is with a pixel shuffle and what may come before that."""
+def _match(model: Any) -> _NetworkTail | None:
+    """Return the last nodes of a network, if they have the expected pattern."""
     to_bytes = model.get_results()[0].input_value(0).get_node()
     if to_bytes.get_type_name() != "Convert" or to_bytes.get_element_type() != openvino.Type.u8:
         return None
-    transpose = _made_by(to_bytes.input_value(0), "Transpose")
+    transpose = _producer(to_bytes.input_value(0), "Transpose")
     if transpose is None or _constant(transpose.input_value(1)) != _TO_FRAMES:
         return None
     value, base = transpose.input_value(0), None
     while (inner := _inner(value)) is not None:
         value = inner
-    if (added := _made_by(value, "Add")) is not None:
-        value, base = _enlarged(added)
-    shuffle = _made_by(value, "DepthToSpace")
+    if (added := _producer(value, "Add")) is not None:
+        value, base = _upsampled(added)
+    shuffle = _producer(value, "DepthToSpace")
     if shuffle is None or shuffle.get_attributes()["mode"] != "depth_first":
         return None
     value = shuffle.input_value(0)
     shape = value.get_shape()
     if base is not None and base.get_input_shape(0)[2:] != shape[2:]:
-        return None  # what is shuffled is not of the size of the image
-    bias = _made_by(value, "Add")
+        return None  # the shuffled value has another size than the input
+    bias = _producer(value, "Add")
     if bias is not None and list(bias.get_input_shape(1)) != [1, shape[1], 1, 1]:
         return None
-    convolution = _made_by(value if bias is None else bias.input_value(0), "Convolution")
-    if convolution is None or not _private(convolution.input_value(1)):
+    convolution = _producer(value if bias is None else bias.input_value(0), "Convolution")
+    if convolution is None or not _is_private(convolution.input_value(1)):
         return None
-    return _Tail(convolution, bias, shuffle, base, transpose, to_bytes)
+    return _NetworkTail(convolution, bias, shuffle, base, transpose, to_bytes)
 
 
-def _made_by(value: Any, kind: str) -> Any:
-    """Return the node that makes a value that nobody else reads, if it is of a kind."""
+def _producer(value: Any, kind: str) -> Any:
+    """Return the producer of a value with one reader, if it has the given type."""
     node = value.get_node()
     return node if _read_once(value) and node.get_type_name() == kind else None
 
 
 def _read_once(value: Any) -> bool:
-    """Tell whether just one node reads a value, beside those that only want its shape."""
+    """Return whether a value has exactly one reader, not counting readers of its shape."""
     readers = [each.get_node().get_type_name() for each in value.get_target_inputs()]
     return sum(each != "ShapeOf" for each in readers) == 1
 
 
 def _inner(value: Any) -> Any:
-    """Return what a node changes that looks at each value by itself; None: it is no such node."""
+    """Return the data input of an elementwise node; None for any other node."""
     node = value.get_node()
-    if node.get_type_name() not in _EACH_BY_ITSELF or not _read_once(value):
+    if node.get_type_name() not in _ELEMENTWISE or not _read_once(value):
         return None
     changed = [each for each in node.input_values() if math.prod(each.get_shape()) > 1]
     return changed[0] if len(changed) == 1 else None
 
 
-def _enlarged(added: Any) -> tuple[Any, Any]:
-    """Return what an image is added to, and the node that repeats its pixels for that."""
+def _upsampled(added: Any) -> tuple[Any, Any]:
+    """Return the value that the upsampled input is added to, and the upsampling node."""
     value, image = added.input_values()
     if value.get_node().get_type_name() == "Interpolate":
         value, image = image, value
-    base = _made_by(image, "Interpolate")
+    base = _producer(image, "Interpolate")
     if base is None:
         return added.output(0), None
     found = base.get_attributes()
@@ -141,19 +147,19 @@ def _constant(value: Any) -> list[float] | None:
     return node.get_data().ravel().tolist() if node.get_type_name() == "Constant" else None
 
 
-def _private(value: Any) -> bool:
-    """Tell whether weights are made of constants that can be reordered, and are nobody else's."""
+def _is_private(value: Any) -> bool:
+    """Return whether weights come from constants that can be reordered and have no other reader."""
     node = value.get_node()
     if node.get_type_name() == "Constant":
         return node.get_element_type() in _NUMBERS | _SIZES
-    quantises = _read_once(value) and node.get_type_name() in _QUANTISES
-    return quantises and all(map(_private, node.input_values()))
+    quantizes = _read_once(value) and node.get_type_name() in _QUANTIZING
+    return quantizes and all(map(_is_private, node.input_values()))
 
 
 def _reorder(read: Any, order: Any) -> None:
-    """Have an input read weights in another order of channels, from the constants on.
+    """Reorder the channels of weights in their constants.
 
-    What quantises them must stay as it is, or OpenVINO does not know it for that.
+    The nodes that quantize them must stay unchanged, or OpenVINO does not recognize them.
     """
     node = read.get_source_output().get_node()
     if node.get_type_name() != "Constant":

