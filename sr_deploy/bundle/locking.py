@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 from typing import TYPE_CHECKING
 
 import filelock
@@ -30,16 +29,12 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
     Raises:
         OSError: the file cannot be created.
     """
-    lock: Lock | None = None
-    waiting = False
-    while lock is None:
-        try:
-            lock = Lock(path)
-        except BlockingIOError:
-            if not waiting:
-                _log.warning("waiting for another process that is %s (%s)", purpose, path)
-            waiting = True
-            time.sleep(_SECONDS_BETWEEN_TRIES)
+    lock = filelock.FileLock(path, thread_local=False, poll_interval=_SECONDS_BETWEEN_TRIES)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        _log.warning("waiting for another process that is %s (%s)", purpose, path)
+        lock.acquire()
     try:
         yield
     finally:

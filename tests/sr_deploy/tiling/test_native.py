@@ -187,6 +187,7 @@ def test_a_library_of_another_version_is_not_used(
     assert native.library.__wrapped__() is None
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_with_nvcc(tmp_path: Path) -> None:
     nvcc, cmake = shutil.which("nvcc"), shutil.which("cmake")
     if nvcc is None or cmake is None:
