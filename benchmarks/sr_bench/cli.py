@@ -177,14 +177,7 @@ def _speed_options(add: Callable[..., object]) -> None:
     names = [*backends.REGISTRY, "torch", "default"]
     add("targets", nargs="+", type=Path, metavar="BUNDLE|CHECKPOINT", help="models to measure")
     add("--full", action="store_true", help="measure all configurations and sizes, more precisely")
-    add(
-        "--checkpoint",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="checkpoints of the bundles, for PyTorch (default: the file beside each bundle)",
-    )
+    add("--checkpoint", nargs="+", type=Path, default=[], metavar="FILE", help=_CHECKPOINT)
     add("--backends", nargs="+", choices=names, help=_BACKENDS)
     add("--precisions", nargs="+", choices=get_args(Precision), help=_PRECISIONS)
     add("--sizes", nargs="+", type=_size, metavar="WIDTHxHEIGHT", help=_SIZES)
@@ -195,24 +188,16 @@ def _speed_options(add: Callable[..., object]) -> None:
     add("--threads", type=_count, help="per configuration (default: the available cores)")
     add("--warm-up", type=_seconds, metavar="S", help="minimum seconds (default: 1; full: 3)")
     add("--rounds", type=_count, metavar="N", help="measured rounds (default: 5; full: 10)")
-    add(
-        "--seconds",
-        type=_seconds,
-        metavar="S",
-        help="per configuration and round (default: 0.5; full: 1)",
-    )
-    add(
-        "--pause",
-        type=_seconds,
-        metavar="S",
-        default=0.1,
-        help="seconds before each measurement (default: %(default)s)",
-    )
+    add("--seconds", type=_seconds, metavar="S", help=_ROUND_SECONDS)
+    add("--pause", type=_seconds, metavar="S", default=0.1, help=_PAUSE)
     add("--ceilings", action=argparse.BooleanOptionalAction, help=_CEILINGS)
     _truth_options(add, required=False)
     _output_options(add)
 
 
+_CHECKPOINT = "checkpoints of the bundles, for PyTorch (default: the file beside each bundle)"
+_ROUND_SECONDS = "per configuration and round (default: 0.5; full: 1)"
+_PAUSE = "seconds before each measurement (default: %(default)s)"
 _BACKENDS = "default: all installed ones, torch, and default (Engine without arguments)"
 _PRECISIONS = "default: all that run here; quick: FP32 and the default"
 _SIZES = "default: 480x270, or smaller for large networks; full: 256x256 480x270"
@@ -226,60 +211,31 @@ def _quality_options(add: Callable[..., object]) -> None:
     _truth_options(add, required=True)
     add("--name", help="name of the image set in the record (default: name of the folder)")
     add("--backend", default="auto", help="default: the best one here")
-    add(
-        "--precision",
-        nargs="+",
-        default=["auto"],
-        choices=["auto", *get_args(Precision)],
-        help="several are also compared with FP32 (default: the best one here)",
-    )
+    add("--precision", nargs="+", default=["auto"], choices=_AUTO_PRECISIONS, help=_SEVERAL)
     _output_options(add)
+
+
+_AUTO_PRECISIONS = ("auto", *get_args(Precision))
+_SEVERAL = "several are also compared with FP32 (default: the best one here)"
 
 
 def _tune_options(add: Callable[..., object]) -> None:
     add("bundle", type=Path, help="bundle to tune")
-    add(
-        "--for",
-        dest="goal",
-        choices=("throughput", "latency"),
-        default="throughput",
-        help="goal (default: %(default)s)",
-    )
+    goals = ("throughput", "latency")
+    add("--for", dest="goal", choices=goals, default=goals[0], help="goal (default: %(default)s)")
     add("--size", type=_size, default=(480, 270), metavar="WIDTHxHEIGHT", help="default: 480x270")
     add("--backend", default="auto", help="default: the best one here")
-    add(
-        "--precision",
-        default="auto",
-        choices=["auto", *get_args(Precision)],
-        help="default: the best one here",
-    )
+    add("--precision", default="auto", choices=_AUTO_PRECISIONS, help="default: the best one here")
     add("--memory", metavar="SIZE", help="memory budget of the engine, such as 2GiB")
-    add(
-        "--rounds",
-        type=_count,
-        default=7,
-        metavar="N",
-        help="measured rounds of each setting (default: %(default)s)",
-    )
-    add(
-        "--seconds",
-        type=_seconds,
-        metavar="S",
-        default=0.5,
-        help="per setting and round (default: %(default)s)",
-    )
+    add("--rounds", type=_count, default=7, metavar="N", help="measured rounds (default: 7)")
+    add("--seconds", type=_seconds, default=0.5, metavar="S", help="per round (default: 0.5)")
     add("--dry-run", action="store_true", help="show the result without writing it")
 
 
 def _compare_options(add: Callable[..., object]) -> None:
     add("before", type=Path, help="speed record")
     add("after", type=Path, help="speed record")
-    add(
-        "--fail-over",
-        type=_percent,
-        metavar="PERCENT",
-        help="exit with 1 if a measurement got slower by more than this",
-    )
+    add("--fail-over", type=_percent, metavar="PERCENT", help="exit with 1 if slower by more")
 
 
 def _merge_options(add: Callable[..., object]) -> None:
@@ -355,24 +311,15 @@ def _python(text: str) -> tuple[str, str]:
 
 
 _Options = Callable[[Callable[..., object]], None]
-_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], _Options, str, str, str | None]] = {
-    "speed": (
-        commands.speed,
-        _speed_options,
-        "time per frame against PyTorch (the default COMMAND)",
-        _SPEED,
-        _SPEED_EXAMPLES,
-    ),
+_Command = tuple[Callable[[argparse.Namespace], int], _Options, str, str, str | None]
+_SPEED_ABOUT = "time per frame against PyTorch (the default COMMAND)"
+_SHOW = "Show the tables of a record, and write its page."
+_COMMANDS: dict[str, _Command] = {
+    "speed": (commands.speed, _speed_options, _SPEED_ABOUT, _SPEED, _SPEED_EXAMPLES),
     "quality": (commands.quality, _quality_options, "PSNR and SSIM", _QUALITY, _QUALITY_EXAMPLES),
     "tune": (commands.tune, _tune_options, "find the fastest settings", _TUNE, _TUNE_EXAMPLES),
     "compare": (commands.compare, _compare_options, "changes between records", _COMPARE, None),
     "merge": (commands.merge, _merge_options, "join speed records", _MERGE, None),
-    "show": (
-        commands.show,
-        _show_options,
-        "show a record as tables or as a page",
-        "Show the tables of a record, and write its page.",
-        None,
-    ),
+    "show": (commands.show, _show_options, "tables or a page of a record", _SHOW, None),
     "report": (commands.report, _report_options, "update tables in documents", _REPORT, None),
 }
