@@ -98,7 +98,7 @@ def parse(script: str, argv: Sequence[str] = ()) -> tuple[argparse.ArgumentParse
 
 def command_reference() -> str:
     """Return the reference of all commands, from their parsers."""
-    os.environ.update(COLUMNS="88", NO_COLOR="1")
+    os.environ.update(COLUMNS="78", NO_COLOR="1")
     sections: list[str] = []
     for script in scripts():
         parser, _ = parse(script)

@@ -200,6 +200,31 @@ def test_commands_of_the_main_guides_run(page: str, workplace: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_export_of_generators_and_translators_runs(workplace: Path) -> None:
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    layers: list[object] = []
+    for inputs, outputs, stride in ((16, 16, 1), (16, 16, 2)):
+        layers += [nn.ConvTranspose2d(inputs, outputs, 4, stride, stride - 1, bias=False)]
+        layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
+    layers += [nn.ConvTranspose2d(16, 3, 4, 2, 1, bias=False), nn.Tanh()]
+    torch.save(nn.Sequential(*layers).state_dict(), workplace / "netG_epoch_24.pth")
+    (workplace / "mine.py").write_text(
+        "from torch import nn\n"
+        "def Translator(features):\n"
+        "    first = nn.Conv2d(3, features, 3, padding=1)\n"
+        "    return nn.Sequential(first, nn.ReLU(), nn.Conv2d(features, 3, 3, padding=1))\n"
+    )
+    first, last = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 3, 3, padding=1)
+    torch.save(nn.Sequential(first, nn.ReLU(), last).state_dict(), workplace / "net.pth")
+    for block in blocks("docs/generators.md"):
+        if block.kind == "sh":
+            # INT8, which takes most of the time, is exported in the test below.
+            run(re.sub(r"(?m)^(sr-export [^#\n]+)", r"\1 --precision fp16 ", block.text))
+    assert len(list((workplace / "faces").iterdir())) == 1000
+
+
+@pytest.mark.slow
 def test_the_first_export_runs(workplace: Path) -> None:
     shutil.rmtree(workplace / "x2.srd")
     for block in blocks("docs/start.md"):
