@@ -224,6 +224,7 @@ def test_a_failed_export_keeps_the_old_bundle(bundle: Path, tmp_path: Path) -> N
     assert sorted((path.name, path.stat().st_mtime_ns) for path in bundle.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_real_esrgan_needs_no_option(shared_data: Path, tmp_path: Path) -> None:
     """A published checkpoint on real images: within 1 level of PyTorch, rounded."""
     from PIL import Image

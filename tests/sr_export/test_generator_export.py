@@ -16,6 +16,8 @@ from sr_deploy.cli import generate
 from sr_export.cli import main
 from tests.sr_export.generators import Dcgan, Discriminator, Repeating, trained
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def module() -> torch.nn.Module:

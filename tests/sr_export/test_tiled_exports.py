@@ -22,7 +22,7 @@ from spandrel.architectures import Compact, ESRGAN, SwinIR  # isort: skip
 from tests.sr_export.layouts import Edsr, MsrResNet  # isort: skip
 
 # In SwinIR's own code.
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")]
 
 NETWORKS: dict[str, Any] = {
     "Compact": lambda: Compact.Compact(

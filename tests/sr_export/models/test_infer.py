@@ -21,6 +21,8 @@ from sr_export.models.network import with_ranges
 from sr_export.models.ranges import Ranges
 from sr_export.models.recognize import recognize
 
+pytestmark = pytest.mark.slow
+
 SIDE, CROP, STEPS = 240, 48, 300
 SIGNED = Ranges(input=(-1, 1), output=(-1, 1))
 BYTES = Ranges(input=(0, 255), output=(0, 255))
