@@ -27,7 +27,7 @@ bool: int
 '''
 
 
-def test_stubs_become_what_python_reads_and_the_bindings_do() -> None:
+def test_mended_stubs_are_valid_python() -> None:
     found = mended(_STUBS)
 
     ast.parse(found)

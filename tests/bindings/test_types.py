@@ -40,12 +40,12 @@ def version(request: pytest.FixtureRequest) -> Version:
     return found
 
 
-def test_there_is_something_to_check() -> None:
+def test_modules_that_use_tensorrt_are_found() -> None:
     names = {path.name for path in sources()}
     assert {"backend.py", "builder.py", "contexts.py"} <= names
 
 
-def test_our_code_fits_the_types(version: Version) -> None:
+def test_our_code_passes_the_type_checker(version: Version) -> None:
     command = [sys.executable, "-m", "mypy", "--follow-imports=silent"]
     done = subprocess.run(
         [*command, "--cache-dir", str(version.folder / "mypy"), *map(str, sources())],
@@ -57,7 +57,7 @@ def test_our_code_fits_the_types(version: Version) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_type_checker_sees_what_a_version_lacks(version: Version, tmp_path: Path) -> None:
+def test_the_type_checker_finds_missing_names(version: Version, tmp_path: Path) -> None:
     # A proof of the proof: the stubs are found, and are not Any.
     wrong = tmp_path / "wrong.py"
     wrong.write_text("import tensorrt\n\nflag = tensorrt.BuilderFlag.NEVER_WAS\n")
@@ -94,11 +94,11 @@ print("right")
 """
 
 
-def test_what_tensorrt_calls_derives_from_the_real_classes(version: Version) -> None:
+def test_callbacks_derive_from_the_real_classes(version: Version) -> None:
     assert version.run(_CALLBACKS) == "right\n"
 
 
-def test_every_name_is_there_in_each_version(version: Version) -> None:
+def test_every_name_exists_in_each_version(version: Version) -> None:
     names = version.names()
     missing = [
         f"{path.name}:{line}: {'.'.join(chain)}"
@@ -109,7 +109,7 @@ def test_every_name_is_there_in_each_version(version: Version) -> None:
     assert missing == []
 
 
-def test_every_name_that_is_looked_for_is_there_in_some_version() -> None:
+def test_every_looked_up_name_exists_in_some_version() -> None:
     ready = [each for each in VERSIONS if check.ready(each)]
     if len(ready) < len(VERSIONS):
         pytest.skip("the bindings of some versions are not here")
@@ -142,7 +142,7 @@ def test_every_name_that_is_looked_for_is_there_in_some_version() -> None:
 
 
 @pytest.mark.parametrize("number", fake_tensorrt.VERSIONS)
-def test_the_fake_has_nothing_that_the_real_one_lacks(number: str) -> None:
+def test_the_fake_has_no_name_that_the_real_one_lacks(number: str) -> None:
     real = next(each for each in VERSIONS if each.number == number)
     if not check.ready(real):
         pytest.skip(f"no bindings of TensorRT {number}")

@@ -65,9 +65,7 @@ def lane() -> Iterator[CudaLane]:
 
 
 @pytest.mark.parametrize("tile", [None, (64, 64), (100, 500)])
-def test_frames_come_out_as_from_the_hosts_lane(
-    lane: CudaLane, tile: tuple[int, int] | None
-) -> None:
+def test_results_equal_those_of_the_host_lane(lane: CudaLane, tile: tuple[int, int] | None) -> None:
     host = HostLane(Inference(lambda each: each), SAME, "rgb24")
     for seed in range(5):  # from the third on as a graph
         image = frame(333, 277, seed=seed)

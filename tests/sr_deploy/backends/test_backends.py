@@ -50,7 +50,7 @@ def names(device: str | None = None) -> list[str]:
     return [each.name for each in backends.candidates("auto", device)]
 
 
-def test_auto_offers_what_is_installed_best_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_yields_installed_backends_best_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names() == ["openvino", "onnxruntime"]
     monkeypatch.setattr(backends, "available", lambda: ("onnxruntime",))
     assert names() == ["onnxruntime"]
@@ -60,7 +60,7 @@ def test_a_named_backend_is_the_only_one() -> None:
     assert [each.name for each in backends.candidates("onnxruntime")] == ["onnxruntime"]
 
 
-def test_auto_passes_over_what_is_broken_or_lacks_the_device(
+def test_auto_skips_backends_that_are_broken_or_lack_the_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(sys.modules, "sr_deploy.backends.openvino.backend", raising=False)
@@ -73,14 +73,18 @@ def test_auto_passes_over_what_is_broken_or_lacks_the_device(
         names("tpu")
 
 
-def test_without_any_backend_auto_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_backend_auto_names_the_package_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(backends, "_installed", lambda _: False)
     with pytest.raises(BackendMissingError, match=r"pip install sr-deploy\[cpu\]"):
         names()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_backend_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_backend_names_the_package_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backends, "_installed", lambda _: False)
     with pytest.raises(BackendMissingError, match=rf"{name}.*pip install sr-deploy\[cpu\]"):
         backends.create(name)
@@ -88,7 +92,7 @@ def test_a_missing_backend_says_what_to_install(name: str, monkeypatch: pytest.M
         backends.create("tensorrt")
 
 
-def test_a_package_whose_name_is_taken_by_something_odd_is_not_installed(
+def test_a_module_without_a_spec_does_not_count_as_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     odd = types.ModuleType("openvino")
@@ -97,26 +101,26 @@ def test_a_package_whose_name_is_taken_by_something_odd_is_not_installed(
     assert backends.available() == ("onnxruntime",)
 
 
-def test_a_broken_backend_is_told_from_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_backend_is_not_reported_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = backends.BackendEntry("tests.sr_deploy.there_is_no_such_module", "numpy", "")
     monkeypatch.setitem(backends.REGISTRY, "broken", entry)
     with pytest.raises(BackendError, match="sr-doctor"):
         backends.create("broken")
 
 
-def test_an_unknown_backend_is_refused_with_those_known() -> None:
+def test_an_unknown_backend_is_rejected_with_the_known_names() -> None:
     with pytest.raises(InvalidInputError, match=r"'torch'.*auto.*tensorrt, openvino"):
         backends.create("torch")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_device_that_is_not_there_is_refused_with_those_that_are(name: str) -> None:
+def test_an_unknown_device_is_rejected_with_the_known_devices(name: str) -> None:
     backend = backends.create(name)
     with pytest.raises(BackendError, match=r"(?i)cpu"):
         backend.precisions("tpu")
 
 
-def test_cuda_without_its_provider_says_what_to_install() -> None:
+def test_cuda_without_its_provider_names_the_package_to_install() -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -126,7 +130,7 @@ def test_cuda_without_its_provider_says_what_to_install() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_that_is_no_network_is_one_clear_error(
+def test_an_invalid_network_file_is_a_backend_error(
     name: str, job: LoadRequest, tmp_path: Path
 ) -> None:
     (tmp_path / "text.onnx").write_text("this is no network")
@@ -144,9 +148,7 @@ def test_backends_agree(job: LoadRequest) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_lane_goes_on_after_other_shapes_and_after_being_released(
-    name: str, job: LoadRequest
-) -> None:
+def test_a_lane_is_usable_after_other_shapes_and_after_release(name: str, job: LoadRequest) -> None:
     lane = opened(name, job)
     image = frame(40, 30)
     first = run(lane, image)
@@ -158,7 +160,7 @@ def test_a_lane_goes_on_after_other_shapes_and_after_being_released(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tiles_equal_the_whole_frame_within_a_level(name: str, job: LoadRequest) -> None:
+def test_tiled_frames_equal_whole_frames_within_one_level(name: str, job: LoadRequest) -> None:
     lane = opened(name, job)
     for seed, (size, tile) in enumerate(
         [((70, 90), (30, 40)), ((33, 200), (33, 50)), ((101, 11), (16, 11))]
@@ -169,7 +171,7 @@ def test_tiles_equal_the_whole_frame_within_a_level(name: str, job: LoadRequest)
         assert np.abs(whole - tiled).max() <= 1
 
 
-def test_openvino_compiles_for_a_shape_that_keeps_coming_and_the_result_stays(
+def test_openvino_compiles_for_a_repeated_shape_with_the_same_result(
     job: LoadRequest,
 ) -> None:
     lane = opened("openvino", job)
@@ -186,7 +188,7 @@ def test_openvino_compiles_for_a_shape_that_keeps_coming_and_the_result_stays(
     assert np.array_equal(results[0], results[2])
 
 
-def test_openvino_leaves_networks_of_a_fixed_shape_as_they_are(tmp_path: Path) -> None:
+def test_openvino_does_not_recompile_networks_with_a_fixed_shape(tmp_path: Path) -> None:
     model = dataclasses.replace(MODEL, fixed_size=(32, 32), fixed_batch=1)
     networks.convolutions(tmp_path / "net.onnx", "rgb24", model)
     job = LoadRequest(tmp_path / "net.onnx", model, "rgb24", "fp32", None, 1)
@@ -203,14 +205,14 @@ def has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def test_precisions_come_fastest_first() -> None:
+def test_precisions_are_sorted_fastest_first() -> None:
     half = ("bf16",) if has_bf16() else ()
     assert backends.create("openvino").precisions(None) == ("int8", *half, "fp32", "fp16")
     assert backends.create("onnxruntime").precisions(None) == ("fp32", "int8", "fp16")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
-def test_openvino_computes_in_the_precision_that_was_asked_for(
+def test_openvino_computes_in_the_requested_precision(
     job: LoadRequest, precision: Precision
 ) -> None:
     if precision == "bf16" and not has_bf16():
@@ -251,7 +253,7 @@ def test_openvino_computes_the_convolutions_of_an_int8_network_in_int8(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_int8_network_is_near_what_it_was_quantised_from(name: str, tmp_path: Path) -> None:
+def test_an_int8_network_is_close_to_its_float_network(name: str, tmp_path: Path) -> None:
     image = frame(40, 30) // 8 + 100
     results = []
     for precision, write in (("fp32", networks.unquantized), ("int8", networks.quantized)):
@@ -273,11 +275,11 @@ def test_an_int8_network_is_near_what_it_was_quantised_from(name: str, tmp_path:
         "[ CPU ] Could not allocate memory",
     ],
 )
-def test_a_lack_of_memory_is_told_from_other_errors(text: str) -> None:
+def test_out_of_memory_errors_are_recognized(text: str) -> None:
     assert isinstance(translated(RuntimeError(text), "x"), OutOfMemoryError)
 
 
-def test_other_errors_are_one_line() -> None:
+def test_other_errors_have_one_line() -> None:
     found = translated(RuntimeError("bad\n  shape " + "x" * 1000), "x")
     assert isinstance(found, BackendError)
     assert "\n" not in str(found)
@@ -285,7 +287,7 @@ def test_other_errors_are_one_line() -> None:
     assert "KeyError" in str(translated(KeyError(), "x"))
 
 
-def test_of_openvinos_long_errors_what_tells_remains() -> None:
+def test_openvinos_long_errors_are_shortened() -> None:
     said = (
         "Exception from src/inference/src/cpp/core.cpp:84:\n"
         "Check 'false' failed at src/frontends/unconverted_ops_report.cpp:151:\n"
@@ -302,7 +304,7 @@ def test_of_openvinos_long_errors_what_tells_remains() -> None:
     assert str(translated(RuntimeError(bare), "x")) == f"x: {bare}"
 
 
-def test_a_whole_frame_is_neither_gathered_nor_copied() -> None:
+def test_a_whole_frame_is_not_copied() -> None:
     network = Convolutions(depth=1)
     seen = []
 
@@ -320,7 +322,7 @@ def test_a_whole_frame_is_neither_gathered_nor_copied() -> None:
 
 
 @pytest.mark.parametrize("batch", [2, 3, 64])
-def test_tiles_go_through_in_batches(batch: int) -> None:
+def test_tiles_run_in_batches(batch: int) -> None:
     network = Convolutions(depth=1)
     inference = Inference(network)
     image = frame(100, 100)
@@ -345,7 +347,7 @@ def test_a_fixed_batch_is_always_filled() -> None:
     assert {shape[0] for shape in inference.shapes} == {4}
 
 
-def test_two_bytes_are_blended_as_one_number() -> None:
+def test_16_bit_samples_are_blended_as_integers() -> None:
     class Level:
         """Gives each tile one 16-bit level, by its position in the frame."""
 
@@ -366,7 +368,7 @@ def test_two_bytes_are_blended_as_one_number() -> None:
     assert set(np.unique(out.view("<u2"))) == {0xFF, 0x100, 0x101}
 
 
-def test_after_running_out_of_memory_a_lane_holds_nothing_and_goes_on() -> None:
+def test_after_out_of_memory_a_lane_keeps_no_buffers_and_is_usable() -> None:
     network = Convolutions(depth=1)
     inference = Inference(network, most_pixels=1000)
     lane = HostLane(inference, network.model, "rgb24")
@@ -379,7 +381,7 @@ def test_after_running_out_of_memory_a_lane_holds_nothing_and_goes_on() -> None:
     assert np.array_equal(out, network(image))
 
 
-def test_buffers_are_used_again_for_frames_of_one_size() -> None:
+def test_buffers_are_reused_for_frames_of_the_same_size() -> None:
     network = Convolutions(depth=1)
     lane = HostLane(Inference(network), network.model, "rgb24")
     out = np.zeros((200, 200, 3), np.uint8)
@@ -390,7 +392,9 @@ def test_buffers_are_used_again_for_frames_of_one_size() -> None:
     assert lane._tiles is first
 
 
-def test_numpys_own_lack_of_memory_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpys_memory_error_becomes_an_out_of_memory_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     network = Convolutions(depth=1)
     lane = HostLane(Inference(network), network.model, "rgb24")
     monkeypatch.setattr(lane, "_reserve", lambda *_: np.empty(1 << 60, np.uint8))

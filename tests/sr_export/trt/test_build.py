@@ -32,7 +32,7 @@ def wanted(record: PlanRecord) -> PlanRequest:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_every_version_builds_every_precision_and_the_images_are_right(
+def test_every_version_builds_every_precision_with_correct_images(
     workshop: Open, version: str, precision: Precision
 ) -> None:
     shop = workshop(version)
@@ -60,7 +60,7 @@ def test_every_version_builds_every_precision_and_the_images_are_right(
         ("11.4.0.106", set()),
     ],
 )
-def test_int8_gets_flags_where_types_do_not_say_it(
+def test_int8_gets_flags_if_the_network_is_not_strongly_typed(
     workshop: Open, version: str, creation: set[str]
 ) -> None:
     shop = workshop(version)
@@ -73,7 +73,7 @@ def test_int8_gets_flags_where_types_do_not_say_it(
     assert config.flags == precisions | {"TF32"}
 
 
-def test_without_fast_int8_there_is_no_plan_of_it_and_the_record_says_so(workshop: Open) -> None:
+def test_without_fast_int8_no_plan_is_built_and_the_record_has_the_reason(workshop: Open) -> None:
     shop = workshop("8.6.0")
     shop.tensorrt.fast_int8 = False
 
@@ -93,7 +93,7 @@ def test_fp32_is_not_rounded_to_tf32(workshop: Open) -> None:
     assert "TF32" not in shop.tensorrt.builds[0].flags
 
 
-def test_bf16_of_an_fp32_file_is_computed_where_a_flag_says_so(workshop: Open) -> None:
+def test_bf16_is_built_from_an_fp32_file_with_a_flag(workshop: Open) -> None:
     shop = workshop("10.16.1.11")
 
     record = shop.building().build(variant(shop, "bf16"), SHAPES)
@@ -104,16 +104,14 @@ def test_bf16_of_an_fp32_file_is_computed_where_a_flag_says_so(workshop: Open) -
 
 
 @pytest.mark.parametrize("version", ["8.6.0", "11.4.0.106"])
-def test_bf16_of_an_fp32_file_is_refused_where_nothing_says_it(
-    workshop: Open, version: str
-) -> None:
+def test_bf16_from_an_fp32_file_is_rejected_without_a_flag(workshop: Open, version: str) -> None:
     shop = workshop(version)
 
     with pytest.raises(BackendError, match=r"bf16.*fp32\.onnx"):
         shop.building().build(variant(shop, "bf16"), SHAPES)
 
 
-def test_frames_of_16_bits(workshop: Open) -> None:
+def test_16_bit_frames(workshop: Open) -> None:
     shop = workshop("10.3.0")
     deep = shop.bundle.variant("fp32", "rgb48")
     assert deep is not None
@@ -133,7 +131,7 @@ def test_frames_of_16_bits(workshop: Open) -> None:
     ],
 )
 @pytest.mark.parametrize("version", ["8.6.0", "10.3.0", "11.4.0.106"])
-def test_wrong_images_never_ship_and_the_next_way_is_tried(
+def test_wrong_images_are_rejected_and_the_next_recipe_is_tried(
     workshop: Open, version: str, fault: str, reason: str
 ) -> None:
     shop = workshop(version)
@@ -147,7 +145,7 @@ def test_wrong_images_never_ship_and_the_next_way_is_tried(
     assert reason in refused
 
 
-def test_where_every_way_is_wrong_the_record_says_so_and_there_is_no_plan(workshop: Open) -> None:
+def test_if_every_recipe_fails_only_the_record_is_written(workshop: Open) -> None:
     shop = workshop("10.3.0")
     shop.tensorrt.faults = ["black", "noise"]
 
@@ -160,7 +158,7 @@ def test_where_every_way_is_wrong_the_record_says_so_and_there_is_no_plan(worksh
     assert not list((shop.bundle.folder / plan_store.FOLDER).glob("*.plan"))
 
 
-def test_what_was_refused_is_tried_again_when_asked_again(workshop: Open) -> None:
+def test_a_refused_plan_is_built_again_on_request(workshop: Open) -> None:
     shop = workshop("10.3.0")
     shop.tensorrt.faults = ["black", "noise"]
     shop.building().build(variant(shop, "fp16"), SHAPES)
@@ -171,7 +169,7 @@ def test_what_was_refused_is_tried_again_when_asked_again(workshop: Open) -> Non
     assert plan_store.find(shop.bundle.folder, wanted(record)).refused == ()
 
 
-def test_a_plan_that_is_there_is_not_built_twice(workshop: Open) -> None:
+def test_an_existing_plan_is_not_built_again(workshop: Open) -> None:
     shop = workshop("10.3.0")
     first = shop.building().build(variant(shop, "fp16"), SHAPES)
 
@@ -196,7 +194,7 @@ def test_a_damaged_plan_is_built_again(workshop: Open) -> None:
     plan.read()
 
 
-def test_plans_of_other_machines_and_settings_stay(workshop: Open) -> None:
+def test_plans_of_other_machines_and_settings_are_kept(workshop: Open) -> None:
     shop = workshop("10.3.0")
     record = shop.building().build(variant(shop, "fp16"), SHAPES)
     elsewhere = dataclasses.replace(
@@ -241,7 +239,7 @@ def test_settings_reach_tensorrt_and_the_record(workshop: Open) -> None:
     assert record.reach == "capability"
 
 
-def test_what_a_version_lacks_is_said(workshop: Open) -> None:
+def test_a_setting_that_the_version_lacks_is_reported(workshop: Open) -> None:
     shop = workshop("10.3.0")
 
     record = shop.building(compatibility="capability").build(variant(shop, "fp16"), SHAPES)
@@ -251,7 +249,7 @@ def test_what_a_version_lacks_is_said(workshop: Open) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_plans_need_no_library_beside_tensorrt(workshop: Open, version: str) -> None:
+def test_plans_need_no_library_except_tensorrt(workshop: Open, version: str) -> None:
     shop = workshop(version)
 
     shop.building().build(variant(shop, "fp16"), SHAPES)
@@ -272,7 +270,7 @@ def test_shapes_reach_tensorrt(workshop: Open) -> None:
     assert profile.shapes == {"pixels": limits}
 
 
-def test_timings_are_kept_for_the_next_build(workshop: Open) -> None:
+def test_kernel_timings_are_kept_for_the_next_build(workshop: Open) -> None:
     shop = workshop("10.3.0")
     shop.building().build(variant(shop, "fp16"), SHAPES)
     shop.building().build(variant(shop, "int8"), SHAPES)
@@ -283,7 +281,7 @@ def test_timings_are_kept_for_the_next_build(workshop: Open) -> None:
     assert cache.name == "Fake-GPU-tensorrt-10.3.0.timing.cache"
 
 
-def test_timings_that_tensorrt_does_not_take_are_made_anew(
+def test_rejected_timing_caches_are_replaced(
     workshop: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     shop = workshop("10.3.0")
@@ -297,14 +295,14 @@ def test_timings_that_tensorrt_does_not_take_are_made_anew(
     assert cache.name in caplog.text
 
 
-def test_progress_is_told_where_tensorrt_tells_it(workshop: Open) -> None:
+def test_progress_is_reported_if_tensorrt_reports_it(workshop: Open) -> None:
     for version, told in (("8.6.0", False), ("10.3.0", True)):
         shop = workshop(version)
         shop.building().build(variant(shop, "fp16"), SHAPES)
         assert ("Building, 50%" in shop.worker.stages) == told
 
 
-def test_a_changed_file_is_not_built(workshop: Open) -> None:
+def test_a_changed_onnx_file_is_rejected(workshop: Open) -> None:
     shop = workshop("10.3.0")
     (shop.bundle.folder / "fp16.onnx").write_bytes(b"changed")
 
@@ -312,7 +310,7 @@ def test_a_changed_file_is_not_built(workshop: Open) -> None:
         shop.building().build(variant(shop, "fp16"), SHAPES)
 
 
-def test_without_a_cpu_backend_the_record_warns_and_black_images_are_still_seen(
+def test_black_images_are_rejected_without_a_cpu_backend(
     workshop: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop = workshop("10.3.0")
@@ -326,7 +324,7 @@ def test_without_a_cpu_backend_the_record_warns_and_black_images_are_still_seen(
     assert "missing" in record.compared
 
 
-def test_the_record_is_what_the_file_says(workshop: Open) -> None:
+def test_the_record_equals_its_file(workshop: Open) -> None:
     shop = workshop("10.3.0")
     record = shop.building().build(variant(shop, "fp16"), SHAPES)
     assert record.plan is not None, record.refused
@@ -337,7 +335,7 @@ def test_the_record_is_what_the_file_says(workshop: Open) -> None:
     assert json.loads(path.read_text())["shapes"]["most"] == [1, 200, 200]
 
 
-def test_two_that_want_the_same_plan_build_it_once(workshop: Open) -> None:
+def test_two_threads_build_the_same_plan_once(workshop: Open) -> None:
     shop = workshop("10.3.0")
     building = [shop.building() for _ in range(2)]
     records: list[PlanRecord] = []

@@ -24,7 +24,7 @@ TEN = ("EXPLICIT_BATCH", "STRONGLY_TYPED", "FP16", "INT8", "BF16")
 ELEVEN = ("STRONGLY_TYPED", "TF32")
 
 
-def test_what_has_precision_flags_and_no_types_gets_flags() -> None:
+def test_a_version_without_strong_typing_gets_flags() -> None:
     found = recipes("int8", typed_file=True, halves={"fp16"}, abilities=EIGHT)
     assert found == (
         PrecisionRecipe("asked", "lowered", ("EXPLICIT_BATCH",), ("INT8", "FP16")),
@@ -34,7 +34,7 @@ def test_what_has_precision_flags_and_no_types_gets_flags() -> None:
     assert found == (PrecisionRecipe("asked", "lowered", ("EXPLICIT_BATCH",)),)
 
 
-def test_what_knows_types_takes_them_from_the_file() -> None:
+def test_a_version_with_strong_typing_uses_the_files_types() -> None:
     found = recipes("fp16", typed_file=True, halves={"fp16"}, abilities=TEN)
     assert found == (
         PrecisionRecipe("asked", "none", ("STRONGLY_TYPED",)),
@@ -42,19 +42,17 @@ def test_what_knows_types_takes_them_from_the_file() -> None:
     )
 
 
-def test_what_knows_nothing_else_is_told_nothing() -> None:
+def test_a_version_with_strong_typing_only_gets_no_flags() -> None:
     found = recipes("int8", typed_file=True, halves={"fp16"}, abilities=ELEVEN)
     assert [(each.creation, each.flags) for each in found] == [((), ()), ((), ())]
 
 
 @pytest.mark.parametrize(("abilities", "count"), [(EIGHT, 0), (TEN, 1), (ELEVEN, 0)])
-def test_bf16_without_a_file_of_its_own_needs_a_flag(
-    abilities: tuple[str, ...], count: int
-) -> None:
+def test_bf16_from_the_fp32_file_needs_a_flag(abilities: tuple[str, ...], count: int) -> None:
     assert len(recipes("bf16", typed_file=False, halves=(), abilities=abilities)) == count
 
 
-def test_an_order_survives_the_way_to_another_process() -> None:
+def test_a_build_request_survives_json() -> None:
     order = BuildRequest(
         onnx="a.onnx",
         recipe=PrecisionRecipe("mixed", "mixed", ("STRONGLY_TYPED",)),
@@ -79,21 +77,21 @@ def shapes(
     return options.shapes(dataclasses.replace(MODEL, **model), pixel_format, free)
 
 
-def test_by_default_any_frame_up_to_1080p_goes_through_whole() -> None:
+def test_the_default_is_any_frame_up_to_1080p() -> None:
     assert shapes(ShapeOptions()) == Shapes((1, 64, 64), (1, 1080, 1920), (1, 1080, 1920))
 
 
-def test_what_memory_does_not_allow_is_cut() -> None:
+def test_the_default_is_limited_by_memory() -> None:
     found = shapes(ShapeOptions(), free=1 << 28)
     assert found.most[1] * found.most[2] <= (1 << 27) / MODEL.bytes_per_pixel
     assert found.most[1] * found.most[2] > 0.5 * (1 << 27) / MODEL.bytes_per_pixel
 
 
-def test_a_frame_is_built_for_exactly() -> None:
+def test_a_frame_size_is_the_only_shape() -> None:
     assert shapes(ShapeOptions(frame=(720, 1280))) == Shapes.exactly((1, 720, 1280))
 
 
-def test_a_frame_of_yuv_has_its_colour_below() -> None:
+def test_yuv_frames_have_rows_for_chroma() -> None:
     assert shapes(ShapeOptions(frame=(720, 1280)), pixel_format="nv12").best == (1, 1080, 1280)
 
 
@@ -101,12 +99,12 @@ def test_tiles_and_batches() -> None:
     assert shapes(ShapeOptions(tile=(256, 320), batch=4)) == Shapes.exactly((4, 256, 320))
 
 
-def test_a_range_is_taken_as_it_is() -> None:
+def test_a_range_is_used_unchanged() -> None:
     limits = ((1, 64, 64), (1, 720, 1280), (2, 1080, 1920))
     assert shapes(ShapeOptions(limits=limits)) == Shapes(*limits)
 
 
-def test_a_network_of_one_size_gets_that() -> None:
+def test_a_fixed_size_is_the_only_shape() -> None:
     assert shapes(ShapeOptions(), fixed_size=(64, 48), fixed_batch=1) == Shapes.exactly((1, 64, 48))
 
 
@@ -119,7 +117,7 @@ def test_a_network_of_one_size_gets_that() -> None:
         (ShapeOptions(limits=((1, 8, 8),) * 3), {"minimum": 16}, "16x16"),
     ],
 )
-def test_what_the_network_does_not_take_is_said(
+def test_unsupported_shapes_are_rejected(
     options: ShapeOptions, model: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=text):
@@ -129,7 +127,7 @@ def test_what_the_network_does_not_take_is_said(
 LATENT = Latent(size=100, height=64, width=64)
 
 
-def test_a_generator_makes_up_to_a_batch_of_images() -> None:
+def test_shapes_of_a_generator() -> None:
     most = (16, 1, 100)
     assert shapes(ShapeOptions(), latent=LATENT) == Shapes((1, 1, 100), most, most)
     assert shapes(ShapeOptions(batch=3), latent=LATENT).most == (3, 1, 100)
@@ -146,6 +144,6 @@ def test_a_generator_makes_up_to_a_batch_of_images() -> None:
         ShapeOptions(limits=((1, 1, 100),) * 3),
     ],
 )
-def test_a_generator_has_no_frames(options: ShapeOptions) -> None:
+def test_a_generator_rejects_frame_options(options: ShapeOptions) -> None:
     with pytest.raises(InvalidInputError, match="--batch"):
         shapes(options, latent=LATENT)

@@ -40,7 +40,7 @@ def opset(model: bytes) -> int:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_what_is_not_touched_stays_to_the_byte(files: dict[str, bytes], precision: str) -> None:
+def test_unchanged_fields_stay_bit_identical(files: dict[str, bytes], precision: str) -> None:
     model = files[precision]
     assert Message.read(model).to_bytes() == model
 
@@ -130,14 +130,14 @@ def test_sums_keep_their_axes_as_an_input() -> None:
     ("attributes", "named"),
     [({"antialias": 1}, "antialias"), ({"keep_aspect_ratio_policy": "not_larger"}, "aspect")],
 )
-def test_what_opset_17_cannot_say_is_refused(attributes: dict[str, Any], named: str) -> None:
+def test_features_of_opset_18_are_rejected(attributes: dict[str, Any], named: str) -> None:
     held = {"scales": np.float32([1, 1, 2, 2])}
     model = one_node("Resize", ["x", "", "scales"], held, 18, mode="linear", **attributes)
     with pytest.raises(BackendError, match=named):
         cast_pass.lowered(model)
 
 
-def test_padding_of_named_axes_is_refused() -> None:
+def test_pad_with_axes_is_rejected() -> None:
     held = {"pads": np.array([1, 1]), "zero": np.float32(0), "axes": np.array([2])}
     model = one_node("Pad", ["x", "pads", "zero", "axes"], held, 18)
     with pytest.raises(BackendError, match="Pad with axes"):
@@ -146,7 +146,7 @@ def test_padding_of_named_axes_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
 @pytest.mark.parametrize("raw", [True, False])
-def test_halves_become_the_numbers_that_they_are(kind: int, raw: bool) -> None:
+def test_halves_keep_their_values_in_fp32(kind: int, raw: bool) -> None:
     values = [0.0, -1.5, 0.333251953125, 65280.0]
     tensor = helper.make_tensor("c", kind, [4], values)
     if raw:
@@ -162,6 +162,6 @@ def test_halves_become_the_numbers_that_they_are(kind: int, raw: bool) -> None:
 
 
 @pytest.mark.parametrize("data", [b"\x3a\xff", b"\x0b", b"\xff" * 12, b"\x3a\x05ab"])
-def test_what_is_no_onnx_file_is_an_error(data: bytes) -> None:
+def test_an_invalid_onnx_file_is_an_error(data: bytes) -> None:
     with pytest.raises(BundleError, match="ONNX"):
         Message.read(data)

@@ -79,7 +79,7 @@ def test_fp16_and_int8_are_built_by_default(
     assert "dB against FP32 in onnxruntime" in said
 
 
-def test_what_is_named_is_built_in_any_range(open_command: Open) -> None:
+def test_precisions_and_a_range(open_command: Open) -> None:
     shop = open_command("8.6.0")
 
     assert run(shop, "fp32", "--range", "1x32x32", "1x64x64", "2x96x128") == 0
@@ -87,7 +87,7 @@ def test_what_is_named_is_built_in_any_range(open_command: Open) -> None:
     assert built(shop) == ["fp32-2x96x128"]
 
 
-def test_where_a_precision_cannot_be_had_fp32_is_built_and_the_command_fails(
+def test_if_a_precision_fails_fp32_is_built_and_the_command_fails(
     open_command: Open, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop = open_command("10.3.0")
@@ -102,7 +102,7 @@ def test_where_a_precision_cannot_be_had_fp32_is_built_and_the_command_fails(
     assert "FP32" in said.err
 
 
-def test_where_nothing_can_be_had_nothing_is_promised(
+def test_if_fp32_fails_too_no_plan_is_reported(
     open_command: Open, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop = open_command("10.3.0")
@@ -126,7 +126,7 @@ def test_where_nothing_can_be_had_nothing_is_promised(
         (["--device", "7"], "cudaErrorInvalidDevice"),
     ],
 )
-def test_what_cannot_be_built_is_said_in_one_line(
+def test_unsupported_options_are_reported_in_one_line(
     open_command: Open, capsys: pytest.CaptureFixture[str], options: list[str], text: str
 ) -> None:
     shop = open_command("10.3.0")
@@ -155,13 +155,13 @@ def test_wrong_usage_exits_with_2(exported: Path, option: list[str]) -> None:
     assert found.value.code == 2
 
 
-def test_a_checkpoint_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = tmp_path / "net.pth"
     checkpoint.write_bytes(b"")
     assert cli.main([str(checkpoint), "--engine"]) == 1
     assert "net.pth" in capsys.readouterr().err
 
 
-def test_nothing_but_numpy_and_pillow_is_needed() -> None:
+def test_neither_torch_nor_onnx_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", _LEAN], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

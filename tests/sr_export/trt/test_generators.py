@@ -52,7 +52,7 @@ def exact(shop: Workshop) -> Variant:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_version_builds_them_and_makes_their_images(
+def test_every_version_builds_generators(
     generators: Open, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop = generators(version)
@@ -84,7 +84,7 @@ def dcgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("version", ["8.6.0", "10.3.0", "11.4.0.106"])
-def test_a_dcgan_is_built_in_all_precisions_that_its_bundle_offers(
+def test_a_dcgan_is_built_in_all_precisions_of_its_bundle(
     workshop: Open, dcgan: Path, tmp_path: Path, version: str
 ) -> None:
     shop = workshop(version)
@@ -101,7 +101,7 @@ def test_a_dcgan_is_built_in_all_precisions_that_its_bundle_offers(
 @pytest.mark.parametrize(
     ("fault", "reason"), [("black", "one color"), ("noise", "dB against FP32")]
 )
-def test_wrong_images_never_ship(generators: Open, fault: str, reason: str) -> None:
+def test_wrong_images_are_rejected(generators: Open, fault: str, reason: str) -> None:
     shop = generators("10.3.0")
     shop.tensorrt.faults = [fault]
 

@@ -47,7 +47,7 @@ def validate(
 
 @pytest.mark.parametrize("halo", [2, None])
 @pytest.mark.parametrize("multiple_of", [1, 8])
-def test_right_answers_equal_what_the_cpu_computes_from_patches(
+def test_correct_results_equal_the_cpus_patches(
     bundle: Bundle, engine: Engine, halo: int | None, multiple_of: int
 ) -> None:
     model = dataclasses.replace(bundle.manifest.model, halo=halo, multiple_of=multiple_of)
@@ -61,7 +61,7 @@ def test_right_answers_equal_what_the_cpu_computes_from_patches(
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (-1, -1)])
-def test_one_wrong_place_is_seen_at_the_borders(
+def test_an_error_in_a_corner_is_detected(
     bundle: Bundle, engine: Engine, corner: tuple[int, int]
 ) -> None:
     model = bundle.manifest.model
@@ -76,7 +76,7 @@ def test_one_wrong_place_is_seen_at_the_borders(
     assert "below 55 dB" in quality.problem
 
 
-def test_small_losses_are_allowed_as_the_exporter_measured_them(
+def test_the_budget_is_the_exporters_measurement_less_a_margin(
     bundle: Bundle, engine: Engine
 ) -> None:
     model = bundle.manifest.model
@@ -88,7 +88,7 @@ def test_small_losses_are_allowed_as_the_exporter_measured_them(
     assert validate(bundle, "fp16", found, model).problem is not None
 
 
-def test_photos_of_16_bits_are_those_of_8_bits_made_brighter(bundle: Bundle) -> None:
+def test_16_bit_photos_are_scaled_8_bit_photos(bundle: Bundle) -> None:
     model = bundle.manifest.model
     plain = plan_validation.batches(model, SHAPES, deep=False)[0]
     deep = plan_validation.batches(model, SHAPES, deep=True)[0]

@@ -156,7 +156,7 @@ def shuffled_types(model: Any) -> list[str]:
     ],
     ids=str,
 )
-def test_frames_stay_the_same(tmp_path: Path, form: dict[str, Any], count: int) -> None:
+def test_results_are_unchanged(tmp_path: Path, form: dict[str, Any], count: int) -> None:
     pixels = frames(count, form.get("channels", 3))
     path = write(tmp_path / "net.onnx", **form)
     expected = computed(read(path, pixels.shape), pixels)
@@ -184,7 +184,7 @@ def test_frames_stay_the_same(tmp_path: Path, form: dict[str, Any], count: int) 
     ],
     ids=str,
 )
-def test_what_is_not_known_stays_as_it_is(tmp_path: Path, form: dict[str, Any]) -> None:
+def test_unknown_patterns_stay_unchanged(tmp_path: Path, form: dict[str, Any]) -> None:
     pixels = frames(1, 3)[:, :20]
     model = read(write(tmp_path / "net.onnx", **form), pixels.shape)
     before = [node.get_name() for node in model.get_ordered_ops()]
@@ -192,7 +192,7 @@ def test_what_is_not_known_stays_as_it_is(tmp_path: Path, form: dict[str, Any]) 
     assert [node.get_name() for node in model.get_ordered_ops()] == before
 
 
-def test_a_stream_is_computed_in_one_way_from_its_first_frame_on(tmp_path: Path) -> None:
+def test_streaming_uses_one_compiled_network_from_the_first_frame(tmp_path: Path) -> None:
     """So that a video that goes on after a kill is the one that it would have been."""
     folder = networks.bundle(tmp_path / "net.srd", networks.convolutions, ("rgb24",))
     image = frames(1, 3)[0]

@@ -145,7 +145,7 @@ def quantisers(model: Any) -> int:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_each_part_of_a_dense_block_is_quantised_once(tmp_path: Path, nested: bool) -> None:
+def test_each_part_of_a_dense_block_is_quantized_once(tmp_path: Path, nested: bool) -> None:
     net = Net()
     path = net.save(tmp_path / "net.onnx", dense(net, nested=nested))
     model = read(path)
@@ -164,7 +164,7 @@ def test_each_part_of_a_dense_block_is_quantised_once(tmp_path: Path, nested: bo
     assert largest_difference(computed(model, pixels), exact) <= 1
 
 
-def test_parts_that_are_wanted_on_other_levels_are_quantised_for_each(tmp_path: Path) -> None:
+def test_parts_are_quantized_once_per_levels(tmp_path: Path) -> None:
     net = Net()
     path = net.save(tmp_path / "net.onnx", dense(net, steps=(STEP, STEP / 2)))
     model = read(path)
@@ -175,7 +175,7 @@ def test_parts_that_are_wanted_on_other_levels_are_quantised_for_each(tmp_path: 
 
 
 @pytest.mark.parametrize("lowest", [-127, -20])
-def test_a_clip_before_the_ends_of_int8_is_kept(tmp_path: Path, lowest: float) -> None:
+def test_a_clip_within_the_range_of_int8_is_kept(tmp_path: Path, lowest: float) -> None:
     net = Net()
     both = net.joined(net.first, net.conv(net.first, CHANNELS))
     clipped = net.conv(net.int8(both, lowest=lowest), 2 * CHANNELS)
@@ -227,7 +227,7 @@ def _not_joined(net: Net) -> str:
 @pytest.mark.parametrize(
     "build", [_read_otherwise, _joined_below_one_another, _scaled_before, _not_joined]
 )
-def test_other_networks_stay_as_they_are(tmp_path: Path, build: Callable[[Net], str]) -> None:
+def test_other_networks_stay_unchanged(tmp_path: Path, build: Callable[[Net], str]) -> None:
     net = Net()
     path = net.save(tmp_path / "net.onnx", build(net))
     kinds = [
@@ -239,7 +239,9 @@ def test_other_networks_stay_as_they_are(tmp_path: Path, build: Callable[[Net], 
 
 
 @pytest.mark.parametrize("special", [False, True])
-def test_the_backend_joins_bytes_for_any_shape_and_for_one(tmp_path: Path, special: bool) -> None:
+def test_the_backend_concatenates_bytes_for_any_shape_and_for_one(
+    tmp_path: Path, special: bool
+) -> None:
     net = Net()
     path = net.save(tmp_path / "net.onnx", dense(net))
     network = backends.create("openvino").load(LoadRequest(path, MODEL, "rgb24", "int8", None, 1))

@@ -51,7 +51,7 @@ def image(*shape: int, dtype: str = "u1") -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["u1", "<u2"])
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3), (1, 5, 3), (4, 1, 1), (1, 1)])
-def test_images_of_other_libraries_are_seen_where_they_lie(
+def test_views_of_other_libraries_share_memory(
     gpu: FakeCuda, shape: tuple[int, ...], dtype: str
 ) -> None:
     foreign = Foreign(image(*shape, dtype=dtype), gpu)
@@ -66,13 +66,13 @@ def test_images_of_other_libraries_are_seen_where_they_lie(
     assert lender.asked == [driver.LEGACY_STREAM]
 
 
-def test_the_stream_that_an_image_names_is_taken_if_the_caller_names_none(gpu: FakeCuda) -> None:
+def test_the_callers_stream_overrides_the_images_stream(gpu: FakeCuda) -> None:
     foreign = Foreign(image(4, 5), gpu, stream=1234)
     assert device_array.view(foreign, None).stream == 1234
     assert device_array.view(foreign, 5).stream == 5
 
 
-def test_dlpack_is_asked_where_the_interface_names_no_stream(gpu: FakeCuda) -> None:
+def test_dlpack_is_used_if_the_interface_names_no_stream(gpu: FakeCuda) -> None:
     """As torch's: its own stream is only waited for when it lends through DLPack."""
     foreign = Foreign(image(4, 5), gpu)
     both: Any = Lender(foreign)
@@ -85,7 +85,7 @@ def test_dlpack_is_asked_where_the_interface_names_no_stream(gpu: FakeCuda) -> N
     assert len(both.asked) == 1
 
 
-def test_rows_may_have_gaps_between_them_but_pixels_may_not(gpu: FakeCuda) -> None:
+def test_rows_may_have_gaps_but_pixels_may_not(gpu: FakeCuda) -> None:
     foreign = Foreign(image(4, 8, 3), gpu)
     interface = foreign.__cuda_array_interface__
     interface |= {"shape": (4, 5, 3), "strides": (24, 3, 1)}
@@ -97,7 +97,7 @@ def test_rows_may_have_gaps_between_them_but_pixels_may_not(gpu: FakeCuda) -> No
             device_array.view(foreign, None)
 
 
-def test_what_is_no_image_is_refused(gpu: FakeCuda) -> None:
+def test_unsupported_arrays_are_rejected(gpu: FakeCuda) -> None:
     for values in (image(4), image(4, 5, 3, 1), image(0, 5), image(4, 5, dtype="<f4")):
         with pytest.raises(InvalidInputError, match="uint8 and uint16"):
             device_array.view(Foreign(values, gpu), None)
@@ -110,14 +110,14 @@ def test_what_is_no_image_is_refused(gpu: FakeCuda) -> None:
         device_array.view(np.zeros((4, 5)), None)
 
 
-def test_what_lies_on_the_host_is_not_taken_for_a_gpus() -> None:
+def test_host_arrays_are_not_device_arrays() -> None:
     torch = pytest.importorskip("torch")
     assert not device_array.on_device(np.zeros(3))
     assert not device_array.on_device(torch.zeros(3))
     assert not device_array.on_device([[1, 2]])
 
 
-def test_streams_of_all_libraries_are_understood() -> None:
+def test_stream_handles_of_other_libraries() -> None:
     spaces = {"cuda_stream": 5, "ptr": 6, "handle": 7}
     for name, value in spaces.items():
         assert device_array.stream_handle(types.SimpleNamespace(**{name: value})) == value
@@ -130,7 +130,7 @@ def test_streams_of_all_libraries_are_understood() -> None:
         device_array.stream_handle("stream")
 
 
-def test_results_can_be_handed_on(gpu: FakeCuda) -> None:
+def test_results_have_both_interfaces(gpu: FakeCuda) -> None:
     frame = device_array.view(Foreign(image(4, 5, 3, dtype="<u2"), gpu), 77)
     result = CudaFrames(MODEL, "cuda:0").open(frame, None, None).target
     interface = result.__cuda_array_interface__
@@ -145,7 +145,7 @@ def test_results_can_be_handed_on(gpu: FakeCuda) -> None:
     assert (found.address, found.strides, found.itemsize) == (result.address, (30, 3, 1), 2)
 
 
-def test_whoever_takes_a_result_through_dlpack_waits_for_it(gpu: FakeCuda) -> None:
+def test_a_dlpack_consumer_waits_for_the_result(gpu: FakeCuda) -> None:
     made, reader, done = CudaStream(), CudaStream(), list[str]()
     memory = Memory(20)
     array = DeviceArray(memory.address, (4, 5), 1, 5, 0, made.handle, memory)
@@ -156,7 +156,7 @@ def test_whoever_takes_a_result_through_dlpack_waits_for_it(gpu: FakeCuda) -> No
     assert done == ["made", "read"]
 
 
-def test_a_frame_that_does_not_fit_the_network_is_refused(gpu: FakeCuda) -> None:
+def test_frames_that_the_network_does_not_support_are_rejected(gpu: FakeCuda) -> None:
     frame = device_array.view(Foreign(image(4, 5, 3), gpu), None)
     with pytest.raises(InvalidInputError, match=r"cuda:0.*cuda:1"):
         CudaFrames(MODEL, "cuda:1").open(frame, None, None)

@@ -48,7 +48,7 @@ def inference(engine: Engine) -> Any:
     return engine._session.pool("rgb24")._idle.queue[0]._inference
 
 
-def test_inputs_on_a_device_give_the_same_bits_for_shapes_that_change(
+def test_inputs_on_a_device_give_the_same_bits(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images: list[Any] = [frame(*size) for size in ((40, 30), (40, 30), (30, 40), (1, 1), (40, 30))]
@@ -66,7 +66,7 @@ def test_inputs_on_a_device_give_the_same_bits_for_shapes_that_change(
 
 
 @pytest.mark.usefixtures("by_device")
-def test_a_devices_memory_is_taken_once_for_a_shape_and_given_back(bundle: Path) -> None:
+def test_device_buffers_are_allocated_once_per_shape(bundle: Path) -> None:
     with opened(bundle) as engine:
         inputs = inference(engine)._inputs
 
@@ -85,7 +85,9 @@ def test_a_devices_memory_is_taken_once_for_a_shape_and_given_back(bundle: Path)
 
 
 @pytest.mark.parametrize("inputs", [HostInputs(), DeviceInputs("cpu", 0)], ids=["host", "device"])
-def test_frames_are_not_kept(bundle: Path, monkeypatch: pytest.MonkeyPatch, inputs: Any) -> None:
+def test_inference_keeps_no_reference_to_frames(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, inputs: Any
+) -> None:
     monkeypatch.setattr(OrtDevice, "inputs", lambda _: inputs)
     with opened(bundle) as engine:
         image, out = frame(40, 30)[None], np.empty((1, 80, 60, 3), np.uint8)
@@ -97,7 +99,7 @@ def test_frames_are_not_kept(bundle: Path, monkeypatch: pytest.MonkeyPatch, inpu
 
 
 @pytest.mark.usefixtures("by_device")
-def test_lanes_have_inputs_of_their_own(bundle: Path) -> None:
+def test_each_lane_has_its_own_inputs(bundle: Path) -> None:
     images = [frame(50, 60, seed=number) for number in range(12)]
     with opened(bundle, lanes=2) as engine, ThreadPoolExecutor(4) as threads:
         expected = [engine.upscale(image) for image in images]
@@ -108,7 +110,7 @@ def test_lanes_have_inputs_of_their_own(bundle: Path) -> None:
 
 
 @pytest.mark.usefixtures("by_device")
-def test_generators_take_numbers(tmp_path: Path) -> None:
+def test_generators(tmp_path: Path) -> None:
     latent = Latent(size=5, height=6, width=9)
     folder = networks.bundle(
         tmp_path / "g.srd", networks.generator, ("rgb24",), scale=1, latent=latent
@@ -122,7 +124,7 @@ def test_generators_take_numbers(tmp_path: Path) -> None:
             assert np.abs(engine.generate(noise) - levels).max() <= 0.51
 
 
-def test_a_device_without_memory_is_told_as_that_and_the_lane_goes_on(
+def test_out_of_memory_on_a_device_leaves_the_lane_usable(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_device(monkeypatch)
@@ -142,7 +144,7 @@ def test_a_device_without_memory_is_told_as_that_and_the_lane_goes_on(
 
 
 @pytest.mark.usefixtures("by_device")
-def test_what_the_network_does_not_take_is_an_error_of_the_backend(bundle: Path) -> None:
+def test_an_invalid_shape_is_a_backend_error(bundle: Path) -> None:
     with opened(bundle) as engine:
         gray = np.zeros((1, 40, 30, 1), np.uint8)
         with pytest.raises(BackendError, match="ONNX Runtime: "):
@@ -192,7 +194,7 @@ def tensorrt(index: int, half: str, integers: str) -> tuple[str, dict[str, str]]
         ("tensorrt:1", "int8", "tensorrt:1", [tensorrt(1, "True", "True"), cuda(1, tf32="1")]),
     ],
 )
-def test_a_device_is_asked_for_with_its_number_and_its_precision(
+def test_providers_get_the_index_and_the_precision(
     tmp_path: Path, device: str | None, precision: Precision, name: str, providers: Any
 ) -> None:
     networks.convolutions(tmp_path / "net.onnx", "rgb24", MODEL)
@@ -227,6 +229,6 @@ def test_precisions_come_fastest_first_on_every_device() -> None:
 
 @pytest.mark.parametrize("name", ["cuda:", "cuda:x", "cpu:1", "cuda:-1", "gpu"])
 @pytest.mark.usefixtures("gpus")
-def test_names_of_devices_that_nobody_has_are_refused(name: str) -> None:
+def test_invalid_device_names_are_rejected(name: str) -> None:
     with pytest.raises(BackendError, match=rf"'{name}'.*cpu, cuda or tensorrt"):
         backends.create("onnxruntime").precisions(name)

@@ -24,7 +24,7 @@ class Owner:
         return TensorLayout(self.memory.ctypes.data, (4, 5, 3), (15, 3, 1), 2, 0)
 
 
-def test_what_torch_lends_is_read_where_it_lies() -> None:
+def test_the_layout_of_a_torch_tensor() -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.arange(60, dtype=torch.uint8).reshape(4, 5, 3)[1:, :, :2]
     found = dlpack.layout(tensor.__dlpack__())
@@ -33,7 +33,7 @@ def test_what_torch_lends_is_read_where_it_lies() -> None:
         dlpack.layout(torch.zeros(3).__dlpack__())
 
 
-def test_torch_takes_what_is_lent_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_releases_the_owner_of_a_capsule(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the processor, since there is no GPU: the device's type is all that differs."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(dlpack, "CUDA", 1)
@@ -50,7 +50,7 @@ def test_torch_takes_what_is_lent_and_gives_it_back(monkeypatch: pytest.MonkeyPa
     assert alive() is None
 
 
-def test_what_nobody_takes_is_given_back() -> None:
+def test_an_unused_capsule_releases_its_owner() -> None:
     owner = Owner()
     alive = weakref.ref(owner)
     capsule: Any = dlpack.capsule(owner.layout, owner)
@@ -63,7 +63,7 @@ def test_what_nobody_takes_is_given_back() -> None:
     assert alive() is None
 
 
-def test_without_strides_a_tensor_has_no_gaps() -> None:
+def test_a_tensor_without_strides_is_contiguous() -> None:
     owner = Owner()
     capsule = dlpack.capsule(owner.layout, owner)
     pointer = ctypes.pythonapi.PyCapsule_GetPointer

@@ -13,7 +13,7 @@ from sr_deploy.tiling.native import Mix
 from tests.fakes.cuda import DriverStatus, FakeCuda, Status
 
 
-def test_without_cuda_python_the_error_says_what_to_install(
+def test_without_cuda_python_the_error_names_the_package_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(name: str) -> ModuleType:
@@ -25,20 +25,22 @@ def test_without_cuda_python_the_error_says_what_to_install(
             function.__wrapped__()
 
 
-def test_without_a_driver_the_error_says_so(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_the_error_names_the_container_option(
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FakeCuda, "cudaDriverGetVersion", lambda _: (Status.cudaSuccess, 0))
     gpu.failing["cudaGetDeviceCount"] = Status.cudaErrorInsufficientDriver
     with pytest.raises(BackendError, match="--gpus all"):
         cuda.count()
 
 
-def test_an_old_driver_is_told_with_both_versions(gpu: FakeCuda) -> None:
+def test_an_old_driver_is_reported_with_both_versions(gpu: FakeCuda) -> None:
     gpu.failing["cudaGetDeviceCount"] = Status.cudaErrorInsufficientDriver
     with pytest.raises(BackendError, match=r"12\.8.*12\.9"):
         cuda.count()
 
 
-def test_without_a_device_the_error_names_what_hides_it(
+def test_without_a_device_the_error_names_the_environment_variable(
     gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
@@ -49,14 +51,14 @@ def test_without_a_device_the_error_names_what_hides_it(
         cuda.use(3)
 
 
-def test_a_device_is_described_as_plans_need_it(gpu: FakeCuda) -> None:
+def test_the_description_of_a_device(gpu: FakeCuda) -> None:
     found = cuda.describe(0)
     assert (found.name, found.capability) == ("Fake GPU", (9, 0))
     assert found.driver == "for CUDA 12.8"
     assert cuda.memory(0) == (gpu.total, gpu.total)
 
 
-def test_a_lack_of_memory_is_a_memory_error_that_says_how_much(gpu: FakeCuda) -> None:
+def test_out_of_memory_errors_name_the_size(gpu: FakeCuda) -> None:
     with pytest.raises(OutOfMemoryError, match=r"cudaMalloc.*2\.0 GiB"):
         Memory(2 << 30)
     gpu.failing["cudaHostAlloc"] = Status.cudaErrorMemoryAllocation
@@ -64,7 +66,7 @@ def test_a_lack_of_memory_is_a_memory_error_that_says_how_much(gpu: FakeCuda) ->
         cuda.page_locked((2, 2, 3))
 
 
-def test_errors_of_the_driver_come_with_the_cure(gpu: FakeCuda) -> None:
+def test_errors_of_the_driver_have_a_remedy(gpu: FakeCuda) -> None:
     with pytest.raises(BackendError, match="CUDA_ERROR_NO_BINARY_FOR_GPU"):
         Kernels(b"for another GPU")
     gpu.failing["cuLaunchKernel"] = DriverStatus.CUDA_ERROR_NO_BINARY_FOR_GPU
@@ -72,7 +74,7 @@ def test_errors_of_the_driver_come_with_the_cure(gpu: FakeCuda) -> None:
         Kernels(b"kernels").launch("sr_mix", Mix(), (1, 1), CudaStream(0))
 
 
-def test_page_locked_arrays_are_given_back_with_their_last_view(gpu: FakeCuda) -> None:
+def test_page_locked_arrays_are_freed_with_their_last_view(gpu: FakeCuda) -> None:
     array = cuda.page_locked((4, 5, 3))
     assert array.shape == (4, 5, 3)
     assert array.dtype == np.uint8
@@ -90,7 +92,7 @@ def test_page_locked_arrays_are_given_back_with_their_last_view(gpu: FakeCuda) -
     assert gpu.leaks == {}
 
 
-def test_everything_is_given_back_once_also_if_nobody_closes_it(gpu: FakeCuda) -> None:
+def test_resources_are_freed_once_even_without_close(gpu: FakeCuda) -> None:
     held = [Memory(10), CudaStream(), Event()]
     graph = Graph(held[1], lambda: None)
     assert gpu.leaks == {"device": 1, "streams": 1, "events": 1, "graphs": 1}
@@ -103,21 +105,21 @@ def test_everything_is_given_back_once_also_if_nobody_closes_it(gpu: FakeCuda) -
     assert gpu.leaks == {}
 
 
-def test_giving_back_never_fails(gpu: FakeCuda) -> None:
+def test_freeing_never_fails(gpu: FakeCuda) -> None:
     memory = Memory(10)
     gpu.failing["cudaFree"] = Status.cudaErrorIllegalAddress
     memory.close()
     gpu.device.clear()
 
 
-def test_a_stream_of_others_is_borrowed_not_owned(gpu: FakeCuda) -> None:
+def test_a_borrowed_stream_is_not_destroyed(gpu: FakeCuda) -> None:
     CudaStream(4321)
     gc.collect()
     assert "cudaStreamDestroy" not in gpu.calls
     assert CudaStream(0).handle == cuda.LEGACY_STREAM
 
 
-def test_rows_are_copied_between_pitches(gpu: FakeCuda) -> None:
+def test_copies_between_pitches(gpu: FakeCuda) -> None:
     source, target = cuda.page_locked((4, 10)), cuda.page_locked((4, 8))
     source[...], target[...] = np.arange(40).reshape(4, 10), 0
     stream = CudaStream()
@@ -139,7 +141,7 @@ def test_a_stream_waits_for_an_event_of_another(gpu: FakeCuda) -> None:
     assert done == ["first", "second"]
 
 
-def test_work_that_is_captured_is_done_at_each_launch(gpu: FakeCuda) -> None:
+def test_captured_work_runs_at_each_launch(gpu: FakeCuda) -> None:
     done: list[int] = []
     stream = CudaStream()
     graph = Graph(stream, lambda: gpu.put(stream.handle, lambda: done.append(1)))
@@ -152,7 +154,7 @@ def test_work_that_is_captured_is_done_at_each_launch(gpu: FakeCuda) -> None:
     graph.close()
 
 
-def test_a_capture_that_fails_leaves_the_stream_usable(gpu: FakeCuda) -> None:
+def test_a_failed_capture_leaves_the_stream_usable(gpu: FakeCuda) -> None:
     stream = CudaStream()
 
     def wait() -> None:
@@ -170,7 +172,7 @@ def _interrupted() -> None:
     raise KeyboardInterrupt
 
 
-def test_the_fake_stands_for_nothing_that_cuda_python_lacks() -> None:
+def test_cuda_python_has_every_name_of_the_fake() -> None:
     pytest.importorskip("cuda.bindings", reason="needs cuda-python; it needs no GPU")
     from cuda.bindings import driver, runtime
 

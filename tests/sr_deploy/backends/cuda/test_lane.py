@@ -126,7 +126,7 @@ def since(gpu: FakeCuda, work: Callable[[], object]) -> list[str]:
 @pytest.mark.parametrize(
     ("network", "side"), [(NETWORK, 30), (NETWORK, 200), (Pooling(), 64), (Pooling(), 200)]
 )
-def test_frames_come_out_as_from_the_hosts_lane(
+def test_results_equal_those_of_the_host_lane(
     make: Made, network: Any, side: int, deep: bool, kernels: bool
 ) -> None:
     """Whole, in tiles, blended, and reflected up to a tile: the same bytes, again and again."""
@@ -143,7 +143,7 @@ def test_frames_come_out_as_from_the_hosts_lane(
 
 
 @pytest.mark.parametrize("batch", [2, 3, 64])
-def test_tiles_go_through_in_batches(make: Made, batch: int) -> None:
+def test_tiles_run_in_batches(make: Made, batch: int) -> None:
     lane, execution = make()
     image = frame(100, 100)
     plan = dataclasses.replace(tiled(image), batch=batch)
@@ -152,7 +152,7 @@ def test_tiles_go_through_in_batches(make: Made, batch: int) -> None:
     assert {shape[0] for shape in execution.shapes} == {batch}
 
 
-def test_a_steady_chain_has_no_wait_but_the_one_at_its_end(make: Made, gpu: FakeCuda) -> None:
+def test_a_steady_frame_waits_only_at_its_end(make: Made, gpu: FakeCuda) -> None:
     lane, _ = make()
     image = frame(40, 30)
     for _ in range(3):
@@ -173,7 +173,7 @@ def test_a_steady_chain_has_no_wait_but_the_one_at_its_end(make: Made, gpu: Fake
     assert calls == order
 
 
-def test_a_chain_of_tiles_is_put_into_the_stream_in_order(make: Made, gpu: FakeCuda) -> None:
+def test_the_steps_of_tiles_are_enqueued_in_order(make: Made, gpu: FakeCuda) -> None:
     lane, _ = make()
     image = frame(40, 70)
     plan = TilePlanner(NETWORK.model).plan(40, 70, None, (40, 40))
@@ -197,7 +197,7 @@ def test_page_locked_frames_are_not_copied_on_the_host(make: Made, gpu: FakeCuda
     assert len(gpu.host) == 4
 
 
-def test_the_chain_is_captured_once_its_shape_is_steady(make: Made, gpu: FakeCuda) -> None:
+def test_a_graph_is_captured_at_the_third_frame_of_a_shape(make: Made, gpu: FakeCuda) -> None:
     lane, execution = make()
     image, other = frame(40, 30), frame(30, 40)
     for _ in range(5):
@@ -213,7 +213,7 @@ def test_the_chain_is_captured_once_its_shape_is_steady(make: Made, gpu: FakeCud
 
 
 @pytest.mark.parametrize("call", ["cudaStreamBeginCapture", "cudaGraphInstantiate", "enqueue"])
-def test_where_capture_fails_each_step_is_launched_for_good(
+def test_after_a_failed_capture_steps_are_launched_one_by_one(
     make: Made,
     gpu: FakeCuda,
     caplog: pytest.LogCaptureFixture,
@@ -237,7 +237,7 @@ def test_where_capture_fails_each_step_is_launched_for_good(
 
 
 @pytest.mark.parametrize("error", [BackendError("broken"), KeyboardInterrupt()])
-def test_an_error_is_passed_on_when_nothing_touches_the_frame_any_more(
+def test_an_error_is_raised_after_the_work_in_flight_has_ended(
     make: Made,
     gpu: FakeCuda,
     error: BaseException,
@@ -254,7 +254,7 @@ def test_an_error_is_passed_on_when_nothing_touches_the_frame_any_more(
     assert np.array_equal(run(lane, image, whole(image)), NETWORK(image))
 
 
-def test_an_error_of_the_device_is_told_with_the_call_and_the_cure(
+def test_a_device_error_names_the_call(
     make: Made,
     gpu: FakeCuda,
 ) -> None:
@@ -266,7 +266,7 @@ def test_an_error_of_the_device_is_told_with_the_call_and_the_cure(
         run(lane, image, whole(image))
 
 
-def test_without_memory_everything_is_given_back_and_smaller_tiles_work(
+def test_out_of_memory_frees_all_buffers_and_smaller_tiles_work(
     make: Made,
     gpu: FakeCuda,
 ) -> None:
@@ -285,7 +285,7 @@ def test_without_memory_everything_is_given_back_and_smaller_tiles_work(
     assert gpu.device == {}
 
 
-def test_lanes_take_turns_with_the_memory_for_intermediates(
+def test_lanes_share_the_memory_for_intermediates(
     make: Made,
     gpu: FakeCuda,
 ) -> None:
@@ -302,7 +302,7 @@ def test_lanes_take_turns_with_the_memory_for_intermediates(
     assert gpu.calls.count("cudaStreamBeginCapture") == 2
 
 
-def test_several_threads_have_a_lane_each(make: Made, gpu: FakeCuda) -> None:
+def test_lanes_run_in_parallel_threads(make: Made, gpu: FakeCuda) -> None:
     lanes = [make()[0] for _ in range(3)]
     wrong: list[int] = []
 
@@ -322,7 +322,7 @@ def test_several_threads_have_a_lane_each(make: Made, gpu: FakeCuda) -> None:
     gpu.hasty = 0  # a lane that grows while others work makes them wait; that cannot be helped
 
 
-def test_releasing_gives_memory_back_and_the_lane_goes_on(make: Made, gpu: FakeCuda) -> None:
+def test_release_frees_memory_and_the_lane_is_usable(make: Made, gpu: FakeCuda) -> None:
     lane, _ = make()
     image = frame(40, 30)
     for _ in range(4):
@@ -334,7 +334,7 @@ def test_releasing_gives_memory_back_and_the_lane_goes_on(make: Made, gpu: FakeC
     assert np.array_equal(run(lane, image, tiled(image)), NETWORK(image))
 
 
-def test_what_the_numbers_of_yuv_mean_comes_with_the_frame(make: Made, gpu: FakeCuda) -> None:
+def test_yuv_coefficients_are_uploaded_with_the_frame(make: Made, gpu: FakeCuda) -> None:
     lane, execution = make()
     seen = []
     bind = execution.bind
@@ -360,7 +360,7 @@ def test_what_the_numbers_of_yuv_mean_comes_with_the_frame(make: Made, gpu: Fake
         assert np.array_equal(seen[-1], color.ravel())
 
 
-def test_a_lane_closes_even_where_cuda_works_no_more(gpu: FakeCuda) -> None:
+def test_a_lane_closes_even_if_cuda_is_unusable(gpu: FakeCuda) -> None:
     execution, scratch = FakeExecution(gpu, NETWORK), Scratch()
     job = LoadRequest(Path("x"), NETWORK.model, "rgb24", "fp32", None, 1)
     lane = CudaLane(execution, scratch, job, 0, None)
@@ -374,7 +374,7 @@ def test_a_lane_closes_even_where_cuda_works_no_more(gpu: FakeCuda) -> None:
     assert gpu.leaks == {}
 
 
-def test_closing_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_frees_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = fake_cuda.install(monkeypatch)
     execution, scratch = FakeExecution(fake, NETWORK), Scratch()
     job = LoadRequest(Path("x"), NETWORK.model, "rgb24", "fp32", None, 1)

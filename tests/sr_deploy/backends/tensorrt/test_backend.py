@@ -105,9 +105,7 @@ def store(bundle: Path, tensorrt: Any) -> Store:
 
 
 @pytest.mark.parametrize("most", [1, 4, 16])
-def test_a_generator_makes_images_in_batches_that_its_plan_takes(
-    tmp_path: Path, tensorrt: Any, most: int
-) -> None:
+def test_a_generator_uses_the_batches_of_its_plan(tmp_path: Path, tensorrt: Any, most: int) -> None:
     folder = networks.bundle(
         tmp_path / "g.srd", networks.generator, ("rgb24",), scale=1, latent=LATENT
     )
@@ -120,7 +118,7 @@ def test_a_generator_makes_images_in_batches_that_its_plan_takes(
             assert np.array_equal(images, np.stack([_computed(each) for each in noise]))
 
 
-def test_a_generator_for_which_the_gpu_has_no_memory_is_told_of_smaller_batches(
+def test_a_generator_that_exceeds_gpu_memory_suggests_a_smaller_batch(
     tmp_path: Path, tensorrt: Any
 ) -> None:
     folder = networks.bundle(
@@ -141,7 +139,7 @@ def opened(bundle: Path, **more: Any) -> Engine:
     return Engine(bundle, backend="tensorrt", build="never", **more)
 
 
-def test_a_frame_of_the_plans_size_goes_through_whole(bundle: Path, store: Store) -> None:
+def test_a_frame_of_the_plans_size_is_not_tiled(bundle: Path, store: Store) -> None:
     store((1, 40, 50))
     image = frame(40, 50)
     with opened(bundle) as engine:
@@ -153,7 +151,7 @@ def test_a_frame_of_the_plans_size_goes_through_whole(bundle: Path, store: Store
 
 
 @pytest.mark.parametrize("size", [(40, 50), (41, 50), (130, 90), (7, 9), (1, 1)])
-def test_frames_of_any_size_go_through_a_plan_of_one(
+def test_a_plan_for_one_size_upscales_frames_of_any_size(
     bundle: Path, store: Store, size: tuple[int, int]
 ) -> None:
     store((1, 40, 50))
@@ -166,7 +164,7 @@ def test_frames_of_any_size_go_through_a_plan_of_one(
 
 
 @pytest.mark.parametrize("size", [(30, 30), (64, 96), (96, 64), (200, 150)])
-def test_frames_of_any_size_go_through_a_plan_for_a_range(
+def test_a_plan_for_a_range_upscales_frames_of_any_size(
     bundle: Path, store: Store, size: tuple[int, int]
 ) -> None:
     """Whole where the range takes them, else in tiles within it."""
@@ -176,7 +174,7 @@ def test_frames_of_any_size_go_through_a_plan_for_a_range(
         assert np.array_equal(engine.upscale(image), NETWORK(image))
 
 
-def test_of_several_plans_each_frame_gets_the_one_that_fits_it(
+def test_each_frame_uses_the_closest_of_several_plans(
     bundle: Path, store: Store, gpu: FakeCuda
 ) -> None:
     store((1, 40, 50))
@@ -192,7 +190,7 @@ def test_of_several_plans_each_frame_gets_the_one_that_fits_it(
             assert height == most
 
 
-def test_the_users_tile_is_taken_as_far_as_the_plan_goes(bundle: Path, store: Store) -> None:
+def test_the_users_tile_is_limited_by_the_plan(bundle: Path, store: Store) -> None:
     store((1, 16, 16), (1, 64, 96))
     image = frame(100, 120)
     for tile in (20, (30, 500), 64):
@@ -200,7 +198,7 @@ def test_the_users_tile_is_taken_as_far_as_the_plan_goes(bundle: Path, store: St
             assert np.array_equal(engine.upscale(image), NETWORK(image))
 
 
-def test_without_a_plan_the_error_names_what_differs_and_what_to_do(
+def test_without_a_plan_the_error_names_the_difference_and_the_command(
     bundle: Path, store: Store
 ) -> None:
     store((1, 40, 50), device=GpuInfo("Other GPU", (8, 6), ""))
@@ -208,7 +206,7 @@ def test_without_a_plan_the_error_names_what_differs_and_what_to_do(
         opened(bundle)
 
 
-def test_without_a_plan_auto_goes_on_with_the_next_backend(
+def test_without_a_plan_auto_uses_the_next_backend(
     bundle: Path, tensorrt: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), Engine(bundle, build="never") as engine:
@@ -216,7 +214,7 @@ def test_without_a_plan_auto_goes_on_with_the_next_backend(
     assert "fp32" in caplog.text
 
 
-def test_what_is_missing_is_built_when_that_is_allowed(
+def test_a_missing_plan_is_built(
     bundle: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = []
@@ -244,7 +242,7 @@ def test_without_an_exporter_the_error_names_it(
 def test_the_project_declares_its_exporter_as_plan_builder(tensorrt: Any) -> None:
     from sr_deploy.backends.tensorrt.backend import PLAN_BUILDERS
 
-    project = Path(__file__).parents[3].joinpath("pyproject.toml").read_text()
+    project = Path(__file__).parents[4].joinpath("pyproject.toml").read_text()
     declared = rf'\[project\.entry-points\."{PLAN_BUILDERS}"\]\ntensorrt = "(.+)"'
     found = re.search(declared, project)
     assert found is not None
@@ -262,7 +260,7 @@ def several(tmp_path: Path) -> Path:
     )
 
 
-def test_where_the_gpu_refuses_int8_auto_builds_fp16_and_says_why(
+def test_auto_builds_fp16_if_the_gpu_has_no_fast_int8(
     several: Path,
     tensorrt: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -288,7 +286,7 @@ def test_where_the_gpu_refuses_int8_auto_builds_fp16_and_says_why(
     assert asked == ["int8", "fp16", "int8"]
 
 
-def test_what_was_thrown_away_before_is_not_built_again_and_auto_takes_the_next_plan(
+def test_a_refused_precision_is_not_built_again_and_auto_uses_the_next(
     several: Path, tensorrt: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept(several, tensorrt, "int8", refused=("as exported: the images have one color",))
@@ -300,9 +298,7 @@ def test_what_was_thrown_away_before_is_not_built_again_and_auto_takes_the_next_
     assert said.endswith("fp16")
 
 
-def test_without_building_auto_takes_the_fastest_plan_that_there_is(
-    several: Path, tensorrt: Any
-) -> None:
+def test_without_building_auto_uses_the_fastest_existing_plan(several: Path, tensorrt: Any) -> None:
     kept(several, tensorrt, "fp32")
     with opened(several) as engine:
         assert engine.spec.precision == "fp32"
@@ -322,7 +318,7 @@ def test_a_damaged_plan_never_reaches_tensorrt_and_is_built_again(
         assert engine.upscale(frame(40, 50)).shape == (80, 100, 3)
 
 
-def test_what_tensorrt_says_is_in_the_error(bundle: Path, store: Store) -> None:
+def test_errors_contain_tensorrts_message(bundle: Path, store: Store) -> None:
     record = store((1, 40, 50))
     content = b"from another world"
     plan_store.write(bundle, record, content)
@@ -330,7 +326,7 @@ def test_what_tensorrt_says_is_in_the_error(bundle: Path, store: Store) -> None:
         opened(bundle)
 
 
-def test_lanes_are_as_many_as_memory_allows(bundle: Path, store: Store) -> None:
+def test_gpu_memory_limits_the_number_of_lanes(bundle: Path, store: Store) -> None:
     record = store((1, 40, 50))
     frames = 40 * 50 * 3 * 5
     base = record.size + 1000
@@ -350,7 +346,7 @@ def _plenty() -> Any:
     return Budget(1 << 40, 0)
 
 
-def test_a_device_without_memory_halves_the_tile(
+def test_out_of_gpu_memory_halves_the_tile(
     bundle: Path, store: Store, tensorrt: Any, gpu: FakeCuda, caplog: pytest.LogCaptureFixture
 ) -> None:
     store((1, 16, 16), (1, 200, 200), device_memory=1_000_000)
@@ -368,7 +364,7 @@ def test_a_device_without_memory_halves_the_tile(
     assert "out of memory" in caplog.text
 
 
-def test_devices_are_named_by_number(bundle: Path, store: Store) -> None:
+def test_devices_are_named_by_index(bundle: Path, store: Store) -> None:
     store((1, 40, 50))
     backend = backends.create("tensorrt")
     assert backend.precisions("cuda:0") == ("int8", "fp16", "bf16", "fp32")
@@ -394,7 +390,7 @@ def test_pinned_frames_are_page_locked(bundle: Path, store: Store, gpu: FakeCuda
             engine.pinned_frame(0, 5)
 
 
-def test_without_kernels_the_host_cuts_and_stitches(
+def test_without_kernels_the_cpu_tiles(
     bundle: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "kernels", lambda: None)
@@ -404,7 +400,7 @@ def test_without_kernels_the_host_cuts_and_stitches(
         assert np.array_equal(engine.upscale(image), NETWORK(image))
 
 
-def test_kernels_that_the_gpu_does_not_take_are_done_without(
+def test_kernels_for_other_gpus_are_not_used(
     bundle: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(native, "kernels", lambda: b"for others")
@@ -443,7 +439,7 @@ class OnDevice:
 
 
 @pytest.mark.parametrize("size", [(40, 50), (90, 100)])
-def test_frames_on_the_gpu_never_touch_the_host_and_nobody_waits(
+def test_device_frames_never_use_host_memory_or_wait(
     bundle: Path, store: Store, gpu: FakeCuda, size: tuple[int, int]
 ) -> None:
     store((1, 40, 50))
@@ -472,7 +468,7 @@ def test_frames_on_the_gpu_never_touch_the_host_and_nobody_waits(
             assert np.array_equal(values, NETWORK(image).ravel())
 
 
-def test_a_result_goes_where_the_caller_wants_it_on_the_gpu(
+def test_device_results_are_written_to_the_callers_out(
     bundle: Path, store: Store, gpu: FakeCuda
 ) -> None:
     store((1, 40, 50))
@@ -486,7 +482,7 @@ def test_a_result_goes_where_the_caller_wants_it_on_the_gpu(
         assert np.array_equal(engine.upscale(image), NETWORK(image))
 
 
-def test_a_frame_on_the_gpu_needs_an_engine_there(
+def test_a_device_frame_needs_an_engine_on_a_gpu(
     bundle: Path, tensorrt: Any, gpu: FakeCuda
 ) -> None:
     image = OnDevice(gpu, frame(40, 50))
@@ -497,7 +493,7 @@ def test_a_frame_on_the_gpu_needs_an_engine_there(
         engine.upscale(image)
 
 
-def test_tiles_of_a_frame_on_the_gpu_need_kernels(
+def test_tiling_a_device_frame_needs_kernels(
     bundle: Path, store: Store, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "kernels", lambda: None)
@@ -509,12 +505,12 @@ def test_tiles_of_a_frame_on_the_gpu_need_kernels(
         driver.CudaStream(0).synchronize()
 
 
-def test_only_known_ways_to_build_are_taken(bundle: Path) -> None:
+def test_unknown_values_of_build_are_rejected(bundle: Path) -> None:
     with pytest.raises(InvalidInputError, match="'sometimes'"):
         Engine(bundle, build=cast(Any, "sometimes"))
 
 
-def test_where_tensorrt_or_cuda_do_not_work_auto_silently_goes_on(
+def test_auto_skips_tensorrt_silently_if_cuda_does_not_work(
     bundle: Path,
     tensorrt: Any,
     gpu: FakeCuda,
