@@ -74,6 +74,7 @@ def test_quality_as_a_page_shows_pictures_beside_fp32(
     assert "noise" in page
 
 
+@pytest.mark.slow
 def test_speed_compares_with_torch(tiny: Tiny, tmp_path: Path, capsys: Output) -> None:
     """A bundle alone: its checkpoint is beside it, and speed is the default command."""
     target, page = tmp_path / "speed.json", tmp_path / "speed.html"
@@ -104,6 +105,7 @@ def test_speed_compares_with_torch(tiny: Tiny, tmp_path: Path, capsys: Output) -
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_exported_first(tiny: Tiny, tmp_path: Path, capsys: Output) -> None:
     target = tmp_path / "speed.json"
     options = ["--backends", "onnxruntime", "--precisions", "fp32", "--json", str(target), *QUICK]

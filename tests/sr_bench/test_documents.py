@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,19 +175,19 @@ def test_committed_precisions_meet_their_budgets(path: Path) -> None:
 
 def test_committed_tables_match_the_records() -> None:
     """`sr-bench report` updates them."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "<!-- table:quality -->" in text
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert any("<!-- table:cpu -->" in page.read_text(encoding="utf-8") for page in pages)
     assert documents.outdated(ROOT) == {}
 
 
-def test_the_quality_table_of_the_readme_has_the_figures_of_the_record() -> None:
+def test_the_committed_quality_table_has_the_figures_of_the_record() -> None:
     """Read from the JSON file, without the code that makes tables."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md")]
+    text = next(page for page in pages if "<!-- table:quality -->" in page)
     block = text.partition("<!-- table:quality -->")[2].partition("<!-- /table -->")[0]
     rows = [line.split("|")[1:-1] for line in block.splitlines() if line.startswith("|")]
     shown = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
-    record = json.loads((ROOT / documents.RESULTS / "quality.json").read_text())
-    methods = {each["name"]: each["scores"] for each in record["methods"]}
+    methods = {each["name"]: each["scores"] for each in _record("quality")["methods"]}
     columns = [methods[name] for name in shown["image"]]
     for image in columns[0]:
         scores = [each[image] for each in columns]
@@ -197,6 +199,55 @@ def test_the_quality_table_of_the_readme_has_the_figures_of_the_record() -> None
         f"{statistics.fmean(each['ssim'] for each in column.values()):.4f}"
         for column in columns
     ]
+
+
+def test_the_readme_has_the_figures_of_the_records() -> None:
+    """Speedups and loss of the shipped network, and the range of the other networks."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    found = re.search(
+        r"runs ([\d.]+) times .*? and ([\d.]+) times .*? ([\d.]+) dB .*? ([\d.]+) to ([\d.]+) ",
+        text.partition("**Measured**")[2],
+    )
+    assert found is not None
+    eager, best, loss, lowest, highest = map(float, found.groups())
+    shipped = _speedups("compact_x2")[480, 270]
+    assert (eager, best) == (round(shipped[0], 1), round(shipped[1], 1))
+    others = [
+        each[0]
+        for name in ("realesr-animevideov3", "srresnet_x4", "rrdb6_x4", "rrdb_x4")
+        for each in _speedups(name).values()
+    ]
+    assert (lowest, highest) == (round(min(others), 1), round(max(others)))
+    means = {
+        each["name"]: statistics.fmean(score["psnr"] for score in each["scores"].values())
+        for each in _record("precisions-compact_x2")["methods"]
+    }
+    assert loss == round(means["compact_x2 FP32"] - means["compact_x2 INT8"], 2)
+
+
+def _record(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / documents.RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def _speedups(name: str) -> dict[tuple[int, ...], tuple[float, float]]:
+    """Return the speedups of the default over eager PyTorch and its best form, by size."""
+
+    def medians(row: dict[str, Any]) -> list[float]:
+        return [statistics.median(each) for each in row["timings"][0]["rounds"]]
+
+    found = {}
+    (series,) = (each for each in _record("cpu")["series"] if each["subject"]["name"] == name)
+    for bout in series["bouts"]:
+        torch = [row for row in bout["rows"] if row["contender"]["runtime"] == "torch"]
+        best = min(torch, key=lambda row: statistics.median(medians(row)))
+        (default,) = (row for row in bout["rows"] if row["contender"]["backend"] == "auto")
+        eager, strong = (
+            statistics.median(a / b for a, b in zip(medians(row), medians(default), strict=True))
+            for row in (bout["rows"][0], best)
+        )
+        found[tuple(bout["size"])] = (eager, strong)
+    return found
 
 
 @pytest.mark.parametrize(("name", "kind"), [("quality", QualityRecord), ("speed", SpeedRecord)])

@@ -51,6 +51,7 @@ def test_an_export_is_ended_at_its_time_limit() -> None:
     assert process.export(CELL, 1, asleep) == {"error": "not finished within 1 s"}
 
 
+@pytest.mark.slow
 def test_a_network_is_built_exported_and_run() -> None:
     found = process.export(CELL, 300)
     assert "error" not in found, found["error"]

@@ -127,6 +127,7 @@ def test_no_step_starts_after_the_end(tmp_path: Path) -> None:
     assert "time" in check.results["soak"]["not_done"][0]
 
 
+@pytest.mark.slow
 def test_interpreters_that_drop_the_path_are_searched_as_well(tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     hidden.write_text(f'#!/bin/sh\nunset PYTHONPATH\nexec {sys.executable} "$@"\n')
