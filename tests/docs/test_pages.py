@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -278,6 +279,22 @@ def test_the_architecture_page_names_existing_modules_and_definitions() -> None:
             if not re.search(rf"(?:def|class) {name}\b", code):
                 problems.append(f"{path}: {name}")
     assert problems == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_in_the_checkout_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    folders = "benchmarks|docs|examples|export|native|sr_deploy|tests"
+    found = re.findall(rf"`((?:{folders})/[\w./*-]*)`", text)
+    assert [path for path in found if not any(ROOT.glob(path.rstrip("/")))] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_dotted_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name in re.findall(r"`(sr_deploy\.\w[\w.]*)", text):
+        if name != "sr_deploy.plan_builders":  # an entry point
+            pkgutil.resolve_name(name)
 
 
 def test_the_troubleshooting_page_quotes_messages_of_the_code() -> None:
