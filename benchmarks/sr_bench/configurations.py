@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -22,6 +22,8 @@ from sr_deploy.runtime import selection
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from sr_bench.quality import ImagePair
+    from sr_bench.records import Mode, Size, Workload
     from sr_deploy.bundle.bundle import Bundle
 
 DEFAULT = Configuration("sr-deploy", "auto", "auto")
@@ -55,6 +57,33 @@ class WorkerSpec:
         """Return the additional environment variables of the process."""
         strong = self.configuration.backend in STRONG
         return {"GLIBC_TUNABLES": KEEP_PAGES} if strong else {}
+
+
+@dataclass(frozen=True)
+class SizePlan:
+    """The measurements of one model at one size.
+
+    Attributes:
+        specs: The baseline first.
+        size: Width and height of the frames.
+        batch: Frames of a call.
+        modes: Modes besides "upscale".
+        pythons: Interpreters by the name of a backend or "torch".
+        pairs: Images with ground truth.
+        scale: Scale of the model.
+        work: Workload of a call.
+        needs: Memory bytes that a configuration may take; see `measure.needed_memory`.
+    """
+
+    specs: Sequence[WorkerSpec]
+    size: Size
+    batch: int = 1
+    modes: Sequence[Mode] = ()
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    pairs: Sequence[ImagePair] = ()
+    scale: int = 1
+    work: Workload | None = None
+    needs: int = 0
 
 
 def torch_configurations(device: str) -> tuple[Configuration, ...]:

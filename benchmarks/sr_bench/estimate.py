@@ -13,7 +13,7 @@ from sr_deploy.cli import console
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sr_bench.measure import SizePlan
+    from sr_bench.configurations import SizePlan
     from sr_bench.records import SpeedOptions
 
 _WARM_UP_CALLS = 7

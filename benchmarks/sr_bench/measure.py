@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +18,13 @@ from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
 from sr_export.metrics import psnr, y_ssim
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from sr_bench.configurations import WorkerSpec
+    from sr_bench.configurations import SizePlan, WorkerSpec
     from sr_bench.estimate import Schedule
-    from sr_bench.records import Mode, Score, Size, SpeedOptions, Workload
+    from sr_bench.records import Mode, Score, Size, SpeedOptions
     from sr_deploy.bundle.manifest import Model
 
 # Besides the frames: an interpreter with a runtime, and the weights of the network. Runtimes need
@@ -37,33 +36,6 @@ _RESERVE = 0.2
 # Further modes are mostly warm already.
 _FURTHER_WARM_UP = 0.3
 _MIN_SSIM_SIDE = 11
-
-
-@dataclass(frozen=True)
-class SizePlan:
-    """The measurements of one model at one size.
-
-    Attributes:
-        specs: The baseline first.
-        size: Width and height of the frames.
-        batch: Frames of a call.
-        modes: Modes besides "upscale".
-        pythons: Interpreters by the name of a backend or "torch".
-        pairs: Images with ground truth.
-        scale: Scale of the model.
-        work: Workload of a call.
-        needs: Memory bytes that a configuration may take; see `needed_memory`.
-    """
-
-    specs: Sequence[WorkerSpec]
-    size: Size
-    batch: int = 1
-    modes: Sequence[Mode] = ()
-    pythons: Mapping[str, str] = field(default_factory=dict)
-    pairs: Sequence[quality.ImagePair] = ()
-    scale: int = 1
-    work: Workload | None = None
-    needs: int = 0
 
 
 def needed_memory(model: Model, size: Size, batch: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_bench import ceilings, configurations, environment, measure, quality, record_files
-from sr_bench.configurations import DEFAULT, WorkerSpec
+from sr_bench.configurations import DEFAULT, SizePlan, WorkerSpec
 from sr_bench.estimate import Schedule
 from sr_bench.records import BenchRun, ModelBenchmark, SpeedRecord
 from sr_deploy import backends, machine
@@ -142,7 +142,7 @@ def _plans(
     request: BenchRequest,
     options: SpeedOptions,
     free: int,
-) -> Iterator[measure.SizePlan]:
+) -> Iterator[SizePlan]:
     model = bundle.manifest.model
     selected = select(
         bundle, request, options.device, with_torch=checkpoint is not None, quick=options.quick
@@ -163,7 +163,7 @@ def _plans(
     default_sizes = [quick_size(model)] if options.quick else FULL_SIZES
     for size in request.sizes or default_sizes:
         for batch in request.batches:
-            yield measure.SizePlan(
+            yield SizePlan(
                 specs=specs,
                 size=size,
                 batch=batch,

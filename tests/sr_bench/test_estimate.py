@@ -7,9 +7,8 @@ import random
 
 import pytest
 
-from sr_bench.configurations import WorkerSpec
+from sr_bench.configurations import SizePlan, WorkerSpec
 from sr_bench.estimate import Probe, Schedule, measuring_seconds
-from sr_bench.measure import SizePlan
 from sr_bench.records import Configuration, SpeedOptions
 from sr_deploy.cli.console import Progress
 

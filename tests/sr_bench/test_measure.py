@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from sr_bench import configurations, measure, quality
-from sr_bench.configurations import WorkerSpec
+from sr_bench.configurations import SizePlan, WorkerSpec
 from sr_bench.estimate import Schedule
-from sr_bench.measure import SizePlan
 from sr_bench.records import BenchRun, Configuration, SpeedOptions
 from sr_deploy import machine
 from sr_deploy.cli.console import Progress
