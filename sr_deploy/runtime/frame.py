@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from sr_deploy.backends.base import Lane
     from sr_deploy.bundle.manifest import Model, YuvFormat
     from sr_deploy.runtime.channels import Pass
-    from sr_deploy.runtime.lanes import LanePool
     from sr_deploy.runtime.memory import Budget
-    from sr_deploy.runtime.session import Session
+    from sr_deploy.runtime.session import LanePool, Session
     from sr_deploy.tiling.planner import TilePlan
 
 _log = logging.getLogger(__name__)

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     from sr_deploy.backends.base import Lane
     from sr_deploy.bundle.manifest import Latent, Model
-    from sr_deploy.runtime.lanes import LanePool
     from sr_deploy.runtime.memory import Budget
-    from sr_deploy.runtime.session import Session
+    from sr_deploy.runtime.session import LanePool, Session
 
 MOST_AT_ONCE = 16
 """Largest batch of images; larger ones gain nothing and take more memory."""

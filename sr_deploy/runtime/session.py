@@ -1,12 +1,14 @@
 """The session: a bundle's networks on one backend, each loaded when its pixel format first occurs.
 
 `Session` chooses the backend, the variant and the tuning, and falls back to the next best choice
-where loading fails.
+where loading fails. Threads borrow the lanes of a network from its `LanePool`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import threading
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,17 +20,18 @@ from sr_deploy.bundle import tuning
 from sr_deploy.bundle.manifest import YuvFormat
 from sr_deploy.errors import BackendError, BundleError, InvalidInputError, OutOfMemoryError
 from sr_deploy.runtime import selection
-from sr_deploy.runtime.lanes import LanePool, closed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from sr_deploy.backends.base import Backend
+    from sr_deploy.backends.base import Backend, Lane, LoadedNetwork
     from sr_deploy.bundle.bundle import Bundle
     from sr_deploy.bundle.manifest import PixelFormat, Precision, Variant
     from sr_deploy.bundle.tuning import Tuning
 
 _log = logging.getLogger(__name__)
+
+_CLOSED = "this engine is closed; open another with Engine(bundle)"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,68 @@ class EngineOptions:
     build: str = "auto"
     tuning: Tuning | None = None
     streaming: bool = False
+
+
+class LanePool:
+    """A loaded network with its lanes, which threads borrow to compute one frame each.
+
+    Attributes:
+        network: The network.
+        tuning: Its tuned tile and batch.
+        footprint: Host memory of all lanes together.
+    """
+
+    def __init__(self, network: LoadedNetwork, tuned: Tuning) -> None:
+        self.network = network
+        self.tuning = tuned
+        self.footprint = network.footprint.times(network.lanes)
+        self._idle: queue.LifoQueue[Lane | None] = queue.LifoQueue()
+        self._count = 0
+        self._releasing = threading.Lock()
+        try:
+            while self._count < network.lanes:
+                self._idle.put(network.open_lane())
+                self._count += 1
+        except BaseException:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def lane(self) -> Iterator[Lane]:
+        """Lend a lane, waiting until one is idle.
+
+        Raises:
+            InvalidInputError: the pool is closed.
+        """
+        lane = self._idle.get()
+        if lane is None:
+            self._idle.put(None)  # for the next waiting thread
+            raise InvalidInputError(_CLOSED)
+        try:
+            yield lane
+        finally:
+            self._idle.put(lane)
+
+    def release(self) -> None:
+        """Free the caches of all lanes, waiting for those in use.
+
+        Raises:
+            InvalidInputError: the pool is closed.
+        """
+        # One thread at a time: two would each hold lanes that the other waits for.
+        with self._releasing, contextlib.ExitStack() as borrowed:
+            for _ in range(self._count):
+                borrowed.enter_context(self.lane()).release()
+
+    def close(self) -> None:
+        """Close all lanes, waiting for those in use, then the network."""
+        for _ in range(self._count):
+            lane = self._idle.get()
+            assert lane is not None
+            lane.close()
+        self._count = 0
+        self._idle.put(None)
+        self.network.close()
 
 
 class Session:
@@ -91,7 +156,7 @@ class Session:
         """
         with self._loading:
             if self.closed:
-                raise closed()
+                raise InvalidInputError(_CLOSED)
             if frames not in self._pools:
                 before = machine.resident_memory()
                 self._pools[frames] = self._load(frames)

@@ -5,8 +5,9 @@ import threading
 import pytest
 
 from sr_deploy.backends.base import Footprint
+from sr_deploy.bundle.tuning import Tuning
 from sr_deploy.errors import BackendError, InvalidInputError
-from sr_deploy.runtime.lanes import LanePool
+from sr_deploy.runtime.session import LanePool
 
 
 class FakeLane:
@@ -41,7 +42,7 @@ class FakeNetwork:
 
 
 def test_lanes_are_lent_to_one_thread_each_and_returned_after_errors() -> None:
-    pool = LanePool(FakeNetwork(2))
+    pool = LanePool(FakeNetwork(2), Tuning())
     with pool.lane() as first, pool.lane() as second:
         assert first is not second
     with pytest.raises(KeyError), pool.lane():
@@ -51,7 +52,7 @@ def test_lanes_are_lent_to_one_thread_each_and_returned_after_errors() -> None:
 
 
 def test_a_thread_waits_for_an_idle_lane() -> None:
-    pool = LanePool(FakeNetwork(1))
+    pool = LanePool(FakeNetwork(1), Tuning())
     got = threading.Event()
 
     def borrow() -> None:
@@ -68,7 +69,7 @@ def test_a_thread_waits_for_an_idle_lane() -> None:
 
 def test_closing_closes_the_lanes_then_the_network_and_rejects_threads() -> None:
     network = FakeNetwork(3)
-    pool = LanePool(network)
+    pool = LanePool(network, Tuning())
     pool.close()
     assert network.closed
     for _ in range(2):
@@ -79,13 +80,13 @@ def test_closing_closes_the_lanes_then_the_network_and_rejects_threads() -> None
 def test_a_network_that_opens_too_few_lanes_is_closed() -> None:
     network = FakeNetwork(3, opens=1)
     with pytest.raises(BackendError):
-        LanePool(network)
+        LanePool(network, Tuning())
     assert network.closed
 
 
 def test_all_lanes_are_released_once_they_are_returned() -> None:
     network = FakeNetwork(2)
-    pool = LanePool(network)
+    pool = LanePool(network, Tuning())
     released = threading.Event()
 
     def release() -> None:
