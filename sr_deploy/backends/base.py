@@ -283,7 +283,7 @@ class Backend(Protocol):
         """
 
 
-def translated(error: BaseException, what: str) -> OutOfMemoryError | BackendError:
+def translate_error(error: BaseException, what: str) -> OutOfMemoryError | BackendError:
     """Return a backend's exception as `OutOfMemoryError` or `BackendError`."""
     text = str(error)
     text = " ".join((_SOURCE_LINES.sub("", text) or text).split()) or type(error).__name__

@@ -1,11 +1,10 @@
-"""The real TensorRT bindings on a machine without a GPU: types to check our code against.
+"""Type stubs of the real TensorRT bindings, made on a machine without a GPU.
 
     python tests/bindings/check.py
 
-downloads the bindings of every version that we promise, compiles empty libraries for them to load,
-writes type stubs, and keeps all that in `.tensorrt/` for the next time. What is downloaded is
-NVIDIA's and not ours to pass on, so nothing of it is ever committed. Tests that need it are skipped
-where it is not there.
+downloads the bindings of every supported version, compiles empty libraries for them to load, and
+writes type stubs to `.tensorrt/`, which later runs reuse. NVIDIA's license does not allow us to
+redistribute the bindings, so they are never committed. Tests that need them are skipped without.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".tensorrt"
 _STUBGEN = "pybind11-stubgen==2.5.5"
-_NEEDED = ("numpy", "Pillow")  # by TensorRT's module, and by ours
+_NEEDED = ("numpy", "Pillow")  # by TensorRT's module and by ours
 _LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")
-# What the bindings want of their libraries, of all versions. They are imported, never called.
+# Symbols that the bindings of all versions import from their libraries. They are never called.
 _FUNCTIONS = (
     "createInferBuilder_INTERNAL",
     "createInferRuntime_INTERNAL",
@@ -57,33 +56,33 @@ print(json.dumps({name: dir(value) for name, value in vars(tensorrt).items()}))
 
 
 class UnavailableError(Exception):
-    """The bindings of a version cannot be had here; the text says why."""
+    """The bindings of a version cannot be prepared on this machine."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A release of TensorRT that our code must work with."""
+    """A supported release of TensorRT."""
 
     number: str
     distribution: str
     pythons: tuple[str, ...]
-    """Those that there are wheels for, of those that we support."""
+    """Supported Python versions with wheels."""
 
     @property
     def folder(self) -> Path:
-        """Where its bindings are kept."""
+        """The folder of its bindings."""
         return CACHE / self.number
 
     @property
     def stubs(self) -> Path:
-        """The folder to put first on a type checker's path."""
+        """The folder of its stubs, for the type checker's path."""
         return self.folder / "stubs"
 
     def run(self, code: str) -> str:
-        """Run Python code where the bindings can be imported, and return what it prints.
+        """Run Python code with the bindings on the path, and return its output.
 
         Raises:
-            UnavailableError: it failed.
+            UnavailableError: the code failed.
         """
         ours = (self.folder, ROOT, ROOT / "export")
         path = os.pathsep.join(map(str, ours))
@@ -91,7 +90,7 @@ class Version:
         return _run([(self.folder / "python").read_text(), "-c", code], environment)
 
     def names(self) -> dict[str, list[str]]:
-        """Return what the module has, and what each of those has in turn."""
+        """Return the module's names, each with the names in it."""
         names: dict[str, list[str]] = json.loads((self.folder / "names.json").read_text())
         return names
 
@@ -106,15 +105,15 @@ VERSIONS = (
 
 
 def ready(version: Version) -> bool:
-    """Return whether the bindings of a version are in the cache."""
+    """Return whether a version is in the cache."""
     return (version.folder / "names.json").is_file()
 
 
 def prepare(version: Version) -> None:
-    """Bring the bindings of a version into the cache, unless they are there.
+    """Add a version to the cache, unless it is there.
 
     Raises:
-        UnavailableError: something that this needs is missing here.
+        UnavailableError: this machine lacks something.
     """
     if ready(version):
         return
@@ -134,12 +133,12 @@ def prepare(version: Version) -> None:
         (folder / "names.json").write_text(names)
         (folder / "python").write_text(str(tools))
         shutil.rmtree(version.folder, ignore_errors=True)
-        # A copy, since the temporary folder goes by its own name.
+        # A copy, because `TemporaryDirectory` deletes its folder by name.
         shutil.copytree(folder, version.folder, ignore=shutil.ignore_patterns("*.whl"))
 
 
 def mended(stubs: str) -> str:
-    """Return stubs as Python reads them, and as the bindings behave where they do not say so."""
+    """Return stubs with valid syntax and the types that the bindings really accept and return."""
     lines = [_mended_line(line) for line in stubs.splitlines()]
     for name, method in {
         "Dims": "def __iter__(self) -> typing.Iterator[int]: ...",
@@ -149,7 +148,7 @@ def mended(stubs: str) -> str:
     lines.append("__version__: str")
     lines[lines.index("import typing")] = "import builtins, typing, typing_extensions"
     while (wrong := _first_error(lines)) is not None:
-        # Parameters of an invalid name or order, of functions that plugins and layers have.
+        # Functions of plugins and layers have parameters with invalid names or in an invalid order.
         start = max(i for i in range(wrong + 1) if lines[i].lstrip().startswith("def "))
         name = lines[start].split("(")[0]
         lines[start] = f"{name}(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:"
@@ -157,13 +156,13 @@ def mended(stubs: str) -> str:
 
 
 def _mended_line(line: str) -> str:
-    # The module has a data type of the name bool.
+    # The module has a data type named bool.
     line = re.sub(r"(?<=[\[:>] )bool\b|(?<=\[)bool\b", "builtins.bool", line)
     if not line.lstrip().startswith("def "):
         return line
-    # Tuples are taken wherever dimensions are.
+    # Tuples are accepted as dimensions.
     line = re.sub(r"(?<=[(,])( ?\w+): Dims(?=[,)= ])", r"\1: Dims | tuple[int, ...]", line)
-    # What can fail gives None.
+    # Functions that can fail return None.
     return re.sub(rf"(def (?:{'|'.join(_FAILING)})\(.*\) -> .*):$", r"\1 | None:", line)
 
 
@@ -176,7 +175,7 @@ def _first_error(lines: list[str]) -> int | None:
 
 
 def _python(versions: tuple[str, ...]) -> str:
-    """Return an interpreter of one of these versions."""
+    """Return an interpreter of one of the versions."""
     running = "{}.{}".format(*sys.version_info[:2])
     if running in versions:
         return sys.executable
@@ -185,7 +184,7 @@ def _python(versions: tuple[str, ...]) -> str:
         for each in (shutil.which(f"python{version}"), *map(str, sorted(found))):
             if each and subprocess.run([each, "-c", ""], capture_output=True).returncode == 0:
                 return each
-    raise UnavailableError(f"there is no Python {' or '.join(versions)}")
+    raise UnavailableError(f"Python {' or '.join(versions)} is not installed")
 
 
 def _tag(python: str) -> str:
@@ -194,7 +193,7 @@ def _tag(python: str) -> str:
 
 
 def _tools(python: str) -> Path:
-    """Return an interpreter like the given one that has the generator of stubs."""
+    """Return an interpreter of the same version with the stub generator installed."""
     folder = CACHE / f"tools-{_tag(python)}"
     inner = folder / "bin" / "python"
     if not (folder / _STUBGEN).is_file():
@@ -213,7 +212,7 @@ def _download(version: Version, python: str, folder: Path) -> Path:
 
 
 def _unpack(wheel: Path, folder: Path) -> None:
-    """Take the bindings out of the wheel, as a module of their own."""
+    """Extract the bindings from the wheel, as a single module."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (each for each in archive.namelist() if each.endswith("/tensorrt.so"))
         (folder / "tensorrt.so").write_bytes(archive.read(name))
@@ -223,7 +222,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
 def _compile_libraries(major: str, folder: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
-        raise UnavailableError("a C compiler on Linux is needed")
+        raise UnavailableError("this needs Linux and a C compiler")
     source = folder / "functions.c"
     source.write_text("\n".join(f"void *{name}(void) {{ return 0; }}" for name in _FUNCTIONS))
     for library in _LIBRARIES:
@@ -233,10 +232,10 @@ def _compile_libraries(major: str, folder: Path) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """Run a command and return what it says.
+    """Run a command and return its output.
 
     Raises:
-        UnavailableError: it failed.
+        UnavailableError: the command failed.
     """
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -248,14 +247,14 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
 
 
 def main() -> int:
-    """Prepare every version; what cannot be had is said, and is no error."""
+    """Prepare every version; an unavailable one is reported, and is not an error."""
     for version in VERSIONS:
         if not ready(version):
             sys.stderr.write(f"TensorRT {version.number}: making type stubs\n")
         try:
             prepare(version)
         except UnavailableError as error:
-            sys.stderr.write(f"TensorRT {version.number}: not checked, because {error}\n")
+            sys.stderr.write(f"TensorRT {version.number}: not available: {error}\n")
     return 0
 
 

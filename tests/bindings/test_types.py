@@ -1,4 +1,4 @@
-"""Our TensorRT code against the real bindings, of every version that we promise."""
+"""Our TensorRT code against the real bindings of every supported version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fakes.cuda import FakeCuda
 
 _PACKAGES = ("sr_deploy", "export/sr_export")
 _FLAG = re.compile(r"[A-Z][A-Z0-9]+(_[A-Z0-9]+)*")
-# Not TensorRT's: environment variables, CUDA's and our own constants in capitals.
+# Names in capitals that are not TensorRT's: environment variables.
 _OTHERS = {"PYTHONPATH", "SR_REQUIRE_GPU"}
 
 
@@ -58,7 +58,7 @@ def test_our_code_passes_the_type_checker(version: Version) -> None:
 
 
 def test_the_type_checker_finds_missing_names(version: Version, tmp_path: Path) -> None:
-    # A proof of the proof: the stubs are found, and are not Any.
+    # Proves that the stubs are found and are not Any.
     wrong = tmp_path / "wrong.py"
     wrong.write_text("import tensorrt\n\nflag = tensorrt.BuilderFlag.NEVER_WAS\n")
     done = subprocess.run(
@@ -157,7 +157,7 @@ def test_the_fake_has_no_name_that_the_real_one_lacks(number: str) -> None:
 
 
 def _chains(tree: ast.Module) -> list[tuple[tuple[str, ...], int]]:
-    """Return every `trt.A.B` of a module, with its line; without the module itself."""
+    """Return every `trt.A.B` in a module, without `trt`, and its line."""
     aliases = {
         alias.asname or alias.name
         for node in ast.walk(tree)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import onnxruntime
 
-from sr_deploy.backends.base import Footprint, HostNetwork, translated
+from sr_deploy.backends.base import Footprint, HostNetwork, translate_error
 from sr_deploy.backends.host import HostLane
 from sr_deploy.bundle.manifest import YuvFormat
 from sr_deploy.errors import BackendError
@@ -149,7 +149,7 @@ class OnnxRuntimeNetwork(HostNetwork):
                 str(request.file), options, providers=providers, enable_fallback=False
             )
         except Exception as error:
-            raise translated(error, f"ONNX Runtime cannot load {request.file.name}") from error
+            raise translate_error(error, f"ONNX Runtime cannot load {request.file.name}") from error
         if providers[0][0] not in self._session.get_providers():
             raise BackendError(f"ONNX Runtime could not start on {self.device}; see sr-doctor")
 
@@ -206,7 +206,7 @@ class _SessionInference:
             binding.bind_output(output.name, "cpu", 0, np.uint8, into.shape, into.ctypes.data)
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise translated(error, "ONNX Runtime") from error
+            raise translate_error(error, "ONNX Runtime") from error
 
     def release(self) -> None:
         """Free the buffers of a shape; on a CPU, shrink the arena.
@@ -233,7 +233,7 @@ class _SessionInference:
         try:
             self._session.run(None, {frame.name: pixels} | more, options)
         except Exception as error:
-            raise translated(error, "ONNX Runtime") from error
+            raise translate_error(error, "ONNX Runtime") from error
 
     def close(self) -> None:
         """Drop the session."""

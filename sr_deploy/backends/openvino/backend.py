@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import openvino
 
-from sr_deploy.backends.base import Footprint, HostNetwork, translated
+from sr_deploy.backends.base import Footprint, HostNetwork, translate_error
 from sr_deploy.backends.host import HostLane
 from sr_deploy.backends.openvino.concat_pass import quantize_before_concat
 from sr_deploy.backends.openvino.pixel_shuffle_pass import shuffle_bytes
@@ -91,7 +91,7 @@ class OpenVinoNetwork(HostNetwork):
             if request.precision == "int8":
                 quantize_before_concat(self._model)
         except RuntimeError as error:
-            raise translated(error, f"OpenVINO cannot read {request.file.name}") from error
+            raise translate_error(error, f"OpenVINO cannot read {request.file.name}") from error
 
     @property
     def footprint(self) -> Footprint:
@@ -124,7 +124,8 @@ class OpenVinoNetwork(HostNetwork):
                 self._core, self._model, self._request, self.device, configuration
             )
         except RuntimeError as error:
-            raise translated(error, f"OpenVINO cannot compile {self._request.file.name}") from error
+            name = self._request.file.name
+            raise translate_error(error, f"OpenVINO cannot compile {name}") from error
         return HostLane(inference, self._request.model, self._request.pixel_format)
 
     def close(self) -> None:
@@ -181,7 +182,7 @@ class _CompiledInference:
             start = time.perf_counter()
             request.infer()
         except RuntimeError as error:
-            raise translated(error, f"OpenVINO on {self._device}") from error
+            raise translate_error(error, f"OpenVINO on {self._device}") from error
         self._spent += time.perf_counter() - start
 
     def release(self) -> None:

@@ -138,7 +138,7 @@ class TensorRtNetwork:
         self._budget = free if request.memory is None else min(request.memory, free)
         self._loading = threading.Lock()
         self._loaded_plans: dict[str, LoadedPlan] = {}
-        self._plans = self._opened()
+        self._plans = self._open_plans()
         self._scratch = Scratch()
 
     @property
@@ -149,7 +149,7 @@ class TensorRtNetwork:
     def tile_planner(self, height: int, width: int) -> TilePlanner:
         """Return the planner for frames of a size; they are not tiled if a plan accepts them."""
         shape = (self._model.fixed_batch or 1, int(height * self._rows), width)
-        whole = self._serving(shape)
+        whole = self._closest_plan(shape)
         options = [
             _planner(self._model, plan.record, self._affordable_pixels(plan.record), self._rows)
             for plan in (self._plans if whole is None else (whole,))
@@ -180,7 +180,7 @@ class TensorRtNetwork:
         self._scratch.close()
         self._loaded_plans.clear()
 
-    def _opened(self) -> tuple[StoredPlan, ...]:
+    def _open_plans(self) -> tuple[StoredPlan, ...]:
         """Load the first of the plans that run here; build one if there is none.
 
         Raises:
@@ -189,15 +189,15 @@ class TensorRtNetwork:
             OutOfMemoryError: the plan does not fit into GPU memory.
         """
         try:
-            return self._loaded()
+            return self._find_plans()
         except (_NoPlanError, BundleError, NotFoundError) as error:
             if self._request.build != "auto":
                 raise
             _log.debug("%s", error)
         _build(self._request, self._index)
-        return self._loaded()
+        return self._find_plans()
 
-    def _loaded(self) -> tuple[StoredPlan, ...]:
+    def _find_plans(self) -> tuple[StoredPlan, ...]:
         found = plan_store.find(self._bundle, self._wanted)
         if found.plans:
             self.lanes = self._affordable_lanes(found.plans[0].record)
@@ -211,11 +211,11 @@ class TensorRtNetwork:
             f"build one: sr-export {self._bundle} --engine {self._request.precision}"
         )
 
-    def _serving(self, shape: Shape) -> StoredPlan | None:
+    def _closest_plan(self, shape: Shape) -> StoredPlan | None:
         """Return the plan that accepts a shape and is tuned closest to it."""
-        taking = [each for each in self._plans if each.record.shapes.accept(shape)]
+        accepting = [each for each in self._plans if each.record.shapes.accept(shape)]
         pixels = shape[0] * shape[1] * shape[2]
-        return min(taking, key=lambda each: _waste(each.record, pixels), default=None)
+        return min(accepting, key=lambda each: _distance(each.record, pixels), default=None)
 
     def _plan_for(self, shape: Shape) -> LoadedPlan:
         """Return the loaded plan for a shape.
@@ -223,7 +223,7 @@ class TensorRtNetwork:
         Raises:
             BackendError: no plan accepts the shape.
         """
-        plan = self._serving(shape)
+        plan = self._closest_plan(shape)
         if plan is None:
             available = ", ".join(str(each.record.shapes) for each in self._plans)
             raise BackendError(
@@ -277,7 +277,7 @@ class TensorRtNetwork:
         return depth * (1 + self._model.scale**2)
 
 
-def _waste(record: PlanRecord, pixels: int) -> tuple[bool, int]:
+def _distance(record: PlanRecord, pixels: int) -> tuple[bool, int]:
     """Return a sort key: plans for one shape first, then by distance from the best shape."""
     batch, height, width = record.shapes.best
     return record.shapes.least != record.shapes.most, abs(batch * height * width - pixels)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorrt as trt
 
-from sr_deploy.backends.base import translated
+from sr_deploy.backends.base import translate_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Messages(trt.ILogger):
     def error(self, what: str) -> Exception:
         """Return the exception for a failed call, with TensorRT's messages."""
         texts, self._errors = self._errors, []
-        return translated(RuntimeError("; ".join(texts) or "TensorRT gave no reason"), what)
+        return translate_error(RuntimeError("; ".join(texts) or "TensorRT gave no reason"), what)
 
 
 @functools.cache

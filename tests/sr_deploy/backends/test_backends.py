@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sr_deploy import backends
-from sr_deploy.backends.base import LoadRequest, translated
+from sr_deploy.backends.base import LoadRequest, translate_error
 from sr_deploy.backends.host import HostLane
 from sr_deploy.bundle.manifest import Precision
 from sr_deploy.errors import (
@@ -276,15 +276,15 @@ def test_an_int8_network_is_close_to_its_float_network(name: str, tmp_path: Path
     ],
 )
 def test_out_of_memory_errors_are_recognized(text: str) -> None:
-    assert isinstance(translated(RuntimeError(text), "x"), OutOfMemoryError)
+    assert isinstance(translate_error(RuntimeError(text), "x"), OutOfMemoryError)
 
 
 def test_other_errors_have_one_line() -> None:
-    found = translated(RuntimeError("bad\n  shape " + "x" * 1000), "x")
+    found = translate_error(RuntimeError("bad\n  shape " + "x" * 1000), "x")
     assert isinstance(found, BackendError)
     assert "\n" not in str(found)
     assert len(str(found)) < 600
-    assert "KeyError" in str(translated(KeyError(), "x"))
+    assert "KeyError" in str(translate_error(KeyError(), "x"))
 
 
 def test_openvinos_long_errors_are_shortened() -> None:
@@ -297,11 +297,11 @@ def test_openvinos_long_errors_are_shortened() -> None:
         "-- No conversion rule found for operations: Det-20\n"
         "To facilitate the conversion of unsupported operations, refer to ...\n\n"
     )
-    found = translated(RuntimeError(said), "OpenVINO cannot read net.onnx")
+    found = translate_error(RuntimeError(said), "OpenVINO cannot read net.onnx")
     expected = "OpenVINO cannot read net.onnx: No conversion rule found for operations: Det-20"
     assert str(found) == expected
     bare = "Exception from src/inference/src/cpp/core.cpp:84:"
-    assert str(translated(RuntimeError(bare), "x")) == f"x: {bare}"
+    assert str(translate_error(RuntimeError(bare), "x")) == f"x: {bare}"
 
 
 def test_a_whole_frame_is_not_copied() -> None:
