@@ -19,7 +19,7 @@ from sr_bench.estimate import Schedule
 from sr_bench.records import BenchRun, ModelBenchmark, SpeedRecord
 from sr_deploy import backends, machine
 from sr_deploy.bundle.bundle import Bundle
-from sr_deploy.cli.console import Progress
+from sr_deploy.cli import console
 from sr_deploy.errors import ExportError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def measure_models(
     ]
     limits = []
     runs: list[tuple[Bundle, BenchRun]] = []
-    with Progress() as progress:
+    count = max(len(plan.specs) for _, plan in plans)
+    console.complain("sr-bench", f"starting {count} configurations, to estimate the time")
+    with console.Progress() as progress:
         schedule = Schedule([plan for _, plan in plans], options, progress)
 
         def measure_ceilings() -> float:
