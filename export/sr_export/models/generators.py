@@ -88,6 +88,10 @@ def find(
     name, _, pairs = (architecture or "").partition(" ")
     if name not in ("", DCGAN):
         return None
+    # All kernels of a DCGAN are even, except possibly the first.
+    odd = sum(each.shape[-1] % 2 for each in tensors.values() if each.ndim == 4)
+    if not name and odd > 1:
+        return None
     given = parse_arguments(DCGAN, pairs.split())
     for key, value in given.items():
         leaky = key == "activation" and slope(value) is not None
