@@ -15,9 +15,9 @@ from sr_deploy.files import sha256_of
 from sr_export.graph import cost, halo, pixels, verify
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.quantize import acceptance
-from sr_export.quantize import variants as offer
-from sr_export.quantize.backend_check import confirmed
-from sr_export.quantize.yuv_variants import Film, Studio
+from sr_export.quantize.backend_check import check_backends
+from sr_export.quantize.variants import ExportedNetwork, Variants, build_variants
+from sr_export.quantize.yuv_variants import YuvVariantBuilder, YuvVariants
 from sr_export.report import page
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sr_export.models.ranges import Ranges
     from sr_export.options import Options
-    from sr_export.quantize.qat import Placed
+    from sr_export.quantize.qat import QatLayers
 
     Run = Callable[[NDArray[Any]], NDArray[Any]]
     Report = Callable[[str], None]
@@ -50,11 +50,11 @@ class Exported:
     channels: Literal[1, 3]
     parameters: int
     ranges: Ranges
-    limits: verify.Tolerances
+    limits: verify.InputLimits
     checks: tuple[OnnxCheck, ...]
     how: str = ""
     """How settings were decided that the weights do not determine, for the user."""
-    trained: Placed | None = None
+    trained: QatLayers | None = None
     """The layers that were trained in INT8; None: INT8 is calibrated."""
 
 
@@ -67,11 +67,13 @@ def write(
     variants = [
         _variant(exported, each, folder, report) for each in pixels.formats(exported.channels)
     ]
-    offered = offer.make(_subject(exported, described), options, report)
-    variants += stored_offer(offered, variants[0], folder)
-    films = [_film(exported, options, offered, each, report) for each in options.yuv]
-    for film in films:
-        variants += _stored_film(film, folder)
+    accepted = build_variants(_subject(exported, described), options, report)
+    variants += store_variants(accepted, variants[0], folder)
+    yuv_variants = [
+        _yuv_variants(exported, options, accepted, each, report) for each in options.yuv
+    ]
+    for each in yuv_variants:
+        variants += _store_yuv(each, folder)
     report("writing")
     written = Manifest(
         schema=manifest.SCHEMA,
@@ -82,37 +84,38 @@ def write(
         onnx=stored,
         variants=tuple(variants),
         checks=exported.checks,
-        int8=offered.int8,
-        refused=offered.refused | {key: why for each in films for key, why in each.refused.items()},
+        int8=accepted.int8,
+        refused=accepted.refused
+        | {key: why for each in yuv_variants for key, why in each.refused.items()},
         tools=versions(),
     )
-    written = confirm(written, offered, options, folder, report, films)
+    written = confirm(written, accepted, options, folder, report, yuv_variants)
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    report_page = page(written, offered.scenes, sizes)
+    report_page = page(written, accepted.scenes, sizes)
     (folder / manifest.REPORT).write_text(report_page, encoding="utf-8")
     return written
 
 
 def confirm(
     written: Manifest,
-    offered: offer.Offer,
+    accepted: Variants,
     options: Options,
     folder: Path,
     report: Report,
-    films: Sequence[Film] = (),
+    yuv_variants: Sequence[YuvVariants] = (),
 ) -> Manifest:
     """Write the manifest, run the bundle with the other runtimes, and note what they cannot run."""
     path = folder / manifest.NAME
     path.write_text(written.to_json(), encoding="utf-8")
     report("confirming with the other runtimes")
     budgets = acceptance.BUDGETS | options.budgets
-    checked = confirmed(folder, written.variants, offered.scenes, budgets, films)
+    checked = check_backends(folder, written.variants, accepted.scenes, budgets, yuv_variants)
     path.write_text(replace(written, variants=checked).to_json(), encoding="utf-8")
     return manifest.read(path)  # exactly what a user will read
 
 
-def _subject(exported: Exported, described: Model) -> offer.ExportedNetwork:
-    return offer.ExportedNetwork(
+def _subject(exported: Exported, described: Model) -> ExportedNetwork:
+    return ExportedNetwork(
         model=exported.model,
         channels=exported.channels,
         scale=exported.scale,
@@ -124,38 +127,38 @@ def _subject(exported: Exported, described: Model) -> offer.ExportedNetwork:
     )
 
 
-def _film(
+def _yuv_variants(
     exported: Exported,
     options: Options,
-    offered: offer.Offer,
+    accepted: Variants,
     pixel_format: manifest.YuvFormat,
     report: Report,
-) -> Film:
+) -> YuvVariants:
     """Make the variants for one video format."""
     even = [each for each in verify.shapes(exported.limits) if not (each[1] % 2 or each[2] % 2)]
     if exported.channels != 3 or exported.limits.fixed_batch not in (None, 1) or not even:
         why = "YUV needs a network with 3 channels that accepts single frames with even sides"
-        return Film(pixel_format, (), {pixel_format: why}, (), ())
-    studio = Studio(
+        return YuvVariants(pixel_format, (), {pixel_format: why}, (), ())
+    builder = YuvVariantBuilder(
         network=exported.model,
         reference=exported.reference,
         size=even[-1][1:],
-        offered=offered.variants,
-        scenes=offered.scenes,
+        accepted=accepted.variants,
+        scenes=accepted.scenes,
         budgets=acceptance.BUDGETS | options.budgets,
         report=report,
     )
-    return studio.film(pixel_format)
+    return builder.build(pixel_format)
 
 
-def _stored_film(film: Film, folder: Path) -> list[Variant]:
-    """Write the files of a video format; return its variants."""
+def _store_yuv(built: YuvVariants, folder: Path) -> list[Variant]:
+    """Write the files of a YUV format; return its variants."""
     variants: list[Variant] = []
-    for each in film.variants:
-        path = folder / f"{each.precision}-{film.pixel_format}.onnx"
+    for each in built.variants:
+        path = folder / f"{each.precision}-{built.pixel_format}.onnx"
         kept = store(each.model, path) if each.model else variants[0]
         variants.append(
-            Variant(kept.file, kept.sha256, each.precision, film.pixel_format, each.quality)
+            Variant(kept.file, kept.sha256, each.precision, built.pixel_format, each.quality)
         )
     return variants
 
@@ -176,16 +179,16 @@ def _variant(
     return Variant(stored.file, stored.sha256, "fp32", pixel_format)
 
 
-def stored_offer(offered: offer.Offer, exact: Variant, folder: Path) -> list[Variant]:
-    """Write the files of all offered precisions; return their variants.
+def store_variants(accepted: Variants, exact: Variant, folder: Path) -> list[Variant]:
+    """Write the files of all accepted precisions; return their variants.
 
     Args:
-        offered: The precisions and their graphs.
+        accepted: The precisions and their graphs.
         exact: The FP32 variant, whose file precisions without a graph share.
         folder: The bundle.
     """
     variants = []
-    for each in offered.variants:
+    for each in accepted.variants:
         kept = store(each.model, folder / f"{each.precision}.onnx") if each.model else exact
         variants.append(
             Variant(kept.file, kept.sha256, each.precision, exact.pixel_format, each.quality)

@@ -15,7 +15,7 @@ from sr_export import bundle_writer
 from sr_export.graph import cost, pixels, to_onnx, verify
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.quantize import variants
-from sr_export.quantize.calibration_data import Example, Material
+from sr_export.quantize.calibration_data import CalibrationData, Example
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,9 +73,9 @@ def build(
         fixed_size=None,
         fixed_batch=None,
         operations=spent.operations * generator.height * generator.width,
-        material=_material(generator.size, options.seed),
+        calibration=_calibration(generator.size, options.seed),
     )
-    offered = variants.make(subject, options, report)
+    offered = variants.build_variants(subject, options, report)
     report("writing")
     written = Manifest(
         schema=manifest.SCHEMA,
@@ -84,7 +84,7 @@ def build(
         source=bundle_writer.source_of(options, [taken, generator.how], generator.ranges),
         model=_describe(generator, spent),
         onnx=stored,
-        variants=(first, *bundle_writer.stored_offer(offered, first, folder)),
+        variants=(first, *bundle_writer.store_variants(offered, first, folder)),
         checks=checks,
         int8=offered.int8,
         refused=offered.refused,
@@ -137,9 +137,9 @@ def _describe(generator: Generator, spent: cost.Cost) -> Model:
     )
 
 
-def _material(size: int, seed: int) -> Material:
+def _calibration(size: int, seed: int) -> CalibrationData:
     """Return random numbers for calibration, and others for the quality check."""
     noise = draw_noise(size, _CALIBRATION + _SCENES, seed)
     scenes = (Example(f"noise {i}", each, None) for i, each in enumerate(noise[_CALIBRATION:], 1))
     text = f"{_CALIBRATION} draws of random numbers, seed {seed}"
-    return Material(tuple(noise[:_CALIBRATION]), tuple(scenes), text)
+    return CalibrationData(tuple(noise[:_CALIBRATION]), tuple(scenes), text)

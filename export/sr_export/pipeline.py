@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sr_deploy.bundle.manifest import Manifest, OnnxCheck
-    from sr_export.quantize.qat import Start
+    from sr_export.quantize.qat import QatStart
 
     Run = Callable[[NDArray[Any]], NDArray[Any]]
     Report = Callable[[str], None]
@@ -88,7 +88,7 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
     return write(exported, options, taken, folder, report)
 
 
-def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str, Start]:
+def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str, QatStart]:
     """Return the calibrated INT8 parameters of a network, as the start of an INT8 training.
 
     Args:
@@ -109,7 +109,7 @@ def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str,
     network = recognize(strippings(plain), ranges=options.ranges)
     exported = _export(network, options, report, skip=0)
     layers = qat.layers(exported.model, _constant_names(network, content))
-    material = gather(
+    calibration = gather(
         None,
         channels=exported.channels,
         scale=exported.scale,
@@ -119,7 +119,7 @@ def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str,
         seed=options.seed,
         report=report,
     )
-    return qat.calibrated(exported.model, layers, material.tiles, report)
+    return qat.calibrated(exported.model, layers, calibration.tiles, report)
 
 
 def _constant_names(network: Network, content: load.Weights) -> dict[str, str]:
@@ -152,7 +152,7 @@ def _export(network: Network, options: Options, report: Report, skip: int) -> Ex
             continue
         report(f"exporting {network.architecture}: {strategy}")
         reference = ranges.around(_torch_runner(to_onnx.Padded(network, strategy.grid)))
-        limits = verify.Tolerances(network.minimum, strategy.grid, strategy.size, strategy.batch)
+        limits = verify.InputLimits(network.minimum, strategy.grid, strategy.size, strategy.batch)
         try:
             model = ranges.put_into(to_onnx.export(network, strategy))
             limits, checks = _verify(model, reference, limits, network.channels, report)
@@ -184,7 +184,7 @@ def _export_onnx(path: Path, options: Options, report: Report) -> Exported:
     )
     reference = ranges.around(found.reference)
     model = ranges.put_into(padding.pad_inside(found.model, found.grid, found.scale))
-    limits = verify.Tolerances(1, found.grid, found.fixed_size, found.fixed_batch)
+    limits = verify.InputLimits(1, found.grid, found.fixed_size, found.fixed_batch)
     limits, checks = _verify(model, reference, limits, found.channels, report)
     return Exported(
         model=model,
@@ -200,8 +200,12 @@ def _export_onnx(path: Path, options: Options, report: Report) -> Exported:
 
 
 def _verify(
-    model: onnx.ModelProto, reference: Run, limits: verify.Tolerances, channels: int, report: Report
-) -> tuple[verify.Tolerances, tuple[OnnxCheck, ...]]:
+    model: onnx.ModelProto,
+    reference: Run,
+    limits: verify.InputLimits,
+    channels: int,
+    report: Report,
+) -> tuple[verify.InputLimits, tuple[OnnxCheck, ...]]:
     """Compare a graph with its reference; return its limits, with the measured minimum."""
     run = OnnxRunner(model)
     report("verifying: the smallest size")

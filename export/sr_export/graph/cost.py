@@ -1,4 +1,4 @@
-"""What a graph costs: operations, and memory for what lies between its layers."""
+"""The cost of a graph: operations, and memory for intermediate results."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import onnxruntime as ort
 
 from sr_deploy.errors import ExportError
 
-# Operators whose output is their input seen otherwise, or small beside the convolution before.
+# Other operators cost little beside these.
 MULTIPLYING = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
-# How much larger a frame is that tells whether memory grows faster than it; bytes per pixel of
-# other networks hardly differ.
+# Memory that grows faster than the frame shows on a frame this many times as high and wide: its
+# bytes per pixel grow by more than this part. For most networks they hardly differ.
 _LARGER = 4
 _GROWTH = 0.1
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Per low-resolution pixel."""
+    """Cost per low-resolution pixel."""
 
     operations: float
-    """Floating-point operations of convolutions and matrix products; a multiply-add is two."""
+    """Floating-point operations of convolutions and matrix products; a multiply-add counts two."""
     bytes: int
-    """Intermediate float32 results alive at once, at their peak."""
+    """Peak memory of float32 intermediate results."""
 
 
 def measure(model: onnx.ModelProto, size: tuple[int, int]) -> Cost:
-    """Count what one frame of (height, width) pixels costs, per pixel of it."""
+    """Return the cost of one frame of (height, width), per pixel."""
     graph = with_shapes(model, size).graph
     shapes = shapes_of(graph)
     pixels = math.prod(size)
@@ -40,12 +40,12 @@ def measure(model: onnx.ModelProto, size: tuple[int, int]) -> Cost:
 
 
 def bytes_per_pair(model: onnx.ModelProto, size: tuple[int, int], spent: Cost) -> float:
-    """Return the intermediate bytes for each pair of pixels, where they grow so; nearly always 0.
+    """Return the memory per pair of pixels: nonzero only if memory grows faster than the frame.
 
     Args:
-        model: Of any size.
-        size: Of the frame that `spent` was measured with; a larger one tells.
-        spent: What it cost.
+        model: A graph that accepts any size.
+        size: The frame size that `spent` was measured with.
+        spent: The cost at that size; it is compared with a larger frame.
     """
     height, width = (_LARGER * side for side in size)
     larger = measure(model, (height, width))
@@ -54,7 +54,7 @@ def bytes_per_pair(model: onnx.ModelProto, size: tuple[int, int], spent: Cost) -
 
 
 def shapes_of(graph: onnx.GraphProto) -> dict[str, list[int]]:
-    """Return the shapes of a graph's values and weights, by their names."""
+    """Return the shapes of a graph's values and weights by name."""
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in [*graph.value_info, *graph.input, *graph.output]
@@ -63,15 +63,14 @@ def shapes_of(graph: onnx.GraphProto) -> dict[str, list[int]]:
 
 
 def with_shapes(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
-    """Return the graph for one frame, with every shape known.
+    """Return the graph for one frame size, with every shape known.
 
-    ONNX Runtime's own folding does away with the arithmetic on shapes, which onnx's inference
-    cannot see through.
+    ONNX Runtime folds the arithmetic on shapes first: onnx's shape inference cannot follow it.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     dims = fixed.graph.input[0].type.tensor_type.shape.dim
-    # A generator takes numbers (N, size), and makes one image of that height and width.
+    # A generator reads noise (N, size) instead.
     for dim, value in zip(dims, (1, dims[1].dim_value, *size), strict=False):
         if not dim.dim_value:
             dim.dim_value = value
@@ -86,12 +85,12 @@ def with_shapes(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProt
         try:
             ort.InferenceSession(fixed.SerializeToString(), options, ["CPUExecutionProvider"])
         except Exception as error:
-            raise ExportError(f"ONNX Runtime does not load the graph: {error}") from error
+            raise ExportError(f"ONNX Runtime cannot load the graph: {error}") from error
         return onnx.shape_inference.infer_shapes(onnx.load_model(path), data_prop=True)
 
 
 def operations(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> float:
-    """Return the operations of a node, given the shapes of all values by their names."""
+    """Return the operations of a node, given all shapes by name."""
     if node.op_type not in MULTIPLYING:
         return 0.0
     first, second = (shapes.get(name, []) for name in node.input[:2])
@@ -104,7 +103,7 @@ def operations(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> float:
 
 
 def _peak_bytes(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> float:
-    """Return the most bytes of intermediate results that are alive at the same time."""
+    """Return the peak of the memory of all live intermediate results."""
     last_use = {name: i for i, node in enumerate(graph.node) for name in node.input}
     weights = {each.name for each in graph.initializer}
     sizes: dict[str, int] = {

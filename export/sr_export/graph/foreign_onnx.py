@@ -1,4 +1,4 @@
-"""ONNX files made by others: read with care, and brought into the form of our own."""
+"""Reading ONNX files of other exporters, and normalizing them to the form of our own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# What our own nodes around the graph need.
+# Required by the nodes that are added around the graph.
 _OLDEST_OPSET = 13
 _GRIDS = (1, 2, 4, 8, 16, 32, 64)
 _PROBE = 3  # times the grid: the smallest odd size
@@ -28,7 +28,7 @@ _PROBE = 3  # times the grid: the smallest odd size
 
 @dataclass(frozen=True)
 class Foreign:
-    """A float32 NCHW model of any opset from 13, with what was found out by running it."""
+    """A float32 NCHW model of opset 13 or newer, with properties measured by running it."""
 
     model: onnx.ModelProto
     scale: int
@@ -38,14 +38,14 @@ class Foreign:
     fixed_batch: int | None
     parameters: int
     run: Callable[[NDArray[Any]], NDArray[Any]]
-    """The file as it came."""
+    """Runs the original file."""
 
     def probe_size(self) -> tuple[int, int]:
-        """Return a (height, width) that the file takes unpadded."""
+        """Return a (height, width) that the file accepts without padding."""
         return self.fixed_size or (64, 64)
 
     def reference(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Run the file as it came, on an image padded to its grid by reflection."""
+        """Run the original file on an image padded to its grid by reflection."""
         height, width = image.shape[2:]
         padding = ((0, 0), (0, 0), (0, -height % self.grid), (0, -width % self.grid))
         output = self.run(np.pad(image, padding, mode="reflect"))
@@ -53,10 +53,10 @@ class Foreign:
 
 
 def read(path: Path) -> Foreign:
-    """Read an ONNX file and find out what it takes.
+    """Read an ONNX file and measure its scale, grid and batch.
 
     Raises:
-        CheckpointError: it is damaged, or no network from image to image.
+        CheckpointError: The file is damaged, or no image-to-image network.
     """
     try:
         model = onnx.load_model(path)
@@ -89,27 +89,28 @@ def read(path: Path) -> Foreign:
 
 
 def _with_one_image(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """Check that one image goes in and one comes out; drop weights listed among the inputs."""
+    """Check for one image input and one image output; drop weights listed among the inputs."""
     weights = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in weights]
     outputs = list(model.graph.output)
     if len(inputs) != 1 or len(outputs) != 1:
         raise CheckpointError(
-            f"{path}: {len(inputs)} inputs and {len(outputs)} outputs; one image each is exported"
+            f"{path}: {len(inputs)} inputs and {len(outputs)} outputs; only networks with one "
+            "image input and one image output are supported"
         )
     kinds = {each.type.tensor_type.elem_type for each in (*inputs, *outputs)}
     ranks = {len(each.type.tensor_type.shape.dim) for each in (*inputs, *outputs)}
     if not kinds <= {TensorProto.FLOAT, TensorProto.FLOAT16} or ranks != {4}:
         names = ", ".join(sorted(TensorProto.DataType.Name(kind) for kind in kinds))
         raise CheckpointError(
-            f"{path}: takes and gives {names} of rank {sorted(ranks)}; "
-            "float32 or float16 images as batch, channels, height, width are exported"
+            f"{path}: input and output are {names} of rank {sorted(ranks)}; only float32 or "
+            "float16 images in NCHW layout are supported"
         )
     channels = _shape(inputs[0])[1]
     if channels not in (1, 3):
         raise CheckpointError(
-            f"{path}: the input has {channels or 'any number of'} channels, in the second place; "
-            "1 or 3 are exported"
+            f"{path}: the input has {channels or 'any number of'} channels (axis 1); only 1 or 3 "
+            "are supported"
         )
     del model.graph.input[:]
     model.graph.input.extend(inputs)
@@ -117,13 +118,13 @@ def _with_one_image(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, int, int, int]:
-    """Return a rank-4 shape, 0 where it is free."""
+    """Return a rank-4 shape; 0 marks a free axis."""
     batch, channels, height, width = (dim.dim_value for dim in value.type.tensor_type.shape.dim)
     return batch, channels, height, width
 
 
 def _as_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Turn half precision into single everywhere: precision is chosen later, and measured."""
+    """Convert FP16 to FP32 everywhere; precisions are made and measured later."""
     graph = model.graph
     if graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT and not any(
         each.data_type == TensorProto.FLOAT16 for each in graph.initializer
@@ -152,10 +153,10 @@ def _widen(tensor: onnx.TensorProto) -> None:
 def _grid_and_scale(
     run: OnnxRunner, batch: int, channels: int, fixed: tuple[int, int] | None, path: Path
 ) -> tuple[int, int]:
-    """Find the smallest grid on which the model runs, and how much it enlarges."""
+    """Return the smallest grid on which the model runs, and its scale."""
     failure = ""
     for grid in (1,) if fixed else _GRIDS:
-        # Odd multiples, two sizes: a frozen size runs at one of them at most.
+        # Odd multiples, two sizes: a model with a frozen size runs at one of them at most.
         sizes = [fixed] if fixed else [(7 * grid, 9 * grid), (9 * grid, 5 * grid)]
         try:
             shapes = [run(np.zeros((batch, channels, *size), np.float32)).shape for size in sizes]
@@ -166,12 +167,12 @@ def _grid_and_scale(
         expected = [(batch, channels, *(side * scale for side in size)) for size in sizes]
         if scale and shapes == expected:
             return grid, scale
-        failure = f"from {sizes[0]} it makes {shapes[0]}"
-    raise CheckpointError(f"{path}: not a network that enlarges images of any size: {failure}")
+        failure = f"{sizes[0]} gives {shapes[0]}"
+    raise CheckpointError(f"{path}: not a network that upscales images of any size: {failure}")
 
 
 def _fixed_batch(run: OnnxRunner, channels: int, size: tuple[int, int]) -> int | None:
-    """Return 1 when a batch of two does not give what each image gives alone, else None."""
+    """Return 1 if a batch of two differs from two single images, else None."""
     images = np.random.default_rng(0).random((2, channels, *size), np.float32)
     alone = np.concatenate([run(image[None]) for image in images])
     try:
@@ -183,7 +184,7 @@ def _fixed_batch(run: OnnxRunner, channels: int, size: tuple[int, int]) -> int |
 
 
 def _named(model: onnx.ModelProto, *, free_size: bool) -> onnx.ModelProto:
-    """Name the free axes as our own exports do."""
+    """Name the free axes like those of our own exports."""
     names = itertools.chain(
         ("batch", None, "height", "width"), ("batch", None, "out_height", "out_width")
     )

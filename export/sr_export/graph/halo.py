@@ -1,4 +1,4 @@
-"""How far away an input pixel can still change an output pixel."""
+"""The halo of a network: the distance at which an input pixel still changes an output pixel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     Run = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
-# Widths of the strip in which the reach is looked for. A network that reaches past a quarter of
-# the longest is taken as global: tiles that overlapped so far would cost too much anyway.
+# Widths of the probed strip. A network whose halo exceeds a quarter of the longest is global: tiles
+# with so much overlap would cost too much anyway.
 _WIDTHS = (128, 384, 1024)
 _STRIP = 16
 _SEEDS = (0, 1, 2)
@@ -23,20 +23,20 @@ _SEEDS = (0, 1, 2)
 def measure(
     run: Run, *, channels: int, scale: int, grid: int, minimum: int, batch: int
 ) -> int | None:
-    """Return the halo in low-resolution pixels, or None when the network is global.
+    """Measure the halo in low-resolution pixels; None for a global network.
 
-    A column of the input is changed, from noise to other noise, and the farthest column of the
-    output whose bits change is looked up; then the same for a row. Unlike a gradient this needs no
-    torch, so it holds for any graph, and it sees the influence that survives rounding. A network is
-    global, too, where part of an image gives something else than the whole.
+    One input column of noise is replaced by other noise; the halo is the distance to the farthest
+    output column with a changed bit. The same is done for a row. Unlike gradients, this works for
+    any graph, and it sees exactly the influence that survives rounding. A network is also global if
+    part of an image gives another result than the whole.
 
     Args:
-        run: the network, NCHW float32 of any size in and out.
-        channels: of the input.
-        scale: of the output.
-        grid: the period with which the network treats columns alike.
-        minimum: the smallest side that the network takes.
-        batch: the batch to run it with.
+        run: The network, NCHW float32 of any size.
+        channels: Input channels.
+        scale: Scale of the network.
+        grid: Period of the network's treatment of columns, in pixels.
+        minimum: The smallest side that the network accepts.
+        batch: The batch size to run with.
     """
     strip = max(_STRIP, grid, minimum)
     probes = [
@@ -49,7 +49,7 @@ def measure(
         halo = 0
         for probe in probes:
             halo = max(halo, _reach(run, (batch, channels, strip, width), scale, *probe))
-            # Nearer to the border than that, reflected padding may have carried it.
+            # Farther than this, reflection padding at the border may be the cause.
             if halo >= width // 4:
                 break
         else:
@@ -59,10 +59,10 @@ def measure(
 
 
 def _divides(run: Run, shape: tuple[int, int, int, int], scale: int, grid: int, halo: int) -> bool:
-    """Return whether a part of an image gives what the whole gives, a halo away from the cut.
+    """Return whether part of an image gives the same as the whole, beyond the halo from the cut.
 
-    Networks that enlarge what they pooled by uneven factors, or that join an image's left border
-    to its right one, do not, however near they look.
+    It does not for networks that upsample pooled features by fractional factors, or that wrap the
+    left border around to the right one, however small their halo seems.
     """
     *rest, width = shape
     image = np.random.default_rng(0).random((*rest, grid + width), np.float32)
@@ -81,7 +81,7 @@ def _divides(run: Run, shape: tuple[int, int, int, int], scale: int, grid: int, 
 
 
 def _turned(run: Run, image: np.ndarray[Any, Any], vertical: bool) -> np.ndarray[Any, Any]:
-    """Run a network on an image, or on it lying on its side, which is then righted again."""
+    """Run a network on an image, or on its transpose, whose result is transposed back."""
     if not vertical:
         return run(np.ascontiguousarray(image))
     return run(np.ascontiguousarray(image.swapaxes(2, 3))).swapaxes(2, 3)
@@ -90,7 +90,7 @@ def _turned(run: Run, image: np.ndarray[Any, Any], vertical: bool) -> np.ndarray
 def _reach(
     run: Run, shape: tuple[int, int, int, int], scale: int, offset: int, vertical: bool, seed: int
 ) -> int:
-    """Return how many columns (or rows) away a changed one shows in the output."""
+    """Return the distance, in columns or rows, of the farthest change in the output."""
     noise = np.random.default_rng(seed)
     image = noise.random(shape, np.float32)
     column = shape[3] // 2 + offset

@@ -1,16 +1,28 @@
-"""What several steps ask of an ONNX graph, and small changes that they share."""
+"""Shared helpers for reading and editing ONNX graphs."""
 
 from __future__ import annotations
 
-import onnx
-from onnx import TensorProto
+from typing import TYPE_CHECKING, Any
 
-# What these give depends on nothing but the shape of their input.
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+PREFIX = "pixels_"
+"""Name prefix of every node around the network."""
+EXACT = f"{PREFIX}exact_"
+"""Name prefix of those nodes that stay in float32 at any precision of the network."""
+# Operators whose result depends only on the shape of their input.
 SHAPES = {"Shape", "Size"}
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose constants are all initializers, so that there is one place to look."""
+    """Return a copy in which every Constant node is an initializer: one place for all constants."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
@@ -29,14 +41,14 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def raise_opset(model: onnx.ModelProto, version: int) -> None:
-    """Declare at least this version of the standard operators."""
+    """Raise the declared version of the standard operators to at least this one."""
     for each in model.opset_import:
         if each.domain in ("", "ai.onnx"):
             each.version = max(each.version, version)
 
 
 def shape_values(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of the values that are made of shapes, and of nothing of the image."""
+    """Return the names of values computed from shapes only, not from the image."""
     constants = {"", *(each.name for each in graph.initializer)}
     found: set[str] = set()
     for node in graph.node:
@@ -47,7 +59,7 @@ def shape_values(graph: onnx.GraphProto) -> set[str]:
 
 
 def floats(model: onnx.ModelProto) -> set[str]:
-    """Return the names of all values and constants that are float32."""
+    """Return the names of all float32 values and constants."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = [*graph.value_info, *graph.input, *graph.output]
     found = {each.name for each in values if each.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -56,7 +68,7 @@ def floats(model: onnx.ModelProto) -> set[str]:
 
 
 def first_branch(graph: onnx.GraphProto) -> str | None:
-    """Return the operator of the first node that holds a graph of its own: If, Loop, Scan."""
+    """Return the operator of the first node with a subgraph (If, Loop, Scan), if there is one."""
     for node in graph.node:
         if any(each.HasField("g") for each in node.attribute):
             return node.op_type
@@ -64,8 +76,46 @@ def first_branch(graph: onnx.GraphProto) -> str | None:
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove the constants that nothing reads."""
+    """Remove unused initializers."""
     used = {name for node in graph.node for name in node.input}
     kept = [each for each in graph.initializer if each.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+class NodeChain:
+    """A sequence of nodes; each reads the output of the one before.
+
+    Args:
+        value: The input of the first node.
+        prefix: Prefix of the node names.
+    """
+
+    def __init__(self, value: str, prefix: str = PREFIX) -> None:
+        self.value = value
+        self._stem = f"{prefix}{value}_"
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def add(self, operator: str, *constants: NDArray[Any], **attributes: Any) -> str:
+        """Append a node that reads the current value and constants; return its output."""
+        self.value = self.join(operator, [self.value, *map(self.constant, constants)], **attributes)
+        return self.value
+
+    def join(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Append a node with arbitrary inputs; return its output."""
+        output = f"{self._stem}{len(self.nodes)}_{operator.lower()}"
+        self.nodes.append(
+            helper.make_node(operator, list(inputs), [output], name=output, **attributes)
+        )
+        return output
+
+    def constant(self, value: object) -> str:
+        """Add a constant and return its name."""
+        name = f"{self._stem}constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def indices(self, *values: int) -> str:
+        """Add an int64 constant, such as axes or a shape, and return its name."""
+        return self.constant(np.array(values, np.int64))

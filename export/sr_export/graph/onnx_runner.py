@@ -1,4 +1,4 @@
-"""Running an ONNX model from memory, for verification and measurements: plain ONNX Runtime."""
+"""Running an ONNX model in memory with ONNX Runtime, for verification and measurement."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 
 class OnnxSession:
-    """Calls a model with any inputs and outputs, by name."""
+    """Runs a model with any number of inputs and outputs."""
 
     def __init__(self, model: onnx.ModelProto | Path) -> None:
         options = ort.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong comes as an exception
+        options.log_severity_level = 4  # errors are raised as exceptions anyway
         options.intra_op_num_threads = cores()
         source = model.SerializeToString() if hasattr(model, "SerializeToString") else str(model)
         try:
             self._session = ort.InferenceSession(source, options, ["CPUExecutionProvider"])
         except Exception as error:
-            raise ExportError(f"ONNX Runtime does not load it: {error}") from error
+            raise ExportError(f"ONNX Runtime cannot load the graph: {error}") from error
         self.inputs = [each.name for each in self._session.get_inputs()]
         self.outputs = [each.name for each in self._session.get_outputs()]
 
     def run(self, values: Mapping[str, np.ndarray[Any, Any]]) -> list[Any]:
-        """Return all outputs.
+        """Return all outputs for inputs by name.
 
         Raises:
-            ExportError: ONNX Runtime failed; the text is its reason.
+            ExportError: ONNX Runtime failed.
         """
         try:
             found: list[Any] = self._session.run(None, dict(values))
@@ -46,7 +46,7 @@ class OnnxSession:
 
 
 class OnnxRunner:
-    """Calls a model with one output: arrays in, array out."""
+    """Runs a model with one output: arrays in, one array out."""
 
     def __init__(self, model: onnx.ModelProto | Path) -> None:
         self._session = OnnxSession(model)
@@ -55,7 +55,7 @@ class OnnxRunner:
         """Run the model.
 
         Raises:
-            ExportError: ONNX Runtime failed; the text is its reason.
+            ExportError: ONNX Runtime failed.
         """
         (output,) = self._session.run(dict(zip(self._session.inputs, arrays, strict=True)))
         result: np.ndarray[Any, Any] = output

@@ -1,4 +1,4 @@
-"""Padding inside a finished graph, for networks that cannot be padded in torch."""
+"""Padding inside an exported graph, for networks that cannot be padded in PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 
 def pad_inside(model: onnx.ModelProto, grid: int, scale: int) -> onnx.ModelProto:
-    """Return a copy that pads its input to the grid by reflection and crops its output."""
+    """Return a copy that pads its input to the grid by reflection, and crops its output."""
     padded = onnx.ModelProto()
     padded.CopyFrom(model)
     if grid == 1:

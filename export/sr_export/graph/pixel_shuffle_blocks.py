@@ -1,14 +1,13 @@
-"""Convolutions that make few channels after a pixel shuffle, made to make blocks of pixels instead.
+"""Moving a convolution with few outputs before the pixel shuffle that precedes it.
 
-Many networks shuffle their features to the size of the result, and only then make three channels
-of them. Processors compute channels in groups of 16 or so, so that three cost as much as sixteen,
-and the shuffle moves all features at the size of the result. A convolution that reads the
-features as they lie before the shuffle, and makes all pixels of a block as channels of their own,
-gives the same numbers: its weights are those of the original, and zeros. Then only the result has
-to be shuffled.
+Many networks first shuffle their features to the output size and then compute three channels. CPUs
+compute channels in groups of about 16, so three cost as much as sixteen, and the shuffle moves all
+features at the output size. An equivalent convolution reads the features before the shuffle and
+computes every pixel of a block as a channel of its own; its weights are the original ones and
+zeros. Then only the result is shuffled.
 
-It comes last, after quantisation, which it leaves as it was: a channel's levels become those of
-all pixels of its block.
+This pass runs last, after quantization, which it preserves: a channel's scale becomes that of all
+pixels of its block.
 """
 
 from __future__ import annotations
@@ -28,39 +27,39 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# How many channels processors compute together.
-_TOGETHER = 16
-_QUANTISERS = {"QuantizeLinear", "DequantizeLinear"}
-# What may lie between the shuffle and the convolution, as it treats all pixels of a channel alike.
-_BETWEEN = {"Relu", "LeakyRelu", "PRelu", "Clip", *_QUANTISERS}
+# Channels that a CPU computes together.
+_CHANNEL_GROUP = 16
+_QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
+# Operators allowed between shuffle and convolution: they treat all pixels of a channel alike.
+_BETWEEN = {"Relu", "LeakyRelu", "PRelu", "Clip", *_QUANTIZERS}
 
 
-class _Tail(NamedTuple):
-    """A convolution that can make blocks."""
+class _Candidate(NamedTuple):
+    """A convolution that can move before its pixel shuffle."""
 
     shuffle: onnx.NodeProto
     between: list[onnx.NodeProto]
-    """From the shuffle to the convolution."""
+    """The nodes from the shuffle to the convolution."""
     conv: onnx.NodeProto
     weights: str
-    """The constant that holds them."""
-    quantisers: list[onnx.NodeProto]
-    """From the constant to the convolution; none where it is not quantised."""
+    """Name of the constant."""
+    quantizers: list[onnx.NodeProto]
+    """The nodes from the constant to the convolution; none if it is not quantized."""
     side: int
-    """Of a block."""
+    """Side of a block in pixels."""
 
 
 def in_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph that computes the same, with blocks where that takes no more products."""
+    """Return an equivalent graph with blocks where they need no more multiplications."""
     copy = onnx_graph.copied(model)
-    while tail := next(_Finder(copy.graph).tails(), None):
-        _rewrite(copy.graph, tail)
+    while candidate := next(_Finder(copy.graph).candidates(), None):
+        _rewrite(copy.graph, candidate)
     onnx_graph.drop_unused(copy.graph)
     return copy
 
 
 class _Finder:
-    """Looks for convolutions that can make blocks."""
+    """Finds the convolutions that can move."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
@@ -69,24 +68,28 @@ class _Finder:
         self._reads = Counter(name for node in graph.node for name in node.input)
         self._reads.update(each.name for each in graph.output)
 
-    def tails(self) -> Iterator[_Tail]:
-        """Yield them in the order in which they run, as the graph is now."""
+    def candidates(self) -> Iterator[_Candidate]:
+        """Yield the convolutions that can move, in execution order."""
         for conv in self._graph.node:
             if conv.op_type != "Conv":
                 continue
             shuffled, between = self._above(conv.input[0], _BETWEEN)
-            weights, quantisers = self._above(conv.input[1], _QUANTISERS)
+            weights, quantizers = self._above(conv.input[1], _QUANTIZERS)
             shuffle = self._makers.get(shuffled)
             constants = {weights, *conv.input[2:]} <= self._shapes.keys()
             if shuffle is None or not constants or self._reads[shuffled] > 1:
                 continue
             side, shape = _block(shuffle), self._shapes[weights]
-            usual = _keeps_size(conv, shape[2:]) and all(map(self._alike, between))
-            if side and usual and _pays(shape, side):
-                yield _Tail(shuffle, between, conv, weights, quantisers, side)
+            supported = _keeps_size(conv, shape[2:]) and all(map(self._is_uniform, between))
+            if side and supported and _pays(shape, side):
+                yield _Candidate(shuffle, between, conv, weights, quantizers, side)
 
     def _above(self, value: str, operators: set[str]) -> tuple[str, list[onnx.NodeProto]]:
-        """Return the nodes of some kinds that only a value is made by, and what the first reads."""
+        """Follow a value up through nodes of some kinds that nothing else reads.
+
+        Returns:
+            The input of the first node, and the nodes in execution order.
+        """
         found: list[onnx.NodeProto] = []
         while value in self._makers and self._reads[value] == 1:
             node = self._makers[value]
@@ -96,8 +99,8 @@ class _Finder:
             value = node.input[0]
         return value, found
 
-    def _alike(self, node: onnx.NodeProto) -> bool:
-        """Return whether a node does the same to all pixels of a channel, by constants."""
+    def _is_uniform(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node's constants are the same for all pixels of a channel."""
         names = [name for name in node.input[1:] if name]
         if not self._shapes.keys() >= set(names):
             return False
@@ -108,7 +111,7 @@ class _Finder:
 
 
 def _keeps_size(conv: onnx.NodeProto, kernel: Sequence[int]) -> bool:
-    """Return whether a convolution keeps the size of what it reads, in the usual way."""
+    """Return whether a convolution keeps the image size: odd kernel, same padding, stride 1."""
     attributes = _attributes(conv)
     return (
         len(kernel) == 2
@@ -122,10 +125,10 @@ def _keeps_size(conv: onnx.NodeProto, kernel: Sequence[int]) -> bool:
 
 
 def _block(node: onnx.NodeProto) -> int:
-    """Return the side of the blocks that a pixel shuffle lays out; 0: it is none of PyTorch's."""
+    """Return the block side of a pixel shuffle in PyTorch's channel order; 0 for other nodes."""
     attributes = _attributes(node)
-    ours = node.op_type == "DepthToSpace" and attributes.get("mode") == b"CRD"
-    return attributes["blocksize"] if ours else 0
+    is_shuffle = node.op_type == "DepthToSpace" and attributes.get("mode") == b"CRD"
+    return attributes["blocksize"] if is_shuffle else 0
 
 
 def _attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
@@ -133,7 +136,7 @@ def _attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
 
 
 def _pays(shape: Sequence[int], side: int) -> bool:
-    """Return whether blocks take no more products than the pixels do, as processors pad both."""
+    """Return whether blocks need no more multiplications, with channels padded to groups."""
     outputs, channels, kernel = shape[:3]
     low, high = _reach(kernel, side)
     blocks = _padded(outputs * side**2) * (high - low + 1) ** 2
@@ -141,17 +144,17 @@ def _pays(shape: Sequence[int], side: int) -> bool:
 
 
 def _padded(channels: int) -> int:
-    return -(-channels // _TOGETHER) * _TOGETHER
+    return -(-channels // _CHANNEL_GROUP) * _CHANNEL_GROUP
 
 
 def _reach(kernel: int, side: int) -> tuple[int, int]:
-    """Return the first and the last block that a block depends on, where its own is 0."""
+    """Return the offsets of the first and the last block that a block depends on."""
     radius = kernel // 2
     return -radius // side, (side - 1 + radius) // side
 
 
-def _rewrite(graph: onnx.GraphProto, tail: _Tail) -> None:
-    """Give a convolution the weights of blocks, and move the shuffle behind it."""
+def _rewrite(graph: onnx.GraphProto, tail: _Candidate) -> None:
+    """Give a convolution block weights, and move the shuffle behind it."""
     conv, shuffle = tail.conv, tail.shuffle
     constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
 
@@ -159,9 +162,9 @@ def _rewrite(graph: onnx.GraphProto, tail: _Tail) -> None:
         node.input[i] = f"{node.input[i]}_of_{node.output[0]}_in_blocks"
         graph.initializer.append(numpy_helper.from_array(values, node.input[i]))
 
-    # What there is one of for each channel, there is for each pixel of a block; a slope may be
-    # shared by all channels, but the only channel of a gray image has a bias and levels of its own.
-    for node in (*tail.between, *tail.quantisers, conv):
+    # Per-channel constants are repeated for each pixel of a block. A single PReLU slope is shared
+    # by all channels, but a single bias or scale belongs to the only channel of a gray image.
+    for node in (*tail.between, *tail.quantizers, conv):
         for i, name in enumerate(node.input):
             values = constants.get(name)
             if i == 0 or name == tail.weights or values is None:
@@ -169,7 +172,7 @@ def _rewrite(graph: onnx.GraphProto, tail: _Tail) -> None:
             if values.size > 1 or (values.ndim and node not in tail.between):
                 constant(node, i, np.repeat(values, tail.side**2, axis=0))
     weights = constants[tail.weights]
-    reader, i = (tail.quantisers[0], 0) if tail.quantisers else (conv, 1)
+    reader, i = (tail.quantizers[0], 0) if tail.quantizers else (conv, 1)
     constant(reader, i, block_weights(weights, tail.side))
     low, high = _reach(weights.shape[2], tail.side)
     for attribute in conv.attribute:
@@ -187,16 +190,16 @@ def _rewrite(graph: onnx.GraphProto, tail: _Tail) -> None:
     nodes.insert(position + 1, shuffle)
     del graph.node[:]
     graph.node.extend(nodes)
-    # The shapes in it are those of before.
+    # The recorded shapes are out of date.
     del graph.value_info[:]
 
 
 def block_weights(weights: NDArray[Any], side: int) -> NDArray[Any]:
-    """Return the weights of a convolution for blocks, to and from what is not shuffled.
+    """Return the weights of the equivalent convolution before the shuffle.
 
     Args:
-        weights: (outputs, channels, kernel, kernel) of one that reads and makes pixels.
-        side: Of a block.
+        weights: (outputs, channels, kernel, kernel) of the convolution after the shuffle.
+        side: Side of a block.
 
     Returns:
         (outputs * side**2, channels * side**2, blocks, blocks).
@@ -205,7 +208,7 @@ def block_weights(weights: NDArray[Any], side: int) -> NDArray[Any]:
     low, high = _reach(kernel, side)
     reach = high - low + 1
     found = np.zeros((outputs, side, side, channels, side, side, reach, reach), weights.dtype)
-    # Each pixel of a block and each tap of its kernel: which block that reads, and where in it.
+    # For each pixel of a block and each kernel tap: which block the tap reads, and where in it.
     for row, column, y, x in np.ndindex(side, side, kernel, kernel):
         down, top = divmod(row + y - kernel // 2, side)
         right, left = divmod(column + x - kernel // 2, side)

@@ -1,11 +1,12 @@
-"""All pixel work inside the graph: bytes in, bytes out.
+"""Pixel conversion inside the graph: bytes in, bytes out.
 
-Around the float network (NCHW, white is 1) goes the conversion from and to the bytes of a frame
-(NHWC). A runtime then moves a quarter of the data, needs no conversion code, and its compiler
+The float network (NCHW, white is 1) is wrapped in conversions from and to the bytes of a frame
+(NHWC). The runtime then moves a quarter of the data and needs no conversion code, and its compiler
 fuses the conversion with the network.
 
-The order of the operators is what TensorRT takes: a uint8 input must go into a Cast directly, and
-a uint8 output must come out of one; float to uint8 truncates, so rounding and clipping come first.
+The order of the operators follows TensorRT's rules: a uint8 input is read by a Cast only, and a
+uint8 output is written by one. Casting float to uint8 truncates, so rounding and clipping come
+first.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from sr_export.graph import yuv
-from sr_export.graph.node_chain import NodeChain
+from sr_export.graph.onnx_graph import NodeChain
 from sr_export.graph.pixel_shuffle_blocks import in_blocks
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """How one pixel of a format lies in memory."""
+    """Memory layout of one pixel."""
 
     channels: int
     bytes_per_value: int
 
     @property
     def white(self) -> float:
-        """The largest value."""
+        """The value of white."""
         return float(256**self.bytes_per_value - 1)
 
 
@@ -47,18 +48,18 @@ LAYOUTS: dict[PixelFormat, PixelLayout] = {
 
 
 def formats(channels: int) -> tuple[PixelFormat, PixelFormat]:
-    """Return the 8-bit and the 16-bit format of a network's channels."""
+    """Return the 8-bit and the 16-bit pixel format for 1 or 3 channels."""
     return ("gray8", "gray16") if channels == 1 else ("rgb24", "rgb48")
 
 
 def wrap(model: onnx.ModelProto, pixel_format: PixelFormat) -> onnx.ModelProto:
-    """Return a copy of a float model that takes and gives frames of a pixel format.
+    """Return a copy of a float model with frames of a pixel format as input and output.
 
-    Those of video also take what their numbers mean; see `yuv`. A generator, which takes no frames,
-    gives them. The network inside is written as runtimes compute it fastest; see `blocks`.
+    For YUV formats, the color matrix is a second input; see `yuv`. A generator keeps its noise as
+    the input. The network inside is optimized; see `pixel_shuffle_blocks`.
     """
     if len(model.graph.input[0].type.tensor_type.shape.dim) == 2:
-        return _giving(model, LAYOUTS[pixel_format])
+        return _wrap_generator(model, LAYOUTS[pixel_format])
     wrapped = in_blocks(model)
     graph = wrapped.graph
     source, result = graph.input[0], graph.output[0]
@@ -85,8 +86,8 @@ def wrap(model: onnx.ModelProto, pixel_format: PixelFormat) -> onnx.ModelProto:
     return wrapped
 
 
-def _giving(model: onnx.ModelProto, layout: PixelLayout) -> onnx.ModelProto:
-    """Return a copy of a generator that gives frames."""
+def _wrap_generator(model: onnx.ModelProto, layout: PixelLayout) -> onnx.ModelProto:
+    """Return a copy of a generator with frames as its output."""
     wrapped = onnx.ModelProto()
     wrapped.CopyFrom(model)
     result = wrapped.graph.output[0]
@@ -100,7 +101,7 @@ def _giving(model: onnx.ModelProto, layout: PixelLayout) -> onnx.ModelProto:
 
 
 def _unpack(source: str, layout: PixelLayout) -> NodeChain:
-    """Bytes NHWC to float NCHW, white is 1."""
+    """Convert bytes NHWC to float NCHW, white is 1."""
     chain = NodeChain(source)
     chain.add("Cast", to=TensorProto.FLOAT)
     if layout.bytes_per_value == 2:
@@ -114,12 +115,12 @@ def _unpack(source: str, layout: PixelLayout) -> NodeChain:
 
 
 def _every_second(chain: NodeChain, start: int) -> list[str]:
-    """Return the arguments of a Slice of every second value along the last axis."""
+    """Return the Slice arguments for every second value of the last axis."""
     return [chain.indices(each) for each in (start, np.iinfo(np.int64).max, 3, 2)]
 
 
 def _pack(source: str, layout: PixelLayout) -> NodeChain:
-    """Float NCHW, white is 1, to bytes NHWC."""
+    """Convert float NCHW, white is 1, to bytes NHWC."""
     chain = NodeChain(source)
     chain.add("Mul", np.float32(layout.white))
     chain.add("Clip", np.float32(0), np.float32(layout.white))
@@ -141,7 +142,7 @@ def _pack(source: str, layout: PixelLayout) -> NodeChain:
 def _retype(
     value: onnx.ValueInfoProto, name: str, bytes_per_pixel: int, *, subsampled: bool
 ) -> None:
-    """Turn a float NCHW input or output of the graph into a uint8 NHWC one."""
+    """Change a float NCHW input or output of the graph to uint8 NHWC."""
     batch, _, height, width = value.type.tensor_type.shape.dim
     dims = [each.dim_param or each.dim_value or None for each in (batch, height, width)]
     if subsampled:

@@ -1,8 +1,8 @@
-"""A torch module as a float ONNX graph that takes images of any size.
+"""Exporting a PyTorch module to a float ONNX graph for images of any size.
 
-Exporting freezes every Python `if` on a shape as the example took it: networks with windows come
-out silently wrong for other sizes. So the module never sees a size that it would have to branch
-on: the graph pads its input to the network's grid, by reflection, and crops the output.
+Tracing freezes every Python `if` on a shape as the example took it, so networks with windows fail
+silently at other sizes. Therefore the module never sees a size that it would branch on: the graph
+pads its input to the network's grid by reflection, and crops the output.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
     from sr_export.models.network import Network
 
-# 18 is what the exporter writes natively; asking for 17 or less can silently give 18.
+# The exporter's native opset; a request for 17 or less can silently give 18.
 OPSET = 18
 INPUT, OUTPUT = "input", "output"
 PARAMETERS = "module."
-"""What the graph puts before the names of a network's parameters: where `Padded` has it."""
+"""Prefix of parameter names in the graph: `Padded` keeps the network in this attribute."""
 _GRIDS = (8, 16, 32, 64)
 _FIXED_SIDE = 64
-_LARGEST_FILE = 2**31  # of protobuf
-_UNTRANSLATED = "it uses {}, which torch.onnx cannot translate"
-# What torch says of networks that it cannot export, and what that means.
-_IN_WORDS = {
+_LARGEST_FILE = 2**31  # protobuf's limit
+_UNTRANSLATED = "torch.onnx cannot translate the operator {}"
+# Patterns in torch's messages, and explanations.
+_EXPLANATIONS = {
     r"data-dependent": (
-        "which parts of the network run depends on the image, and ONNX cannot hold that"
+        "the network's control flow depends on the image, which ONNX cannot represent"
     ),
     r"No ONNX function found for <OpOverload\(op='\w+\.([\w.]+)'": _UNTRANSLATED,
     r"Exporting the operator '\w+::(\w+)' to ONNX": _UNTRANSLATED,
@@ -52,13 +52,13 @@ _IN_WORDS = {
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to export a network: what stays free and what is fixed."""
+    """One way to export a network: which axes are dynamic."""
 
     grid: int
     batch: int | None
-    """The only batch that the graph takes; None: any."""
+    """The only batch size that the graph accepts; None for any."""
     size: tuple[int, int] | None = None
-    """The only height and width that the graph takes; None: any."""
+    """The only (height, width) that the graph accepts; None for any."""
 
     def __str__(self) -> str:
         batch = "any batch" if self.batch is None else f"batch {self.batch}"
@@ -68,15 +68,15 @@ class Strategy:
 
 
 def strategies(network: Network) -> Iterator[Strategy]:
-    """Yield ways to export a network, the most flexible and likeliest first.
+    """Yield export strategies, the most flexible and likeliest first.
 
-    Which one holds is found out by trying: shapes that the exporter froze show only in the output.
+    Each has to be tried and verified: a shape that the exporter froze shows only in the output.
     """
     if network.fixed_size is not None:
         yield Strategy(1, None, network.fixed_size)
         yield Strategy(1, 1, network.fixed_size)
         return
-    # Networks with windows fold batch and windows into one axis, which fixes the batch.
+    # Networks with windows merge batch and windows into one axis, which freezes the batch.
     for batch in (1, None) if network.windowed else (None, 1):
         yield Strategy(network.grid, batch)
     for grid in sorted({math.lcm(network.grid, each) for each in _GRIDS} - {network.grid}):
@@ -87,7 +87,7 @@ def strategies(network: Network) -> Iterator[Strategy]:
 
 
 class Padded(nn.Module):
-    """A network with its input padded to the grid and its output cropped, without a branch."""
+    """A network whose input is padded to the grid and whose output is cropped, without branches."""
 
     def __init__(self, network: Network, grid: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Padded(nn.Module):
         self.grid = grid
 
     def forward(self, image: Tensor) -> Tensor:
-        """Take and give NCHW images in [0, 1]."""
+        """Upscale NCHW images in [0, 1]."""
         if self.grid == 1:
             return self.module(image)
         height, width = image.shape[-2:]
@@ -106,26 +106,26 @@ class Padded(nn.Module):
 
 
 def export(network: Network, strategy: Strategy) -> onnx.ModelProto:
-    """Export a network: `input` and `output` are NCHW float32.
+    """Export a network to a graph with NCHW float32 `input` and `output`.
 
     Raises:
-        ExportError: the exporter refused this way; the text says why, in plain words if it can.
-        CheckpointError: no other way would do either.
+        ExportError: This strategy fails.
+        CheckpointError: Every strategy would fail.
     """
     name = network.architecture
     size = 4 * network.parameters
     if size >= _LARGEST_FILE:
         raise CheckpointError(
-            f"{name} cannot be exported: its weights take {size / 2**30:.1f} GiB, "
-            "and an ONNX file holds 2 GiB at most"
+            f"{name} cannot be exported: its weights take {size / 2**30:.1f} GiB, more than the "
+            "2 GiB limit of an ONNX file"
         )
     scripted = isinstance(network.module, torch.jit.ScriptModule)
     with _translated():
         model = (_export_scripted if scripted else _export_traced)(network, strategy)
     if any(node.op_type.startswith("Random") for node in model.graph.node):
         raise CheckpointError(
-            f"{name} cannot be exported: it draws random numbers, so the same image gives "
-            "something else each time and nothing could be verified"
+            f"{name} cannot be exported: it draws random numbers, so its output is different each "
+            "time and cannot be verified"
         )
     return tidy(model, strategy)
 
@@ -141,10 +141,10 @@ def _export_traced(network: Network, strategy: Strategy) -> onnx.ModelProto:
 
 
 def export_generator(module: nn.Module, size: int) -> onnx.ModelProto:
-    """Export a module that makes images out of (N, size) numbers.
+    """Export a module that generates images from noise (N, size).
 
     Raises:
-        ExportError: the exporter refused; the text says why, in plain words if it can.
+        ExportError: The exporter fails.
     """
     with _translated():
         model = _traced(module, torch.randn(2, size), {0: torch.export.Dim.DYNAMIC})
@@ -156,10 +156,10 @@ def export_generator(module: nn.Module, size: int) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Turn what the exporter raises into an error of ours."""
+    """Convert any exception of the exporter to an ExportError."""
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter warns of its own future
+            warnings.simplefilter("ignore")  # deprecations inside the exporter
             yield
     except Exception as error:
         raise ExportError(_reason(error)) from error
@@ -183,14 +183,14 @@ def _traced(module: nn.Module, example: Tensor, axes: dict[int, Any]) -> onnx.Mo
 
 
 def _sort(values: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
-    """Translate a stable sort, which the exporter lacks: ONNX's is stable."""
-    operators: Any = opset18  # whose annotations are not those of what runs while exporting
+    """Translate a stable sort, which the exporter does not support, to TopK, which is stable."""
+    operators: Any = opset18  # its annotations describe script functions, not tracing
     count = operators.Gather(operators.Shape(values), operators.Constant(value_ints=[dim]))
     return operators.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
 
 
 def _export_scripted(network: Network, strategy: Strategy) -> onnx.ModelProto:
-    """Export TorchScript, which only the older exporter takes, and only as the outermost module."""
+    """Export TorchScript: only the old exporter supports it, and only as the outermost module."""
     batch, channels, height, width = _example_shape(network, strategy)
     grid = strategy.grid
     example = torch.rand(batch, channels, *(-(-side // grid) * grid for side in (height, width)))
@@ -201,7 +201,7 @@ def _export_scripted(network: Network, strategy: Strategy) -> onnx.ModelProto:
     torch.onnx.export(
         network.module,
         (example,),
-        buffer,  # type: ignore[arg-type]  # this exporter takes files, too
+        buffer,  # type: ignore[arg-type]  # the old exporter accepts file objects
         dynamo=False,
         opset_version=OPSET,
         dynamic_axes={INPUT: axes, OUTPUT: axes},
@@ -230,16 +230,16 @@ def _name_constants(graph: onnx.GraphProto) -> None:
 def _example_shape(network: Network, strategy: Strategy) -> tuple[int, int, int, int]:
     if strategy.size is not None:
         return (1, network.channels, *strategy.size)
-    # Odd on purpose: an example on the grid would freeze the branch that pads nothing.
+    # Odd on purpose: an example on the grid would freeze the branch without padding.
     side = max(network.minimum, 2 * strategy.grid) + 1
     return (strategy.batch or 2, network.channels, side | 1, (side + strategy.grid) | 1)
 
 
 def tidy(model: onnx.ModelProto, strategy: Strategy) -> onnx.ModelProto:
-    """Check the opset, name the free axes, and strip what tells of the machine that exported."""
+    """Check the opset, name the dynamic axes, and strip metadata about the exporting machine."""
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     if opset != OPSET:
-        raise ExportError(f"the exporter wrote opset {opset} where {OPSET} was asked for")
+        raise ExportError(f"the exporter wrote opset {opset} instead of {OPSET}")
     graph = model.graph
     for value, scaled in ((graph.input[0], False), (graph.output[0], True)):
         dims = value.type.tensor_type.shape.dim
@@ -248,7 +248,7 @@ def tidy(model: onnx.ModelProto, strategy: Strategy) -> onnx.ModelProto:
         if strategy.size is None:
             dims[2].dim_param = "out_height" if scaled else "height"
             dims[3].dim_param = "out_width" if scaled else "width"
-    # Shapes in between are the example's or the exporter's symbols; each runtime infers its own.
+    # Intermediate shapes are the example's or the exporter's symbols; each runtime infers its own.
     del graph.value_info[:]
     holders = [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]
     for holder in holders:
@@ -260,11 +260,11 @@ def tidy(model: onnx.ModelProto, strategy: Strategy) -> onnx.ModelProto:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost cause of an exporter's error as one line, in plain words if known."""
+    """Return the innermost cause of an exporter's error as one line, explained if known."""
     while error.__cause__ is not None:
         error = error.__cause__
-    for pattern, words in _IN_WORDS.items():
+    for pattern, explanation in _EXPLANATIONS.items():
         if found := re.search(pattern, str(error)):
-            return words.format(*found.groups())
+            return explanation.format(*found.groups())
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"torch.onnx could not export it: {lines[0]}"[:200]
+    return f"torch.onnx failed: {lines[0]}"[:200]

@@ -1,7 +1,8 @@
-"""Comparing an exported graph with the network that it came from, where exports go wrong.
+"""Verification: comparing an exported graph with the original network.
 
-A branch that the exporter froze shows at sizes unlike the example's: so the graph is run on real
-images at an odd, a tiny, a transposed, an even and a large size, and with another batch.
+A branch that the exporter froze shows only at sizes that differ from the example's. So the graph
+runs on real images of an odd, a tiny, a transposed, an even and a large size, and with another
+batch.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 
     Run = Callable[..., NDArray[Any]]
 
-# A quarter of an 8-bit level, white being 1: invisible, and far above what rounding gives.
+# A quarter of an 8-bit level, where white is 1: invisible, and far above rounding errors.
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Tolerances:
-    """What a graph takes."""
+class InputLimits:
+    """The inputs that a graph accepts."""
 
     minimum: int
     grid: int
@@ -40,8 +41,8 @@ class Tolerances:
     fixed_batch: int | None
 
 
-def shapes(limits: Tolerances) -> list[tuple[int, int, int]]:
-    """Return (batch, height, width) of the comparisons, the cheapest first."""
+def shapes(limits: InputLimits) -> list[tuple[int, int, int]]:
+    """Return the shapes (batch, height, width) to compare, the cheapest first."""
     low, grid = limits.minimum, limits.grid
     batch = limits.fixed_batch or 1
     if limits.fixed_size is not None:
@@ -68,32 +69,32 @@ def compare(run: Run, reference: Run, shape: tuple[int, int, int], channels: int
     expected, found = reference(images), run(images)
     where = f"at {batch}x{channels}x{height}x{width}"
     if not np.isfinite(expected).all():
-        raise CheckpointError(f"the network itself gives NaN or infinity on a photo {where}")
+        raise CheckpointError(f"the network itself returns NaN or infinity for a photo {where}")
     return OnnxCheck((batch, channels, height, width), difference(found, expected, where))
 
 
 def difference(found: NDArray[Any], expected: NDArray[Any], where: str) -> float:
-    """Return the largest difference of a graph's output from the network's.
+    """Return the largest difference between the outputs of graph and network.
 
     Raises:
-        ExportError: it is too large, or the shapes differ.
+        ExportError: The difference exceeds the tolerance, or the shapes differ.
     """
     if found.shape != expected.shape:
-        raise ExportError(f"the graph gives {found.shape} {where}, the network {expected.shape}")
-    # Untrained networks leave [0, 1] far behind; rounding then grows with the values.
+        raise ExportError(f"the graph returns {found.shape} {where}, the network {expected.shape}")
+    # Outputs of untrained networks can be far larger than 1; rounding errors grow with them.
     error = float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
     if not error <= TOLERANCE:
-        raise ExportError(f"the graph differs by {error:.3g} {where}, allowed is {TOLERANCE:g}")
+        raise ExportError(f"the graph differs by {error:.3g} {where}, more than {TOLERANCE:g}")
     return error
 
 
 def compare_bytes(
     run: Run, reference: Run, shape: tuple[int, int, int], channels: int, depth: int
 ) -> None:
-    """Compare a byte graph, 8 or 16 bit, with the rounded output of the float reference.
+    """Compare a graph with 8- or 16-bit frames with the float reference.
 
     Raises:
-        ExportError: a value is further off than rounding and the tolerance explain.
+        ExportError: A difference exceeds rounding plus tolerance.
     """
     batch, height, width = shape
     images = photos.batch(batch, height, width, channels)
@@ -103,16 +104,18 @@ def compare_bytes(
     expected = reference(photos.as_float(images)).clip(0, 1) * white
     levels = np.abs(found.transpose(0, 3, 1, 2) - expected).max()
     if not levels <= 0.5 + white * TOLERANCE:
-        raise ExportError(f"the {depth}-bit graph is {levels:.2f} levels off, at {height}x{width}")
+        raise ExportError(
+            f"the {depth}-bit graph differs by {levels:.2f} levels at {height}x{width}"
+        )
 
 
 def compare_yuv(
     run: Run, reference: Run, shape: tuple[int, int, int], pixel_format: YuvFormat
 ) -> None:
-    """Compare a graph that takes YUV with the float reference between conversions in numpy.
+    """Compare a graph with YUV frames with the float reference and conversions in numpy.
 
     Raises:
-        ExportError: a value is further off than rounding and the tolerance explain.
+        ExportError: A difference exceeds rounding plus tolerance.
     """
     _, height, width = shape
     (photo,) = photos.as_float(photos.batch(1, height, width, 3))
@@ -127,13 +130,13 @@ def compare_yuv(
     result = replace(frame, samples=found.view(frame.samples.dtype)[..., 0])
     off = np.abs(yuv_reference.values(result) - expected).max()
     if not off <= 0.5 + yuv.LAYOUTS[pixel_format].largest * TOLERANCE:
-        raise ExportError(f"the graph for {pixel_format} is {off:.2f} levels off")
+        raise ExportError(f"the graph for {pixel_format} differs by {off:.2f} levels")
 
 
-def smallest_side(run: Run, reference: Run, limits: Tolerances, channels: int) -> int:
-    """Return the smallest side, from the one supposed upwards, at which the graph holds.
+def smallest_side(run: Run, reference: Run, limits: InputLimits, channels: int) -> int:
+    """Return the smallest side at which the graph matches, starting at the assumed minimum.
 
-    Networks that pad by reflection inside cannot take images smaller than that padding.
+    Networks with reflection padding inside cannot process images smaller than that padding.
     """
     if limits.fixed_size is not None:
         return min(limits.fixed_size)
@@ -147,4 +150,4 @@ def smallest_side(run: Run, reference: Run, limits: Tolerances, channels: int) -
             failure = error
         else:
             return side
-    raise failure or ExportError("no size holds")
+    raise failure or ExportError("the graph matches the network at no size")

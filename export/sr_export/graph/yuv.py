@@ -1,20 +1,18 @@
-"""Frames of video inside the graph: YUV with chroma of half the size in, and out.
+"""YUV conversion inside the graph: 4:2:0 video frames in and out.
 
-A frame is one tensor, as it lies in memory: (N, H*3/2, W, bytes), the luma in the first H rows, the
-chroma in the rest. What the numbers mean differs from video to video, so that it is a second input,
-`colour`, float32 (7, 3): three rows of the matrix to RGB, three of the one from RGB, and what
-black is in numbers. With those of 8 bits, white is RGB 1 where
+A frame is one tensor in memory order, (N, H*3/2, W, bytes): luma in the first H rows, then chroma.
+The color matrix differs between videos, so it is a second input, `colour`, float32 (7, 3): three
+rows of the matrix to RGB, three of the matrix from RGB, and the YUV values of black:
 
     rgb = colour[0:3] @ (yuv - colour[6])
     yuv = colour[3:6] @ rgb + colour[6]
 
-Chroma is repeated for the four pixels that share it, and averaged over them again. Nothing is
-rounded but the result, and nothing is lost: the network gets the colours that RGB can show, as it
-was trained on; by what others lie beyond them is added to what it makes. So what a network leaves
-alone comes out as it came in.
+Chroma is repeated for the four pixels that share it, and averaged over them again. Only the result
+is rounded. The network gets RGB clipped to [0, 1], as in training; the part that was clipped is
+added to its output. So an identity network returns its input unchanged.
 
-All of it is in float32. Products are multiplied and added up one by one, not by a matrix product,
-which runtimes may compute in less: OpenVINO in BF16 where the network is, TensorRT in TF32.
+Everything here is float32. Products are computed element by element, because runtimes may compute a
+matrix product in lower precision: OpenVINO in BF16 together with the network, TensorRT in TF32.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto, helper
 
-from sr_export.graph.node_chain import EXACT, NodeChain
+from sr_export.graph.onnx_graph import EXACT, NodeChain
 
 if TYPE_CHECKING:
     import onnx
@@ -37,11 +35,11 @@ COLOUR = "colour"
 
 @dataclass(frozen=True)
 class YuvLayout:
-    """How a frame of a format lies in memory.
+    """Memory layout of a frame.
 
     Attributes:
-        interleaved: U and V of a pixel side by side; otherwise all of U, then all of V.
-        bits: Of a value, in the high bits of one byte or of two.
+        interleaved: U and V alternate; otherwise all of U comes before all of V.
+        bits: Bits of a sample, stored in the high bits of one or two bytes.
     """
 
     interleaved: bool
@@ -49,17 +47,17 @@ class YuvLayout:
 
     @property
     def bytes_per_value(self) -> int:
-        """Bytes that a value lies in."""
+        """Bytes of a sample."""
         return -(-self.bits // 8)
 
     @property
     def step(self) -> float:
-        """What one more is in two bytes."""
+        """The difference between adjacent sample values as stored."""
         return float(2 ** (8 * self.bytes_per_value - self.bits))
 
     @property
     def largest(self) -> float:
-        """The largest value."""
+        """The largest sample value."""
         return float(2**self.bits - 1)
 
 
@@ -76,12 +74,12 @@ def colour_input() -> onnx.ValueInfoProto:
 
 
 def around(source: str, result: str, layout: YuvLayout) -> tuple[NodeChain, NodeChain]:
-    """Return what comes before and after a network.
+    """Return the nodes before and after a network.
 
     Args:
-        source: What the network takes: float RGB, NCHW, white is 1.
-        result: What it gives.
-        layout: Of the frames, `pixels`.
+        source: Name of the network's input: float RGB, NCHW, white is 1.
+        result: Name of its output.
+        layout: Layout of the frames.
     """
     before = _unpack("pixels", layout)
     wide = before.value
@@ -99,7 +97,7 @@ def around(source: str, result: str, layout: YuvLayout) -> tuple[NodeChain, Node
 
 
 def _unpack(source: str, layout: YuvLayout) -> NodeChain:
-    """Return what makes float RGB, NCHW, of a frame."""
+    """Convert a frame to float RGB, NCHW."""
     chain = NodeChain(source, EXACT)
     chain.add("Cast", to=TensorProto.FLOAT)
     shape = chain.join("Shape", [chain.value])
@@ -130,7 +128,7 @@ def _unpack(source: str, layout: YuvLayout) -> NodeChain:
 
 
 def _pack(chain: NodeChain, layout: YuvLayout) -> None:
-    """Make a frame of float RGB, NCHW."""
+    """Convert float RGB, NCHW, to a frame."""
     source = chain.value
     flat = chain.join("Reshape", [source, chain.indices(0, 3, -1)])
     luma = _coefficients(chain, (6, 7), (0, 1), 1, 1, 1)
@@ -159,7 +157,7 @@ def _pack(chain: NodeChain, layout: YuvLayout) -> None:
 def _coefficients(
     chain: NodeChain, rows: tuple[int, int], columns: tuple[int, int], *shape: int
 ) -> str:
-    """Take a part out of `colour`, in a shape."""
+    """Return part of the `colour` input, reshaped."""
     (top, bottom), (left, right) = rows, columns
     bounds = [chain.indices(top, left), chain.indices(bottom, right), chain.indices(0, 1)]
     part = chain.join("Slice", [COLOUR, *bounds])
@@ -167,7 +165,7 @@ def _coefficients(
 
 
 def _mixed(chain: NodeChain, planes: str, matrix: str) -> str:
-    """Multiply a matrix (1, K, C, 1, 1) with the planes (N, C, H, W) of every pixel."""
+    """Multiply a matrix (1, K, C, 1, 1) with every pixel of planes (N, C, H, W)."""
     each = chain.join("Unsqueeze", [planes, chain.indices(1)])
     products = chain.join("Mul", [each, matrix])
     return chain.join("ReduceSum", [products, chain.indices(2)], keepdims=0)
@@ -189,14 +187,14 @@ def _rounded(chain: NodeChain, planes: str, layout: YuvLayout) -> str:
 
 
 def _join_bytes(chain: NodeChain, layout: YuvLayout) -> None:
-    """Bytes (.., 2), the low one first, to values (.., 1)."""
+    """Convert little-endian byte pairs (.., 2) to sample values (.., 1)."""
     weights = np.array([1, 256], np.float32) / np.float32(layout.step)
     chain.add("Mul", weights)
     chain.add("ReduceSum", np.array([3], np.int64))
 
 
 def _split_bytes(chain: NodeChain, layout: YuvLayout) -> None:
-    """Values (.., 1) to bytes (.., 2), the low one first."""
+    """Convert sample values (.., 1) to little-endian byte pairs (.., 2)."""
     value = chain.value
     per_high = np.float32(256 / layout.step)
     chain.add("Mul", np.float32(1 / per_high))

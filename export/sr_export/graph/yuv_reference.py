@@ -1,4 +1,4 @@
-"""Frames of YUV in numpy: what the graphs of `yuv` are compared with, and how examples are made."""
+"""YUV conversion in numpy: the reference for the graphs of `yuv`, and a source of examples."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def values(frame: YuvFrame) -> Floats:
-    """Return the numbers of a frame, (H*3/2, W)."""
+    """Return the sample values of a frame, (H*3/2, W)."""
     return np.asarray(frame.samples / yuv.LAYOUTS[frame.pixel_format].step, np.float64)
 
 
 def levels(frame: YuvFrame) -> Floats:
-    """Return the numbers of a frame, (H*3/2, W, 1), on the scale of 8 bits."""
+    """Return the sample values of a frame, (H*3/2, W, 1), scaled to 8 bits."""
     return values(frame)[..., None] * (255 / yuv.LAYOUTS[frame.pixel_format].largest)
 
 
 def to_rgb(frame: YuvFrame) -> Floats:
-    """Return a frame as RGB, (3, H, W), white is 1."""
+    """Convert a frame to RGB, (3, H, W), white is 1."""
     numbers, (_, width) = values(frame), frame.samples.shape
     luma, chroma = numbers[: frame.height], numbers[frame.height :]
     if yuv.LAYOUTS[frame.pixel_format].interleaved:
@@ -41,11 +41,11 @@ def to_rgb(frame: YuvFrame) -> Floats:
 
 
 def from_rgb(image: NDArray[np.floating], like: YuvFrame) -> Floats:
-    """Return RGB (3, H, W) as the numbers of a frame, (H*3/2, W), not rounded but clipped.
+    """Convert RGB (3, H, W) to sample values (H*3/2, W), clipped but not rounded.
 
     Args:
-        image: White is 1; its sides are even.
-        like: A frame of the kind that is wanted.
+        image: White is 1; height and width are even.
+        like: A frame with the wanted format and matrix.
     """
     layout = yuv.LAYOUTS[like.pixel_format]
     colour = like.coefficients.astype(np.float64)
@@ -59,7 +59,7 @@ def from_rgb(image: NDArray[np.floating], like: YuvFrame) -> Floats:
 
 
 def frame_of(image: NDArray[np.floating], like: YuvFrame) -> YuvFrame:
-    """Return RGB (3, H, W) as a frame of the kind of another."""
+    """Convert RGB (3, H, W) to a frame like another."""
     layout = yuv.LAYOUTS[like.pixel_format]
     numbers = np.rint(from_rgb(image, like)) * layout.step
     return replace(like, samples=numbers.astype(like.samples.dtype))

@@ -1,4 +1,4 @@
-"""The gate: a precision is offered when its frames are those of FP32, to so many decibels."""
+"""The acceptance check: a precision is offered if its frames match FP32 within a budget."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 
     Run = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
-# Decibels against FP32, of the worst image, below which a precision is not offered.
+# Minimum PSNR against FP32 of the worst image, in dB.
 BUDGETS: dict[Precision, float] = {"fp16": 58.0, "bf16": 45.0, "int8": 45.0}
-# What may be lost against the originals; less than what two trainings of a network differ by.
+# Maximum loss of PSNR against the originals, in dB: less than the spread of two training runs.
 MOST_LOST = 0.1
 
 
-class Gate:
+class AcceptanceCheck:
     """Compares the frames of other graphs with those of FP32.
 
     Args:
-        exam: Images that nothing was tuned on.
+        held_out: Images that were not used for calibration.
         reference: The FP32 graph, bytes (1, H, W, C) in and out.
     """
 
-    def __init__(self, exam: Sequence[Example], reference: Run) -> None:
-        self.exam = tuple(exam)
-        self.expected = outputs(exam, reference)
+    def __init__(self, held_out: Sequence[Example], reference: Run) -> None:
+        self.held_out = tuple(held_out)
+        self.expected = outputs(held_out, reference)
 
     def measure(self, run: Run) -> Quality:
-        """Return how a graph compares on all images."""
-        return self.compare(outputs(self.exam, run))
+        """Run a graph on all images and compare."""
+        return self.compare(outputs(self.held_out, run))
 
     def compare(self, found: Sequence[NDArray[Any]]) -> Quality:
-        """Return how the frames of a graph compare, those that `outputs` gives."""
+        """Compare the frames of a graph, as returned by `outputs`."""
         pairs = list(zip(self.expected, found, strict=True))
         decibels = [psnr(expected, each) for expected, each in pairs]
         worst = min(decibels)
@@ -57,9 +57,9 @@ class Gate:
         )
 
     def _loss(self, found: Sequence[NDArray[Any]]) -> float | None:
-        """Return the decibels lost against the originals, over all pixels that have one."""
+        """Return the loss of PSNR against the originals in dB, over all images with an original."""
         exact = other = 0.0
-        for example, expected, each in zip(self.exam, self.expected, found, strict=True):
+        for example, expected, each in zip(self.held_out, self.expected, found, strict=True):
             if example.truth is not None:
                 exact += _squared_error(expected, example.truth)
                 other += _squared_error(each, example.truth)
@@ -68,22 +68,24 @@ class Gate:
         return round(10 * math.log10(other / exact), 3)
 
 
-def outputs(exam: Sequence[Example], run: Run) -> list[NDArray[Any]]:
-    """Return what a graph makes of each image, (scale*H, scale*W, C)."""
-    return [run(example.low[None])[0] for example in exam]
+def outputs(held_out: Sequence[Example], run: Run) -> list[NDArray[Any]]:
+    """Return a graph's output for each image, (scale*H, scale*W, C)."""
+    return [run(example.low[None])[0] for example in held_out]
 
 
 def decibels(quality: Quality) -> float:
-    """Return the PSNR of the worst image; infinite where all are equal."""
+    """Return the PSNR of the worst image; infinite if all are equal."""
     return math.inf if quality.psnr is None else quality.psnr
 
 
-def misses(quality: Quality, budget: float) -> str | None:
-    """Return in words why a precision is not offered; None: it is."""
+def shortfall(quality: Quality, budget: float) -> str | None:
+    """Return why a precision fails the check; None if it passes."""
     if decibels(quality) < budget:
-        return f"{quality.psnr:.1f} dB against FP32, below the {budget:g} dB that are asked for"
+        return f"{quality.psnr:.1f} dB against FP32, below the budget of {budget:g} dB"
     if quality.loss is not None and quality.loss > MOST_LOST:
-        return f"{quality.loss:.2f} dB lost against the originals, above the {MOST_LOST:g} allowed"
+        return (
+            f"{quality.loss:.2f} dB lost against the originals, above the limit of {MOST_LOST:g} dB"
+        )
     return None
 
 
@@ -93,7 +95,7 @@ def _squared_error(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 def _ssim(a: NDArray[Any], b: NDArray[Any]) -> float:
     planes = [luma(each) if each.shape[2] == 3 else each[..., 0] for each in (a, b)]
-    # Images smaller than the measure's window are repeated by reflection.
+    # Images smaller than SSIM's window are extended by reflection.
     padding = [(0, max(0, 11 - side)) for side in planes[0].shape]
     first, second = (np.pad(each, padding, mode="symmetric") for each in planes)
     return ssim(first, second)

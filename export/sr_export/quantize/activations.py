@@ -1,6 +1,6 @@
-"""What values a network's tensors take on real images: how large they get, and how often.
+"""Activation statistics on real images: ranges and histograms.
 
-INT8 needs to know where to clip them, half precision whether it can hold them.
+INT8 derives clipping thresholds from them; half precision checks that no value overflows.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 BINS = 4096
 _PERCENTILE = 99.999
 _LEVELS = 127
-# Where mse looks for the best clipping: every 16th bin, from where a level is as wide as a bin.
+# Thresholds that `mse` tries: every 16th bin, from where a step is as wide as a bin.
 _CLIPPINGS = range(128, BINS + 1, 16)
-# Below this a tensor is taken as 0: the reciprocal of what is smaller is no float32.
+# A tensor with smaller values counts as 0: their reciprocal overflows float32.
 _NOTHING = 1e-30
-# What may leave the runtime at a time; of networks with more activations, some are looked at first.
+# Limit for the tensors returned by one run; networks with more activations need several runs.
 _GROUP_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How often the absolute values of one tensor were met."""
+    """Histogram of a tensor's absolute values."""
 
     counts: NDArray[np.int64]
-    """Of BINS equal bins from 0 to `largest`."""
+    """Counts of BINS equal bins from 0 to `largest`."""
     largest: float
 
     def threshold(self, method: Method) -> float:
-        """Return the absolute value at which to clip; 0 for a tensor that is always 0.
+        """Return the clipping threshold; 0 for a tensor that is always 0.
 
         Args:
-            method: `percentile` leaves out the largest 0.001 %, `minmax` nothing; `mse` has the
-                least squared error in symmetric INT8, of clipping and rounding together.
+            method: `percentile` clips the largest 0.001 %; `minmax` clips nothing; `mse` minimizes
+                the squared error of clipping and rounding in symmetric INT8.
         """
         if method == "minmax":
             return self.largest
@@ -60,7 +60,7 @@ class Histogram:
         return float(np.searchsorted(cumulated, enough) + 1) * self.largest / BINS
 
     def _least_error(self) -> int:
-        """Return the clipping with the least squared error, in bins."""
+        """Return the threshold with the least squared error, in bins."""
         values = np.arange(BINS) + 0.5
         best = math.inf, BINS
         for clipping in _CLIPPINGS:
@@ -72,22 +72,22 @@ class Histogram:
 
 
 def largest(model: onnx.ModelProto, tiles: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
-    """Return the largest absolute value of every float tensor that is made of the image.
+    """Return the largest absolute value of every float tensor that depends on the image.
 
     Args:
-        model: float32, NCHW RGB in [0, 1] in; of any size and batch or of fixed ones.
-        tiles: H,W,C of low resolution, all of one size, which the model takes.
+        model: Float32, NCHW in [0, 1]; size and batch may be free or fixed.
+        tiles: Low-resolution images (H, W, C), all of one size that the model accepts.
 
     Returns:
-        By the tensor's name; infinite where a value is infinite or no number.
+        Values by tensor name; infinite for a tensor with infinities or NaN.
 
     Raises:
-        ExportError: ONNX Runtime cannot run it.
+        ExportError: ONNX Runtime cannot run the model.
     """
     plain = onnx_graph.copied(model)
     constants = {each.name for each in plain.graph.initializer}
     names = sorted(onnx_graph.floats(plain) - onnx_graph.shape_values(plain.graph) - constants)
-    # Computed in the graph: one number for each tensor leaves the runtime.
+    # Reduced inside the graph, so that the runtime returns one number per tensor.
     run = _watching(plain, names, "Abs", "ReduceMax")
     found = np.zeros(len(names))
     for batch in batches(model, tiles):
@@ -109,19 +109,19 @@ def collect(
 
     Args:
         model: As for `largest`.
-        names: Of the tensors.
+        names: Names of the tensors.
         tiles: As for `largest`.
-        largest: What it returned.
-        report: Called with how far it is.
+        largest: The result of `largest`.
+        report: Called with the progress.
 
     Raises:
-        ExportError: ONNX Runtime cannot run it, or a tensor has values that are not finite.
+        ExportError: ONNX Runtime cannot run the model, or a tensor has infinities or NaN.
     """
     for name in names:
         if not math.isfinite(largest[name]):
             raise ExportError(
-                f"{name!r} gets values on the calibration images that are not finite, "
-                "so that INT8 cannot be calibrated"
+                f"{name!r} has infinities or NaN on the calibration images, so INT8 cannot be "
+                "calibrated"
             )
     counts = {name: np.zeros(BINS, np.int64) for name in names}
     groups = list(_groups(model, names, tiles))
@@ -140,7 +140,7 @@ def collect(
 def channel_ranges(
     model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the largest absolute value of each channel of some tensors, NCHW.
+    """Return the largest absolute value per channel of some NCHW tensors.
 
     Raises:
         ExportError: ONNX Runtime cannot run the model.
@@ -157,7 +157,7 @@ def channel_ranges(
 def sizes(
     model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
 ) -> dict[str, int]:
-    """Return how many values some tensors have, of as many tiles as the model takes at once.
+    """Return the number of elements of some tensors, for one batch of tiles.
 
     Raises:
         ExportError: ONNX Runtime cannot run the model.
@@ -171,7 +171,7 @@ def sizes(
 def watched(
     model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """Yield the values of some tensors, for one batch of tiles after the other.
+    """Yield the values of some tensors, batch by batch.
 
     Raises:
         ExportError: ONNX Runtime cannot run the model.
@@ -182,7 +182,7 @@ def watched(
 
 
 def _count(values: NDArray[np.float32], largest: float) -> NDArray[np.int64]:
-    # Whole numbers in a vector are counted many times faster than np.histogram sorts floats.
+    # Much faster than np.histogram.
     scaled = np.abs(values.ravel())
     scaled *= BINS / largest if largest > _NOTHING else 0.0
     np.minimum(scaled, BINS - 1, out=scaled)
@@ -192,7 +192,7 @@ def _count(values: NDArray[np.float32], largest: float) -> NDArray[np.int64]:
 def _groups(
     model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[np.uint8]]
 ) -> Iterator[list[str]]:
-    """Divide tensors into groups that fit into memory together; each has at least one."""
+    """Divide tensors into groups that fit into memory; each has at least one."""
     group: list[str] = []
     room = _GROUP_BYTES
     for name, size in sizes(model, names, tiles).items():
@@ -209,19 +209,19 @@ def _groups(
 def batches(
     model: onnx.ModelProto, tiles: Sequence[NDArray[np.uint8]]
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield tiles as NCHW, one by one or as many as the model takes; the last may repeat some."""
+    """Yield tiles as NCHW batches of the model's batch size; the last batch may repeat tiles."""
     size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     for start in range(0, len(tiles), size):
         chosen = [tiles[i % len(tiles)] for i in range(start, start + size)]
         given: NDArray[Any] = np.stack(chosen)
-        # What a generator takes is float already.
+        # A generator's noise is float already.
         yield given if given.dtype == np.float32 else photos.as_float(given)
 
 
 def _watching(
     model: onnx.ModelProto, names: Iterable[str], *operators: str
 ) -> Callable[[NDArray[np.float32]], list[Any]]:
-    """Return a function that runs a model and returns what operators make of some tensors."""
+    """Return a function that runs a model and applies operators to some of its tensors."""
     watching = onnx.ModelProto()
     watching.CopyFrom(model)
     graph = watching.graph

@@ -1,4 +1,4 @@
-"""What calibration found, kept for the next time: the same network on the same images."""
+"""A cache of calibration statistics, for the same network on the same images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Raised whenever the same graph and tiles would give other statistics than before.
+# Increased when the statistics of the same graph and tiles change.
 _VERSION = 1
 _MOST_FILES = 50
 _DAMAGED = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -37,21 +37,21 @@ def statistics(
     tiles: Sequence[NDArray[np.uint8]],
     report: Callable[[str], None],
 ) -> Statistics:
-    """Return the largest values of all tensors, and histograms of some; from the cache if there.
+    """Return the largest values of all tensors and histograms of some, from the cache if possible.
 
     Args:
-        model: float32, NCHW RGB in [0, 1] in.
-        names: Of the tensors to have histograms of.
-        tiles: H,W,C of low resolution, all of one size.
-        report: Called with how far it is.
+        model: Float32, NCHW in [0, 1].
+        names: Names of the tensors with histograms.
+        tiles: Low-resolution images (H, W, C), all of one size.
+        report: Called with the progress.
 
     Raises:
-        ExportError: ONNX Runtime cannot run it, or a named tensor has values that are not finite.
+        ExportError: ONNX Runtime cannot run the model, or a named tensor has infinities or NaN.
     """
     path = _path(_key(model, names, tiles))
     found = _load(path, names)
     if found is None:
-        report("calibrating: how large activations get")
+        report("calibrating: activation ranges")
         largest_values = largest(model, tiles)
         found = largest_values, collect(model, names, tiles, largest_values, report)
         _store(path, found)
@@ -59,7 +59,7 @@ def statistics(
 
 
 def folder() -> Path:
-    """Return where statistics are kept."""
+    """Return the folder of the cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(base) / "sr-deploy" / "calibration"
 
@@ -78,9 +78,9 @@ def _key(model: onnx.ModelProto, names: Sequence[str], tiles: Sequence[NDArray[n
 
 
 def _load(path: Path, names: Sequence[str]) -> Statistics | None:
-    """Return what is kept, or None where nothing is, or nothing that can be used."""
+    """Return cached statistics; None if there are none, or they are damaged."""
     try:
-        # Opened here, because numpy leaves a damaged file open.
+        # Opened here, because numpy does not close a damaged file.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             largest_values = dict(
                 zip(kept["names"].tolist(), kept["largest"].tolist(), strict=True)
@@ -92,17 +92,17 @@ def _load(path: Path, names: Sequence[str]) -> Statistics | None:
             name: Histogram(each, largest_values[name])
             for name, each in zip(names, counts, strict=True)
         }
-        os.utime(path)  # the oldest are those that were not needed for longest
+        os.utime(path)  # files are dropped by time of last use
     except FileNotFoundError:
         return None
     except _DAMAGED as error:
-        _log.info("%s: damaged, so it is made again (%s)", path, error)
+        _log.info("%s: damaged, computing it again (%s)", path, error)
         return None
     return largest_values, histograms
 
 
 def _store(path: Path, found: Statistics) -> None:
-    """Keep statistics, and only the latest files; where nothing can be written, do without."""
+    """Write statistics and drop old files; if the cache cannot be written, continue without."""
     largest_values, histograms = found
     counts = [each.counts for each in histograms.values()]
     try:
@@ -116,7 +116,7 @@ def _store(path: Path, found: Statistics) -> None:
             )
         _drop_oldest(path.parent)
     except OSError as error:
-        _log.info("%s: cannot be kept (%s)", path, error)
+        _log.info("%s: cannot be written (%s)", path, error)
 
 
 def _drop_oldest(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""The images that a precision is calibrated on, and those that it is judged by."""
+"""Calibration data: tiles for calibration, and held-out images for the acceptance check."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 OWN_PHOTOS = "photos that ship with sr-export"
-"""What is calibrated on where the user gives nothing."""
+"""The default calibration images."""
 _TILES = 96
 _TILE_SIDE = 64
-# Networks that take large images only get fewer of them, so that calibration ends.
+# Networks with a large minimum size get fewer tiles, to bound the time of calibration.
 _MOST_PIXELS = 4 * _TILES * _TILE_SIDE**2
 _LEAST_TILES = 16
-_EXAM_SIDE = 192
+_HELD_OUT_SIDE = 192
 _MOST_HELD_OUT = 8
-# Of images that cannot be read.
+# Unreadable images named in a warning.
 _MOST_NAMED = 10
-# As many random places are looked at for each tile that is taken.
+# Random positions considered per tile.
 _PLACES_PER_TILE = 16
-# INT8 hurts smooth pictures most, so that this one is always looked at.
+# INT8 hurts smooth images most, so this one is always held out.
 _SMOOTH = "retina"
 
 
@@ -47,20 +47,20 @@ class Example:
 
     name: str
     low: Pixels
-    """H,W,C: what the network sees."""
+    """The network's input, (H, W, C)."""
     truth: Pixels | None
-    """scale*H,scale*W,C; None where there is no original."""
+    """The original, (scale*H, scale*W, C), if there is one."""
 
 
 @dataclass(frozen=True)
-class Material:
-    """What to calibrate on and what to judge by, which have no image in common."""
+class CalibrationData:
+    """Calibration tiles and held-out images, from different images."""
 
     tiles: tuple[Pixels, ...]
-    """H,W,C of low resolution, all of one size, in random order."""
-    exam: tuple[Example, ...]
+    """Low-resolution tiles (H, W, C), all of one size, in random order."""
+    held_out: tuple[Example, ...]
     text: str
-    """Where the tiles are from, in words."""
+    """Description of the tiles, for the manifest."""
 
 
 def gather(
@@ -73,32 +73,31 @@ def gather(
     low_resolution: bool,
     seed: int,
     report: Callable[[str], None],
-) -> Material:
-    """Cut tiles to calibrate on, and hold out about every fifth image to judge by.
+) -> CalibrationData:
+    """Cut calibration tiles from most images, and hold out about every fifth image.
 
-    Originals are reduced by the scale, with antialiased bicubic; pairs are used as they are. The
-    project's own smooth photo is always among those held out. The same seed gives the same
-    material.
+    Originals are downscaled with antialiased bicubic; pairs are used as they are. The project's own
+    smooth photo is always held out. The same seed gives the same data.
 
     Args:
-        folder: The user's images; None: the project's own set.
-        channels: Of the network, 1 or 3.
-        scale: Of the network; where it is 1, images are taken as they are, and have no original.
-        minimum: The smallest side that the network takes.
-        fixed_size: The only (height, width) that it takes.
-        low_resolution: The images are what the network will see: they are taken as they are.
-        seed: Of the choice of images and of tiles.
-        report: Called with what is being done.
+        folder: The user's images; None for the project's own set.
+        channels: Channels of the network, 1 or 3.
+        scale: Scale of the network; at 1, images are used as they are and have no original.
+        minimum: The smallest side that the network accepts.
+        fixed_size: The only (height, width) that the network accepts, if it is fixed.
+        low_resolution: The images are network inputs, used as they are.
+        seed: Seed for the choice of images and tiles.
+        report: Called with the progress.
 
     Raises:
-        NotFoundError: there is no such folder.
-        InvalidInputError: it is a file, holds no images, or none that can be read.
+        NotFoundError: The folder does not exist.
+        InvalidInputError: It is a file, or contains no image that can be read.
     """
     rng = np.random.default_rng(seed)
     cutter = _Cutter(fixed_size, minimum, rng)
     own = _own(photos.FOLDER, scale)
     if folder is None:
-        # Its pictures are small: at less than half their size, little would be left of them.
+        # The images are small: at less than half their size, too little would be left.
         reduction, held_out = min(scale, 2), 0
         entries = _own(photos.CALIBRATION_FOLDER, reduction)
         origin = OWN_PHOTOS
@@ -108,16 +107,16 @@ def gather(
         origin = f"images in {folder.resolve().name}"
     reader = _Reader([entries[i] for i in rng.permutation(len(entries))], channels, reduction)
     tiles, exam = cutter.divide(reader, held_out, report)
-    reader.complain()
+    reader.report_errors()
     text = f"{len(tiles)} tiles of {reader.count - len(exam)} {origin}, seed {seed}"
     if exam:
         own = [each for each in own if each.name == _SMOOTH]
     exam += [cutter.example(*each) for each in _Reader(own, channels, scale)]
-    return Material(tuple(tiles), tuple(exam), text)
+    return CalibrationData(tuple(tiles), tuple(exam), text)
 
 
 class _Reader:
-    """Reads images one at a time, so that one is in memory; leaves out what cannot be read."""
+    """Reads images one at a time, to hold one in memory; skips those that cannot be read."""
 
     def __init__(self, entries: Sequence[ImageEntry], channels: int, scale: int) -> None:
         self._entries = entries
@@ -126,7 +125,7 @@ class _Reader:
         self._errors: list[str] = []
         self.left = len(entries)
         self.count = 0
-        """Of the images that were read."""
+        """Number of images read."""
 
     def __iter__(self) -> Iterator[tuple[str, FolderImage]]:
         for entry in self._entries:
@@ -139,30 +138,29 @@ class _Reader:
             self.count += 1
             yield entry.name, picture
 
-    def complain(self) -> None:
-        """Say once what could not be read.
+    def report_errors(self) -> None:
+        """Log the images that could not be read.
 
         Raises:
-            InvalidInputError: it was everything.
+            InvalidInputError: No image could be read.
         """
         if self._errors and not self.count:
             raise InvalidInputError(
-                f"none of the {len(self._errors)} images to calibrate on can be used: "
-                f"{self._errors[0]}"
+                f"none of the {len(self._errors)} calibration images can be read: {self._errors[0]}"
             )
         if self._errors:
             shown = "; ".join(self._errors[:_MOST_NAMED])
             more = "; ..." if len(self._errors) > _MOST_NAMED else ""
-            _log.warning("%d images left out: %s%s", len(self._errors), shown, more)
+            _log.warning("skipped %d images: %s%s", len(self._errors), shown, more)
 
 
 class _Cutter:
-    """Cuts tiles and held-out images out of pictures.
+    """Cuts tiles and held-out images.
 
     Args:
-        fixed_size: The only (height, width) that the network takes.
-        minimum: The smallest side that it takes.
-        rng: Where random places come from.
+        fixed_size: The only (height, width) that the network accepts, if it is fixed.
+        minimum: The smallest side that it accepts.
+        rng: Source of random positions.
     """
 
     def __init__(self, fixed_size: Size | None, minimum: int, rng: np.random.Generator) -> None:
@@ -173,14 +171,14 @@ class _Cutter:
     def divide(
         self, reader: _Reader, held_out: int, report: Callable[[str], None]
     ) -> tuple[list[Pixels], list[Example]]:
-        """Return the tiles of most pictures, and as many others as are to be held out."""
+        """Return tiles from most images, and the others as held-out images."""
         tiles: list[Pixels] = []
         exam: list[Example] = []
         height, width = self._tile
         wanted = min(_TILES, max(_LEAST_TILES, _MOST_PIXELS // (height * width)))
         for name, picture in reader:
             report(f"reading images: {reader.count}, {len(tiles)} of {wanted} tiles cut")
-            # The first is calibrated on, since it may turn out to be the only one.
+            # The first is used for calibration, since it may be the only one.
             if tiles and len(exam) < held_out:
                 exam.append(self.example(name, picture))
             else:
@@ -188,22 +186,22 @@ class _Cutter:
                 tiles += self._tiles(picture, math.ceil((wanted - len(tiles)) / max(1, sharing)))
             if len(tiles) == wanted and len(exam) == held_out:
                 break
-        # So that the first few are as varied as all.
+        # In random order, so that the first few are as varied as all.
         return [tiles[i] for i in self._rng.permutation(len(tiles))], exam
 
     def example(self, name: str, picture: FolderImage) -> Example:
-        """Return the middle of a picture, with its original if there is one."""
+        """Return the center of an image, with its original if there is one."""
         height, width = self._tile
         if not self._fixed:
-            height = min(max(picture.height, height), max(_EXAM_SIDE, height))
-            width = min(max(picture.width, width), max(_EXAM_SIDE, width))
+            height = min(max(picture.height, height), max(_HELD_OUT_SIDE, height))
+            width = min(max(picture.width, width), max(_HELD_OUT_SIDE, width))
         top = max(0, picture.height - height) // 2
         left = max(0, picture.width - width) // 2
         place = (top, left, (height, width))
         return Example(name, picture.piece(*place), picture.original(*place))
 
     def _tiles(self, picture: FolderImage, count: int) -> list[Pixels]:
-        """Return tiles from flat to textured: random places are ordered by how much they vary."""
+        """Return tiles from flat to textured: random positions, sorted by their contrast."""
         height, width = self._tile
         free = (max(0, picture.height - height), max(0, picture.width - width))
         places = self._rng.integers(0, free, (_PLACES_PER_TILE * count, 2), endpoint=True)
@@ -214,7 +212,7 @@ class _Cutter:
             sketch[top : top + height, left : left + width, channel].std() for top, left in places
         ]
         places = places[np.argsort(spread, kind="stable")]
-        # One from each of as many equal parts of that order.
+        # One from each of `count` equal parts of the sorted positions.
         count = min(count, len(places))
         borders = np.arange(count + 1) * len(places) // count
         chosen = places[self._rng.integers(borders[:-1], borders[1:])]
@@ -222,6 +220,6 @@ class _Cutter:
 
 
 def _own(folder: Path, scale: int) -> list[ImageEntry]:
-    """Return the project's own photos, which are originals."""
+    """Return the photos that ship with the project, which are originals."""
     paths = sorted(folder.glob("*.jpg"))
     return [ImageEntry.of_one_file(path.stem, path, as_it_is=scale == 1) for path in paths]

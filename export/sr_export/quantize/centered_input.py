@@ -1,8 +1,8 @@
-"""The image itself in INT8, without a loss: its 256 levels, moved to lie around 0.
+"""Quantizing the input image without loss: its 256 levels are centered around 0.
 
-From black to white, symmetric INT8 has half of its levels, 127 for the 256 of a frame. So grey is
-taken away from what the first convolution reads, and given back by its bias; where it pads with
-black, which is 0 no longer, that is done before.
+Symmetric INT8 has only 127 levels from black to white, but a frame has 256. So gray is subtracted
+from the input of the first convolution and added again by its bias. If the convolution pads with
+zeros, that is no longer black, so the image is padded before.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from sr_export.quantize.placement import Layer
 
 GREY = np.float32(128 / 255)
-"""What is taken away from the image."""
+"""The value that is subtracted from the image."""
 
 
-def centred(
+def center(
     model: onnx.ModelProto, layers: Iterable[Layer]
 ) -> tuple[onnx.ModelProto, frozenset[str]]:
-    """Return a graph that computes the same, and the names of what is the image around 0 in it.
+    """Return an equivalent graph, and the names of its centered images.
 
     Args:
         model: Float32, NCHW in [0, 1].
-        layers: Those that are to compute in INT8. Only convolutions that read the image itself are
-            changed; there may be none, as where a network begins by normalising the image.
+        layers: The layers that will compute in INT8. Only convolutions that read the image itself
+            change; there are none if the network first normalizes the image.
     """
     copy = onnx_graph.copied(model)
     graph = copy.graph
@@ -59,7 +59,7 @@ def centred(
 
 
 def _centrable(node: onnx.NodeProto, constants: dict[str, NDArray[np.float32]]) -> bool:
-    """Return whether a layer says how it pads, and its bias is known."""
+    """Return whether a convolution has explicit padding and a constant bias."""
     automatic = any(each.name == "auto_pad" and each.s != b"NOTSET" for each in node.attribute)
     return node.op_type == "Conv" and not automatic and constants.keys() >= set(node.input[1:])
 
@@ -67,7 +67,7 @@ def _centrable(node: onnx.NodeProto, constants: dict[str, NDArray[np.float32]]) 
 def _centre(
     conv: onnx.NodeProto, constants: dict[str, NDArray[np.float32]]
 ) -> tuple[list[onnx.NodeProto], dict[str, NDArray[np.generic]]]:
-    """Have a convolution read the image around 0; return the nodes that make it, and constants."""
+    """Let a convolution read the centered image; return the nodes that center it, and constants."""
     stem = f"{conv.name}_image"
     weights, *biases = (constants[name] for name in conv.input[1:])
     bias = sum(biases, weights.sum(axis=tuple(range(1, weights.ndim))) * GREY)

@@ -1,8 +1,8 @@
-"""Channels brought to like ranges before INT8, without changing what the network computes.
+"""Cross-layer equalization: similar channel ranges before INT8, with the same output.
 
-INT8 gives all channels of an activation one scale, so that one wild channel costs all others their
-levels. Between two convolutions with nothing but a ReLU, LeakyReLU or PReLU in between, a channel
-can be made smaller in the first and its weights larger in the second: the output is the same.
+INT8 has one scale for all channels of an activation, so one channel with a large range costs all
+others their resolution. Between two convolutions with only a ReLU, LeakyReLU or PReLU between them,
+a channel can be scaled down in the first and up in the second: the output stays the same.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
     from sr_export.quantize.placement import Layer
 
-# These pass a positive factor on, f(a * x) = a * f(x), channel by channel.
+# Operators with f(a * x) = a * f(x) for positive factors, per channel.
 _HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu"}
-# Between making all weights equal (0) and all activations (1), since both are rounded. On a Compact
-# network of 16 layers, all in INT8 with fitted weights, 0.5, 0.65 and 0.8 gave 42.7, 43.3 and
-# 43.6 dB against FP32; weights can be fitted, activations cannot.
+# Between equal weight ranges (0) and equal activation ranges (1), since both are rounded. On a
+# Compact network of 16 layers, all in INT8 with fitted weights, 0.5, 0.65 and 0.8 gave 42.7, 43.3
+# and 43.6 dB against FP32: rounding of weights can be optimized, that of activations cannot.
 _BALANCE = 0.8
-# Channels that are hardly ever alive get no more than this much of the others' range.
+# The smallest range that a nearly dead channel counts with, relative to the largest.
 _LEAST_RANGE = 1e-4
 
 
 class _Pair(NamedTuple):
-    """Two convolutions, and the value that the second reads."""
+    """Two convolutions, and the input of the second."""
 
     first: onnx.NodeProto
     second: onnx.NodeProto
     value: str
 
 
-def equalised(
+def equalize(
     model: onnx.ModelProto, layers: Sequence[Layer], tiles: Sequence[NDArray[np.uint8]]
 ) -> onnx.ModelProto:
-    """Return a graph that computes the same, with channels of like ranges before its layers.
+    """Return an equivalent graph with equalized channels between its layers.
 
     Args:
         model: Float32, NCHW.
-        layers: Those that are to compute in INT8; no others get other weights.
-        tiles: Images (H, W, C) to see the ranges on.
+        layers: The layers that will compute in INT8; only their weights change.
+        tiles: Images (H, W, C) on which ranges are measured.
 
     Raises:
         ExportError: ONNX Runtime cannot run the graph.
@@ -63,7 +63,7 @@ def equalised(
     for first, second, value in pairs:
         into, out = (numpy_helper.to_array(constants[each.input[1]]) for each in (first, second))
         if not (ranges[value].any() and out.any()):
-            continue  # nothing ever comes through, which no factor makes more even
+            continue  # the value or its weights are all zero
         factors = _factors(ranges[value], out)
         column = factors.reshape(-1, 1, 1, 1)
         _replace(constants[first.input[1]], into / column)
@@ -76,7 +76,7 @@ def equalised(
 
 
 def _factors(ranges: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how much to divide each channel by; the mean factor is 1."""
+    """Return the divisor of each channel; their geometric mean is 1."""
     activation = np.maximum(ranges, _LEAST_RANGE * ranges.max())
     weight = np.abs(weights).max(axis=(0, 2, 3))
     weight = np.maximum(weight, _LEAST_RANGE * weight.max())
@@ -87,7 +87,7 @@ def _factors(ranges: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArr
 def _pairs(
     graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], chosen: set[str]
 ) -> list[_Pair]:
-    """Return the layers whose output goes to just one layer, through a homogeneous node."""
+    """Return pairs of layers where only the second reads the first, through a homogeneous node."""
     makers = {output: node for node in graph.node for output in node.output}
     reads: dict[str, int] = {}
     for name in [name for node in graph.node for name in node.input]:

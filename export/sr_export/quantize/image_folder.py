@@ -1,4 +1,4 @@
-"""What a folder of images holds, and its images one at a time, cut into pieces."""
+"""A folder of calibration images: single files or HR/LR pairs, read one at a time, in crops."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 _ROLE = re.compile(r"(?:^|[_-])(HR|LR)(?=$|[_-]|x\d)", re.IGNORECASE)
 _SCALE = re.compile(r"x(\d+)$", re.IGNORECASE)
-# How far around a piece, in low resolution, antialiased bicubic looks: two pixels, and one spare.
+# Support of antialiased bicubic around a crop, in low-resolution pixels: two, and one spare.
 _REACH = 3
 
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """Where an image is, in low resolution, in high resolution, or in both."""
+    """The files of an image: in low resolution, in high resolution, or both."""
 
     name: str
     low: Path | None
@@ -37,45 +37,45 @@ class ImageEntry:
 
     @classmethod
     def of_one_file(cls, name: str, path: Path, *, as_it_is: bool) -> ImageEntry:
-        """Return an image that is there once: as the network sees it, or as the original."""
+        """Return an image with one file: the network's input (`as_it_is`) or the original."""
         return cls(name, path, None) if as_it_is else cls(name, None, path)
 
 
 @dataclass(frozen=True, eq=False)
 class FolderImage:
-    """An image in memory; at least one of its two versions is there."""
+    """An image in memory, in at least one resolution."""
 
     scale: int
     low: Pixels | None
-    """H,W,C; None where it is to be made from the original."""
+    """(H, W, C); None if it is downscaled from the original."""
     truth: Pixels | None
-    """scale*H,scale*W,C."""
+    """The original, (scale*H, scale*W, C)."""
 
     @property
     def height(self) -> int:
-        """Of the low resolution."""
+        """Height in low resolution."""
         return len(self.sketch())
 
     @property
     def width(self) -> int:
-        """Of the low resolution."""
+        """Width in low resolution."""
         return self.sketch().shape[1]
 
     def sketch(self) -> Pixels:
-        """Return about the low resolution, without computing or copying anything."""
+        """Return an approximation of the low resolution, without computing or copying."""
         if self.low is not None:
             return self.low
         assert self.truth is not None
         return self.truth[:: self.scale, :: self.scale]
 
     def piece(self, top: int, left: int, size: tuple[int, int]) -> Pixels:
-        """Return a (height, width) of the low resolution; reflected where the image ends."""
+        """Return a low-resolution crop of (height, width), reflected beyond the image's end."""
         rows, columns = _span(top, size[0], self.height), _span(left, size[1], self.width)
         piece = self._reduced(rows, columns) if self.low is None else self.low[rows, columns]
         return _grown(piece, size)
 
     def original(self, top: int, left: int, size: tuple[int, int]) -> Pixels | None:
-        """Return what `piece` shows, in high resolution, if that is there."""
+        """Return the same crop as `piece` in high resolution, if there is an original."""
         if self.truth is None:
             return None
         rows, columns = _span(top, size[0], self.height), _span(left, size[1], self.width)
@@ -83,7 +83,7 @@ class FolderImage:
         return _grown(piece, (size[0] * self.scale, size[1] * self.scale))
 
     def _reduced(self, rows: slice, columns: slice) -> Pixels:
-        """Make a piece of the low resolution, with the same pixels as if all of it were made."""
+        """Downscale a crop, with the same pixels as downscaling the whole image."""
         assert self.truth is not None
         top, left = (max(0, each.start - _REACH) for each in (rows, columns))
         bottom = min(self.height, rows.stop + _REACH)
@@ -94,24 +94,24 @@ class FolderImage:
 
 
 def find(folder: Path, scale: int, *, low_resolution: bool) -> list[ImageEntry]:
-    """Return the images in a folder and below it, by name; hidden ones are left out.
+    """Return the images in a folder and its subfolders, sorted by name, without hidden ones.
 
-    Where it holds pairs as data sets have them (`HR` and `LRx2`, or `..._HR` and
-    `..._LR_bicubic/X2`), the pairs of this scale are returned.
+    If it has the layout of a data set (`HR` and `LRx2`, or `..._HR` and `..._LR_bicubic/X2`), the
+    pairs of this scale are returned.
 
     Args:
-        folder: Where to look.
-        scale: Of the network.
-        low_resolution: The images are what the network will see, rather than originals.
+        folder: The folder.
+        scale: Scale of the network.
+        low_resolution: The images are network inputs, not originals.
 
     Raises:
-        NotFoundError: there is no such folder.
-        InvalidInputError: it is a file, holds no images, or its pairs do not match.
+        NotFoundError: The folder does not exist.
+        InvalidInputError: It is a file, contains no images, or its pairs do not match.
     """
     if not folder.exists():
         raise NotFoundError(f"{folder}: no such folder")
     if not folder.is_dir():
-        raise InvalidInputError(f"{folder}: a file; calibration needs a folder of images")
+        raise InvalidInputError(f"{folder}: is a file; calibration needs a folder of images")
     high, low = _layout(folder, scale)
     if high is not None and low is not None:
         return _pairs(folder, high, low)
@@ -119,7 +119,7 @@ def find(folder: Path, scale: int, *, low_resolution: bool) -> list[ImageEntry]:
     if not paths:
         known = " ".join(images.SUFFIXES)
         raise InvalidInputError(
-            f"{folder}: holds no images to calibrate on; files that end in one of {known} are read"
+            f"{folder}: contains no calibration images; supported suffixes are {known}"
         )
     as_it_is = low_resolution or scale == 1
     return [ImageEntry.of_one_file(_name(path, folder), path, as_it_is=as_it_is) for path in paths]
@@ -129,26 +129,26 @@ def load(entry: ImageEntry, channels: int, scale: int) -> FolderImage:
     """Read an image; an original is cropped to a multiple of the scale.
 
     Raises:
-        NotFoundError, ImageError: it cannot be read.
-        InvalidInputError: it is too small, or the two sizes of a pair do not fit.
+        NotFoundError, ImageError: It cannot be read.
+        InvalidInputError: It is too small, or the sizes of a pair do not match.
     """
     low = None if entry.low is None else _plain(images.read(entry.low).pixels, channels)
     truth = None if entry.truth is None else _plain(images.read(entry.truth).pixels, channels)
     if truth is not None:
         height, width = (side // scale for side in truth.shape[:2])
         if not height or not width:
-            raise InvalidInputError(f"{entry.truth}: too small to be reduced by {scale}")
+            raise InvalidInputError(f"{entry.truth}: too small to downscale by {scale}")
         if low is not None and low.shape[:2] != (height, width):
             raise InvalidInputError(
-                f"{entry.low}: {low.shape[1]}x{low.shape[0]}, but {width}x{height} "
-                f"is its original at 1/{scale} of its size"
+                f"{entry.low}: {low.shape[1]}x{low.shape[0]} pixels, but its original at "
+                f"1/{scale} has {width}x{height}"
             )
         truth = truth[: height * scale, : width * scale]
     return FolderImage(scale, low, truth)
 
 
 def _layout(folder: Path, scale: int) -> tuple[Path | None, Path | None]:
-    """Return the sub-folders of originals and of their low resolution at this scale."""
+    """Return the subfolders of originals and of their low resolution at this scale."""
     roles: dict[str, list[Path]] = {"HR": [], "LR": []}
     for each in _folders(folder):
         if role := _ROLE.search(each.name):
@@ -171,8 +171,8 @@ def _pairs(folder: Path, high: Path, low: Path) -> list[ImageEntry]:
     ]
     if not entries:
         raise InvalidInputError(
-            f"{folder}: no file in {_name(low, folder)} has the name of one in "
-            f"{_name(high, folder)}; a pair has the same name, or the same with x2, x3, x4"
+            f"{folder}: {_name(low, folder)} and {_name(high, folder)} have no pair of files; a "
+            "pair has the same name, apart from x2, x3 or x4 at its end"
         )
     return entries
 
@@ -182,7 +182,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path, *, deep: bool = True) -> Iterator[Path]:
-    """Yield the images in a folder, and in all below it if `deep`."""
+    """Yield the images in a folder, and in its subfolders if `deep`."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(each for each in folders if each[0] != ".") if deep else []
         for name in sorted(names):
@@ -195,7 +195,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _plain(pixels: NDArray[Any], channels: int) -> Pixels:
-    """Return H,W,C of bytes, without alpha: one channel is gray, or green, which is nearest."""
+    """Return bytes (H, W, C) without alpha; one channel is gray, or green as the closest to it."""
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     pixels = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
     if channels != pixels.shape[2]:
@@ -206,7 +206,7 @@ def _plain(pixels: NDArray[Any], channels: int) -> Pixels:
 
 
 def _resized(image: Pixels, height: int, width: int) -> Pixels:
-    """Shrink with antialiased bicubic; Pillow would round bytes twice, floats are rounded once."""
+    """Downscale with antialiased bicubic, in floats: on bytes, Pillow would round twice."""
     planes = [
         Image.fromarray(image[..., i].astype(np.float32)).resize(
             (width, height), Image.Resampling.BICUBIC
@@ -218,7 +218,7 @@ def _resized(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def _grown(piece: Pixels, size: tuple[int, int]) -> Pixels:
-    """Return a copy that is reflected at its lower right up to (height, width)."""
+    """Return a copy extended to (height, width) by reflection at the bottom and right."""
     lacking = [(0, wanted - side) for wanted, side in zip(size, piece.shape[:2], strict=True)]
     return np.pad(piece, [*lacking, (0, 0)], mode="symmetric")
 

@@ -1,4 +1,4 @@
-"""A network run from layer to layer, as it is and, on the same images, with layers in INT8."""
+"""Running a network layer by layer, in FP32 and with layers in INT8, on the same images."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sr_export.quantize.placement import Fitted, Layer
+    from sr_export.quantize.placement import FittedWeights, Layer
 
     Values = dict[str, NDArray[Any]]
 
-# What may wait for the next stage; where it would be more, fewer tiles go on.
+# Limit for the values kept between layers; above it, tiles are dropped.
 _HELD_BYTES = 1 << 30
 
 
-class Stages:
-    """Runs every node once for each tile, and keeps what the rest of the network reads.
+class LayerwiseRun:
+    """Runs every node once per tile, and keeps the values that later nodes read.
 
     Args:
-        model: Float32, NCHW; its constants are all initializers.
-        layers: Those that are to compute in INT8.
-        thresholds: Where the input of each is clipped.
+        model: Float32, NCHW; all constants are initializers.
+        layers: The layers that will compute in INT8.
+        thresholds: Clipping threshold of each layer's input, by value name.
         tiles: Images (H, W, C).
     """
 
@@ -53,12 +53,12 @@ class Stages:
             ({name: batch}, {name: batch}) for batch in batches(model, tiles)
         ]
 
-    def run_to(self, layer: str, fitted: Mapping[str, Fitted]) -> None:
-        """Run to just before a layer.
+    def run_to(self, layer: str, fitted: Mapping[str, FittedWeights]) -> None:
+        """Run up to a layer, without the layer itself.
 
         Args:
-            layer: The name of one that was not passed yet.
-            fitted: The weights of those before it; others are rounded to the nearest levels.
+            layer: Name of a layer that has not run yet.
+            fitted: Weights of the layers before it; weights not listed are rounded to nearest.
 
         Raises:
             ExportError: ONNX Runtime cannot run the graph.
@@ -73,24 +73,24 @@ class Stages:
         del self._held[max(1, _HELD_BYTES // sum(2 * each.nbytes for each in first.values())) :]
         for output in stage.graph.output:
             output.CopyFrom(_declared(output.name, first[output.name]))
-        in_int8 = placement.quantised(stage, self._layers, self._thresholds, fitted)
+        in_int8 = placement.quantize(stage, self._layers, self._thresholds, fitted)
         quantised = _step(in_int8, ahead)
-        # One by one, so that what a tile had before is not held for all of them.
+        # One by one: the previous values of a tile are freed before the next tile runs.
         for i, (one, other) in enumerate(self._held):
             self._held[i] = exact(one), quantised(other)
         self._passed = end
 
     def values(self, name: str) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Yield what a value is, and what it is after the layers in INT8, batch by batch."""
+        """Yield a value in FP32 and after the INT8 layers, batch by batch."""
         for exact, quantised in self._held:
             yield exact[name], quantised[name]
 
     def __len__(self) -> int:
-        """Return how many batches `values` yields."""
+        """Return the number of batches."""
         return len(self._held)
 
     def _stage(self, end: int) -> onnx.ModelProto:
-        """Return the part of the graph up to a node; its outputs have no types yet."""
+        """Return the part of the graph up to a node; the types of its outputs are not set yet."""
         stage = onnx.ModelProto()
         stage.CopyFrom(self._model)
         graph = stage.graph
@@ -106,7 +106,7 @@ class Stages:
 
 
 def _step(stage: onnx.ModelProto, ahead: set[str]) -> Callable[[Values], Values]:
-    """Return a function that makes of the values before a stage those after it."""
+    """Return a function from the values before a stage to those after it."""
     session = OnnxSession(stage)
 
     def step(values: Values) -> Values:
@@ -123,7 +123,7 @@ def _declared(name: str, value: NDArray[Any]) -> onnx.ValueInfoProto:
 
 
 def _read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """Return the names of all that some nodes read, and the branches inside them."""
+    """Return the names of all values that nodes and their subgraphs read."""
     found = set()
     for node in nodes:
         found.update(node.input)

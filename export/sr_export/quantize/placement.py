@@ -1,8 +1,7 @@
-"""Where INT8 goes: quantise and dequantise at the inputs and the weights of convolutions.
+"""Placing Q/DQ nodes: at the inputs and the weights of convolutions.
 
-This is the placement that TensorRT asks for. All scales are symmetric, those of weights are per
-output channel. Nothing follows a convolution, so that what comes after (bias, activation, an
-addition) fuses with it in full precision.
+This is the placement that TensorRT recommends. All scales are symmetric; those of weights are per
+output channel. No Q/DQ pair follows a convolution, so bias, activation or addition fuse with it.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# The first opset in which scales may be half; it changed nothing else of what we write.
+# The first opset that allows half-precision scales; nothing else in our graphs changed with it.
 _OPSET = 19
-# Which axis of the weights is that of the output channels.
+# The axis of a weight that holds the output channels.
 OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
-# A grouped convolution with fewer channels a group has too few products for INT8 to pay.
+# With fewer channels per group, a grouped convolution has too few multiplications for INT8 to pay.
 _LEAST_GROUP = 4
 
 
@@ -36,16 +35,16 @@ class Layer:
     """A convolution that can compute in INT8."""
 
     name: str
-    """Of its node."""
+    """Name of the node."""
     input: str
-    """The value that it reads."""
+    """Name of the input value."""
     multiply_adds_per_value: float
-    """Multiply-adds for each value of its input."""
+    """Multiply-adds per element of the input."""
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """The weights of one layer on the levels of INT8, and the bias that goes with them."""
+class FittedWeights:
+    """The weights of one layer on INT8 levels, and the matching bias."""
 
     weights: NDArray[np.float32]
     scales: NDArray[np.float32]
@@ -53,11 +52,11 @@ class Fitted:
 
 
 def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
-    """Return the layers that can compute in INT8, in the order in which they run.
+    """Return the layers that can compute in INT8, in execution order.
 
-    Depthwise convolutions stay as they are: they wait for memory, not for products, and suffer most
-    from quantisation. So do grouped transposed convolutions, whose weights have no axis of output
-    channels, and matrix products, whose operands in attention differ with every image.
+    Not depthwise convolutions: they are limited by memory bandwidth and lose most quality. Not
+    grouped transposed convolutions: their weights have no axis of output channels. Not matrix
+    products: in attention, both operands depend on the image.
     """
     graph = onnx_graph.copied(model).graph
     weights = {
@@ -83,7 +82,7 @@ def _worthwhile(node: onnx.NodeProto, weights: tuple[int, ...]) -> bool:
 
 
 def _multiply_adds_per_value(node: onnx.NodeProto, weights: tuple[int, ...]) -> float:
-    """Return the cost of a layer over the size of its input; padding aside."""
+    """Return the multiply-adds of a layer per element of its input, ignoring padding."""
     groups = _attribute(node, "group", 1)
     if node.op_type == "ConvTranspose":
         return math.prod(weights) / weights[0]
@@ -96,33 +95,33 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def shares(layers: Iterable[Layer], values: Mapping[str, float], total: float) -> dict[str, float]:
-    """Return what part of all multiply-adds each layer has, by its name.
+    """Return each layer's share of the multiply-adds, by layer name.
 
     Args:
-        layers: All that can compute in INT8.
-        values: How many values the input of each has.
-        total: The multiply-adds of the whole network.
+        layers: All layers that can compute in INT8.
+        values: Number of elements of each layer's input, by value name.
+        total: Multiply-adds of the whole network.
     """
     spent = {each.name: each.multiply_adds_per_value * values[each.input] for each in layers}
-    # What is padded inside the graph counts here, but not in the total.
+    # Padding inside the graph counts here, but not in the total.
     total = max(total, sum(spent.values()))
     return {name: each / total for name, each in spent.items()}
 
 
-def quantised(
+def quantize(
     model: onnx.ModelProto,
     chosen: Iterable[Layer],
     thresholds: Mapping[str, float],
-    fitted: Mapping[str, Fitted] | None = None,
+    fitted: Mapping[str, FittedWeights] | None = None,
 ) -> onnx.ModelProto:
     """Return a copy of a float32 graph in which some layers compute in INT8.
 
     Args:
-        model: The graph that the layers are of.
-        chosen: Which layers.
-        thresholds: The absolute value at which the input of each is clipped.
-        fitted: Weights that are on their levels already, by the names of their layers; those of
-            others are rounded to the nearest.
+        model: The graph.
+        chosen: The layers to quantize.
+        thresholds: Clipping threshold of each layer's input, by value name.
+        fitted: Weights that are on INT8 levels already, by layer name; others are rounded to
+            nearest.
     """
     copy = onnx_graph.copied(model)
     graph = copy.graph
@@ -160,9 +159,9 @@ def _store(
     graph: onnx.GraphProto,
     constants: Mapping[str, onnx.TensorProto],
     node: onnx.NodeProto,
-    fitted: Fitted,
+    fitted: FittedWeights,
 ) -> None:
-    """Put fitted weights in the place of a layer's own; its bias may be another's, too."""
+    """Replace a layer's weights; the bias becomes a new constant, since layers may share one."""
     name = node.input[1]
     constants[name].CopyFrom(numpy_helper.from_array(fitted.weights, name))
     bias = f"{node.name}_fitted_bias"
@@ -172,27 +171,27 @@ def _store(
 
 
 def weight_scales(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return the size of a level for each output channel."""
+    """Return the step size of each output channel."""
     others = tuple(i for i in range(weights.ndim) if i != axis)
     return scale_of(np.abs(weights).max(axis=others))
 
 
 def scale_of(threshold: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
-    """Return the size of a level, as half precision holds it."""
+    """Return the step size for a clipping threshold, representable in half precision."""
     scale = np.maximum(np.asarray(threshold, np.float32) / LEVELS, SMALLEST_SCALE)
     half = scale.astype(np.float16)
-    # Rounded up, so that the largest value is not clipped.
+    # Rounded up: the largest value must not be clipped.
     return np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
 
 
 def _hold(
     graph: onnx.GraphProto, nodes: list[onnx.NodeProto], value: str, scale: NDArray[np.float32]
 ) -> str:
-    """Clip a value at the ends of INT8, which quantising does anyway; return the output.
+    """Clip a value to the INT8 range, which quantizing does anyway; return the output.
 
-    OpenVINO moves a quantiser that follows a concatenation to before it, and then loses two bits
-    (2026.4: 59 dB against FP32 with one such layer, in place of 73). It does not move a clip, but
-    it drops one at the level -128. So this one is at -127.75 levels, which are rounded to -128.
+    OpenVINO moves a quantizer that follows a concatenation to before it, and then loses two bits
+    (2026.4: 59 dB against FP32 with one such layer instead of 73). It does not move a clip, but
+    drops one at level -128. So this clip is at level -127.75, which rounds to -128.
     """
     bounds = [f"{value}_lowest", f"{value}_highest"]
     ends = -(LEVELS + 0.75) * scale, LEVELS * scale

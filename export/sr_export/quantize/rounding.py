@@ -1,10 +1,10 @@
-"""Weights fitted to what a layer meets, and rounded so that its output keeps.
+"""Optimizing the rounding of weights on real activations, layer by layer.
 
-A layer gets values that the quantised layers before it have changed, and still has to give what it
-gave before: its weights are moved towards what does that best. Then each is rounded up or down, and
-the error that this makes in the output is taken up by the weights that are not rounded yet, as far
-as their inputs go together (Frantar et al., "GPTQ", 2022). The mean that remains goes into the
-bias. Only values are needed, no gradients.
+The inputs of a layer are changed by the quantized layers before it, but its output should stay what
+it was in FP32. So its weights are first moved towards the least-squares solution for these inputs.
+Then they are rounded one after the other, and each rounding error is compensated by the weights
+that are not rounded yet, as far as their inputs correlate (Frantar et al., "GPTQ", 2022). The mean
+error goes into the bias. This needs no gradients.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from onnx import numpy_helper
 
 from sr_export.checkpoint.int8_record import LEVELS
 from sr_export.graph import onnx_graph
-from sr_export.quantize.layerwise import Stages
-from sr_export.quantize.placement import Fitted, scale_of, weight_scales
+from sr_export.quantize.layerwise import LayerwiseRun
+from sr_export.quantize.placement import FittedWeights, scale_of, weight_scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,20 +28,19 @@ if TYPE_CHECKING:
     from sr_export.quantize.placement import Layer
 
 _MOST_TILES = 32
-# Of all tiles together, for each layer.
+# Per layer, over all tiles.
 _PATCHES = 32 << 10
-# How much it counts that weights stay what they are, against the mean variance of the inputs. On a
-# Compact network of 18 layers, 0.01, 0.1, 1 and weights that are only rounded gave 42.2, 43.1, 43.7
-# and 43.2 dB against FP32: left free, weights follow the noise of what was seen.
+# Regularization towards the original weights, relative to the mean variance of the inputs. On a
+# Compact network of 18 layers, 0.01, 0.1, 1 and no move at all gave 42.2, 43.1, 43.7 and 43.2 dB
+# against FP32: with little regularization, weights overfit the calibration images.
 _PULL = 1.0
-# Added to the diagonal of the covariance, as a part of its mean: the inputs that were seen are not
-# all there are.
+# Added to the diagonal of the covariance, relative to its mean, since the sample is finite.
 _DAMPING = 0.01
 _BLOCK = 64
 
 
-class _Seen:
-    """What a layer is to give, and what it gets to make it of: means and covariances."""
+class _LayerStatistics:
+    """Means and covariances of a layer's quantized inputs and its FP32 outputs."""
 
     def __init__(
         self, node: onnx.NodeProto, weights: NDArray[np.float32], threshold: float
@@ -64,15 +63,15 @@ class _Seen:
         most: int,
         rng: np.random.Generator,
     ) -> None:
-        """Take in some patches of the layer's input.
+        """Add random patches of the layer's input.
 
         Args:
-            exact: What it is in FP32, (N, C, H, W).
-            found: What it is after the layers in INT8.
-            most: How many patches to take.
-            rng: Chooses them.
+            exact: The input in FP32, (N, C, H, W).
+            found: The input after the INT8 layers before.
+            most: Number of patches.
+            rng: Chooses the patches.
         """
-        # INT8 has one level more below 0, which runtimes use.
+        # INT8 has one more level below 0, which runtimes use.
         found = np.clip(np.rint(found / self._scale), -LEVELS - 1, LEVELS) * self._scale
         windows = [_windows(each, self._node, self._weights) for each in (exact, found)]
         places = windows[0].shape[:3]
@@ -85,36 +84,36 @@ class _Seen:
         self._given += given.sum(axis=0)
         self._count += len(given)
 
-    def round(self, bias: NDArray[np.float32]) -> Fitted:
-        """Return the weights on their levels."""
+    def round(self, bias: NDArray[np.float32]) -> FittedWeights:
+        """Return the weights on INT8 levels."""
         wanted, given = self._wanted / self._count, self._given / self._count
         covariance = self._products / self._count - np.outer(given, given)
         cross = self._cross / self._count - np.outer(wanted, given)
         best = _best(self._flat, covariance, cross)
         scales = weight_scales(best, axis=0)
         found = _on_levels(best, covariance, scales)
-        return Fitted(
+        return FittedWeights(
             found.reshape(self._weights.shape).astype(np.float32),
             scales,
             (bias + wanted - found @ given).astype(np.float32),
         )
 
 
-def rounded(
+def optimize_rounding(
     model: onnx.ModelProto,
     layers: Sequence[Layer],
     thresholds: Mapping[str, float],
     tiles: Sequence[NDArray[np.uint8]],
     report: Callable[[str], None],
-) -> dict[str, Fitted]:
-    """Return the fitted weights of all dense convolutions among some layers, by their names.
+) -> dict[str, FittedWeights]:
+    """Return weights with optimized rounding for the dense convolutions among the layers, by name.
 
     Args:
         model: Float32, NCHW.
-        layers: Those that are to compute in INT8.
-        thresholds: Where the input of each is clipped.
-        tiles: Images (H, W, C) to see the inputs on.
-        report: Called with how far it is.
+        layers: The layers that will compute in INT8.
+        thresholds: Clipping threshold of each layer's input, by value name.
+        tiles: Images (H, W, C) for calibration.
+        report: Called with the progress.
 
     Raises:
         ExportError: ONNX Runtime cannot run the graph.
@@ -123,14 +122,14 @@ def rounded(
     constants = {each.name: each for each in plain.graph.initializer}
     names = {each.name for each in layers}
     nodes = [node for node in plain.graph.node if node.name in names and _fits(node, plain.graph)]
-    stages = Stages(plain, layers, thresholds, tiles[:: -(-len(tiles) // _MOST_TILES)])
+    stages = LayerwiseRun(plain, layers, thresholds, tiles[:: -(-len(tiles) // _MOST_TILES)])
     rng = np.random.default_rng(0)
-    found: dict[str, Fitted] = {}
+    found: dict[str, FittedWeights] = {}
     for node in nodes:
-        report(f"rounding weights: layer {len(found) + 1} of {len(nodes)}")
+        report(f"optimizing rounding: layer {len(found) + 1} of {len(nodes)}")
         stages.run_to(node.name, found)
         weights = numpy_helper.to_array(constants[node.input[1]])
-        seen = _Seen(node, weights, thresholds[node.input[0]])
+        seen = _LayerStatistics(node, weights, thresholds[node.input[0]])
         for exact, quantised in stages.values(node.input[0]):
             seen.add(exact, quantised, -(-_PATCHES // len(stages)), rng)
         found[node.name] = seen.round(_bias(node, len(weights), constants))
@@ -138,7 +137,7 @@ def rounded(
 
 
 def _fits(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
-    """Return whether a layer is a dense convolution whose weights and bias are its own."""
+    """Return whether a layer is a dense convolution with weights and bias of its own."""
     constants = {each.name for each in graph.initializer}
     attributes = {each.name: each for each in node.attribute}
     dense = node.op_type == "Conv" and ("group" not in attributes or attributes["group"].i == 1)
@@ -159,7 +158,7 @@ def _bias(
 def _windows(
     value: NDArray[np.float32], node: onnx.NodeProto, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return what each output pixel is made of, a view (N, rows, columns, C, height, width)."""
+    """Return the input patch of each output pixel: a view (N, rows, columns, C, height, width)."""
     attributes = {each.name: list(each.ints) for each in node.attribute if each.ints}
     top, left, bottom, right = attributes.get("pads", [0] * 4)
     strides = attributes.get("strides", [1, 1])
@@ -173,12 +172,12 @@ def _best(
     covariance: NDArray[np.float64],
     cross: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """Return the real weights (outputs, inputs) that give best what the layer gave.
+    """Return the least-squares weights (outputs, inputs), regularized towards the original ones.
 
     Args:
-        weights: What they were.
-        covariance: Of the inputs that it gets.
-        cross: Covariance of the outputs that it gave, and of these inputs.
+        weights: The original weights.
+        covariance: Covariance of the quantized inputs.
+        cross: Covariance of the FP32 outputs with these inputs.
     """
     pull = max(_PULL * float(np.diag(covariance).mean()), 1e-12)
     damped = covariance + pull * np.eye(len(covariance))
@@ -191,11 +190,11 @@ def _on_levels(
     covariance: NDArray[np.float64],
     scales: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """Return weights (outputs, inputs) on the levels of each output, errors passed on."""
+    """Round weights (outputs, inputs) to each output's levels, with error compensation."""
     size = len(covariance)
     damping = max(_DAMPING * float(np.diag(covariance).mean()), 1e-12)
     covariance = covariance + damping * np.eye(size)
-    # The inputs that matter most are rounded first, while there are others to make up for it.
+    # The inputs with the largest variance first, while others can still compensate.
     order = np.argsort(-np.diag(covariance))
     influence = np.linalg.cholesky(np.linalg.inv(covariance[np.ix_(order, order)])).T
     left = weights[:, order].astype(np.float64)

@@ -1,9 +1,9 @@
-"""Which layers compute in INT8: all that can, or the most that keep the picture.
+"""Searching the set of layers that compute in INT8: as many as the quality budget allows.
 
-Where all of them together miss the budget, the last convolution goes back to half precision: what
-it gets wrong is seen as it is. Where that does not suffice, weights are fitted to the inputs that
-they meet, instead of rounded to the nearest level, which takes longer. And then each layer alone is
-put back to see what that gains, and they go back, those that gain most first.
+First all layers are tried. If they miss the budget, the last convolution returns to half precision:
+its errors reach the output directly. If that is not enough, the rounding of weights is optimized on
+real activations, which takes longer. Finally the sensitivity of each layer is measured, and the
+most sensitive layers return to half precision one after the other.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
     Measure = Callable[[Sequence[Layer], bool], Quality]
 
 LEAST_SHARE = 0.5
-# Networks with more layers are analysed and restored in groups of neighbours.
+# Networks with more layers are searched in groups of neighboring layers.
 _MOST_GROUPS = 24
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What came of a search."""
+    """The result of a search."""
 
     chosen: tuple[Layer, ...]
-    """Those to quantise; empty when nothing holds."""
+    """The layers to quantize; empty if no set meets the budget."""
     fitted: bool
-    """Whether their weights are fitted."""
+    """Whether the rounding of their weights is optimized."""
     steps: tuple[Step, ...]
-    """What was tried; the last step is the chosen one, if one is."""
+    """Every set that was tried; the last one is the chosen one, if any is."""
     reason: str
-    """Why INT8 is not offered, in words; empty when it is."""
+    """Why INT8 is not offered; empty if it is."""
 
 
 class LayerSearch:
-    """Finds the placement of one network.
+    """Finds the INT8 layers of one network.
 
     Args:
-        layers: Those that can be quantised, in the order in which they run.
-        shares: Of the network's multiply-adds, of each layer by its name.
-        measure: Tells the quality when some layers are quantised, their weights fitted or not.
-        budget: Decibels against FP32.
-        report: Called with what is being done.
+        layers: The layers that can compute in INT8, in execution order.
+        shares: Each layer's share of the multiply-adds, by name.
+        measure: Returns the quality with some layers in INT8, with or without optimized rounding.
+        budget: Minimum PSNR against FP32 in dB.
+        report: Called with each stage as it begins.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class LayerSearch:
         self._steps: list[Step] = []
 
     def run(self) -> SearchResult:
-        """Return the placement with the most INT8 that holds the budget."""
-        best, misses = -math.inf, ""
+        """Return the largest set of layers that meets the budget."""
+        best, shortfall = -math.inf, ""
         for restored, fitted in self._candidates():
             if any(each.fitted is fitted and restored == {*each.restored} for each in self._steps):
                 continue
@@ -77,34 +77,33 @@ class LayerSearch:
             share = self._share(chosen)
             if share < LEAST_SHARE:
                 continue
-            self._report(f"quantising: {share:.0%} of the multiply-adds in INT8")
+            self._report(f"quantizing: {share:.0%} of the multiply-adds in INT8")
             quality = self._measure(chosen, fitted)
             step = Step(tuple(sorted(restored)), fitted, round(share, 4), quality.psnr)
             self._steps.append(step)
-            reason = acceptance.misses(quality, self._budget)
+            reason = acceptance.shortfall(quality, self._budget)
             if reason is None:
                 return SearchResult(tuple(chosen), fitted, tuple(self._steps), "")
             if acceptance.decibels(quality) > best:
-                best, misses = acceptance.decibels(quality), reason
-        return SearchResult((), False, tuple(self._steps), self._refusal(misses))
+                best, shortfall = acceptance.decibels(quality), reason
+        return SearchResult((), False, tuple(self._steps), self._refusal(shortfall))
 
-    def _refusal(self, misses: str) -> str:
+    def _refusal(self, shortfall: str) -> str:
         if not self._steps:
             share = self._share(self._layers)
             return (
-                f"only {share:.0%} of the multiply-adds are of convolutions that INT8 suits, "
-                f"and under {LEAST_SHARE:.0%} it is not worth its loss"
+                f"only {share:.0%} of the multiply-adds are in convolutions that INT8 supports; "
+                f"below {LEAST_SHARE:.0%} it does not pay"
             )
         return (
-            f"with {LEAST_SHARE:.0%} of the multiply-adds or more in INT8, the best that was found "
-            f"is {misses}"
+            f"best result with at least {LEAST_SHARE:.0%} of the multiply-adds in INT8: {shortfall}"
         )
 
     def _share(self, layers: Sequence[Layer]) -> float:
         return sum(self._shares[each.name] for each in layers)
 
     def _candidates(self) -> Iterator[tuple[frozenset[str], bool]]:
-        """Yield the names of the layers to restore, the fewest first, and whether to fit."""
+        """Yield the layers to keep in half precision, the fewest first, and whether to optimize."""
         last = frozenset(each.name for each in self._layers[1:][-1:])
         for fitted in (False, True):
             yield frozenset(), fitted
@@ -115,7 +114,7 @@ class LayerSearch:
             yield restored, True
 
     def _by_gain(self) -> list[frozenset[str]]:
-        """Return groups of layers, the one first that gains most quality when it is restored."""
+        """Return groups of layers, the most sensitive first."""
         if self._share(self._layers) < LEAST_SHARE:
             return []
         size = math.ceil(len(self._layers) / _MOST_GROUPS)
@@ -123,7 +122,7 @@ class LayerSearch:
         groups = [frozenset(each.name for each in self._layers[i : i + size]) for i in starts]
         gains = {}
         for i, group in enumerate(groups, 1):
-            self._report(f"quantising: layer group {i} of {len(groups)} in half precision")
+            self._report(f"measuring sensitivity: layer group {i} of {len(groups)}")
             others = [each for each in self._layers if each.name not in group]
             gains[group] = acceptance.decibels(self._measure(others, True))
         return sorted(groups, key=gains.__getitem__, reverse=True)

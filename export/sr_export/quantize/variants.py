@@ -1,4 +1,4 @@
-"""The precisions that a bundle offers beside FP32: made, measured, and kept if they hold."""
+"""Building and measuring the variants of a bundle: FP16, BF16 and INT8."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from sr_deploy.errors import ExportError
 from sr_export.graph import pixels
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.quantize import acceptance, activations, placement
-from sr_export.quantize.acceptance import Gate
+from sr_export.quantize.acceptance import AcceptanceCheck
 from sr_export.quantize.calibration_cache import statistics
-from sr_export.quantize.calibration_data import Example, Material, gather
-from sr_export.quantize.half import LARGEST_FP16
-from sr_export.quantize.quantizer import Quantiser
-from sr_export.quantize.recipe import Recipe
+from sr_export.quantize.calibration_data import CalibrationData, Example, gather
+from sr_export.quantize.half import LARGEST_FP16, Recipe
+from sr_export.quantize.quantizer import Quantizer
 from sr_export.quantize.search import LayerSearch
 from sr_export.scene import Scene
 
@@ -32,19 +31,19 @@ if TYPE_CHECKING:
     from sr_export.options import Options
     from sr_export.quantize.half import Half
     from sr_export.quantize.placement import Layer
-    from sr_export.quantize.qat import Placed
+    from sr_export.quantize.qat import QatLayers
 
-# What looking may cost on a heavy network, in operations: a minute or two on a laptop. Less is
-# looked at then, but never less than the smallest of each.
+# Limits for heavy networks, in operations: a minute or two on a laptop. Above them, fewer tiles and
+# smaller images are used, down to the minimum of each.
 _CALIBRATION_OPERATIONS = 4e12
-_EXAM_OPERATIONS = 1e12
+_HELD_OUT_OPERATIONS = 1e12
 _FEWEST_TILES = 16
 _SMALLEST_SIDE = 64
 
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """The network to offer in other precisions."""
+    """The FP32 network that variants are built from."""
 
     model: onnx.ModelProto
     """Float32, NCHW in [0, 1]."""
@@ -54,46 +53,48 @@ class ExportedNetwork:
     fixed_size: tuple[int, int] | None
     fixed_batch: int | None
     operations: float
-    """Per low-resolution pixel; of a generator, per image."""
-    material: Material | None = None
-    """What to calibrate on and to judge by; None: photos."""
-    trained: Placed | None = None
-    """The layers that were trained in INT8; None: it is calibrated."""
+    """Operations per low-resolution pixel; for a generator, per image."""
+    calibration: CalibrationData | None = None
+    """None for photos."""
+    trained: QatLayers | None = None
+    """The layers that were trained in INT8; None to calibrate."""
 
 
 @dataclass(frozen=True)
-class Offered:
-    """One precision that holds."""
+class AcceptedVariant:
+    """One precision that passed the acceptance check."""
 
     precision: Precision
     recipe: Recipe
     model: onnx.ModelProto | None
-    """Bytes in and out; None: it is computed from the FP32 file."""
+    """The graph with byte frames; None if it is run from the FP32 file."""
     quality: Quality
 
 
 @dataclass(frozen=True)
-class Offer:
-    """What came of all precisions."""
+class Variants:
+    """The result for all precisions."""
 
-    variants: tuple[Offered, ...]
+    variants: tuple[AcceptedVariant, ...]
     refused: dict[str, str]
     int8: Quantization | None
     scenes: tuple[Scene, ...]
 
 
-def make(subject: ExportedNetwork, options: Options, report: Callable[[str], None]) -> Offer:
-    """Make and measure the precisions that the user asked for.
+def build_variants(
+    subject: ExportedNetwork, options: Options, report: Callable[[str], None]
+) -> Variants:
+    """Build and measure the requested precisions.
 
     Raises:
-        InvalidInputError, NotFoundError: there are no images to calibrate on where the user said.
-        ExportError: a graph that should run does not.
+        InvalidInputError, NotFoundError: The folder of calibration images is unusable.
+        ExportError: A graph fails to run.
     """
-    return _Workshop(subject, options, report).run()
+    return _VariantBuilder(subject, options, report).run()
 
 
-class _Workshop:
-    """Makes the precisions of one network one by one, on the same images."""
+class _VariantBuilder:
+    """Builds the precisions of one network, on the same images."""
 
     def __init__(
         self, subject: ExportedNetwork, options: Options, report: Callable[[str], None]
@@ -102,18 +103,18 @@ class _Workshop:
         self._options = options
         self._report = report
         self._format = pixels.formats(3 if subject.channels == 3 else 1)[0]
-        self._material = subject.material or _affordable(
+        self._calibration = subject.calibration or _affordable(
             _gathered(subject, options, report), subject
         )
         report("measuring: FP32")
         wrapped = pixels.wrap(subject.model, self._format)
-        self._gate = Gate(self._material.exam, self._runner(wrapped))
-        self._frames: dict[Precision, list[NDArray[np.uint8]]] = {"fp32": self._gate.expected}
-        self._variants: list[Offered] = []
+        self._check = AcceptanceCheck(self._calibration.held_out, self._runner(wrapped))
+        self._frames: dict[Precision, list[NDArray[np.uint8]]] = {"fp32": self._check.expected}
+        self._variants: list[AcceptedVariant] = []
         self._refused: dict[str, str] = {}
 
-    def run(self) -> Offer:
-        """Make what was asked for."""
+    def run(self) -> Variants:
+        """Build the requested precisions."""
         wanted = self._options.precisions
         half = self._half() if {"fp16", "int8"}.intersection(wanted) else "fp16"
         if "fp16" in wanted and half == "fp16":
@@ -127,18 +128,18 @@ class _Workshop:
                 int8 = offer(half)
             except ExportError as error:
                 self._refused["int8"] = str(error)
-        return Offer(tuple(self._variants), self._refused, int8, self._scenes())
+        return Variants(tuple(self._variants), self._refused, int8, self._scenes())
 
     def _half(self) -> Half:
-        """Return the half type that the network's values fit into, by looking at them."""
-        largest, _ = statistics(self._subject.model, (), self._material.tiles, self._report)
-        # What is infinite in FP32 is so on purpose, as masks of attention are.
+        """Return the half type that can represent the network's activations."""
+        largest, _ = statistics(self._subject.model, (), self._calibration.tiles, self._report)
+        # Values that are infinite in FP32 are so on purpose, such as attention masks.
         reach = max(filter(math.isfinite, largest.values()), default=0.0)
         if reach <= LARGEST_FP16:
             return "fp16"
         self._refused["fp16"] = (
-            f"values inside the network reach {reach:.3g}, and half precision ends at "
-            f"{LARGEST_FP16:g}; bf16 is made in its place"
+            f"activations reach {reach:.3g}, beyond the FP16 limit of {LARGEST_FP16:g}; bf16 is "
+            "built instead"
         )
         return "bf16"
 
@@ -148,35 +149,39 @@ class _Workshop:
         return lambda frame: runner(np.repeat(frame, batch, axis=0))[:1]
 
     def _attempt(self, precision: Precision, recipe: Recipe) -> None:
-        """Offer a precision, or note why not."""
+        """Build and check a precision; record it as accepted or refused."""
         self._report(f"measuring: {precision.upper()}")
         try:
             model = recipe.graph(self._format) if recipe.stored else None
-            found = acceptance.outputs(self._gate.exam, self._runner(recipe.runnable(self._format)))
+            found = acceptance.outputs(
+                self._check.held_out, self._runner(recipe.runnable(self._format))
+            )
         except ExportError as error:
             self._refused[precision] = str(error)
             return
         self._frames[precision] = found
-        quality = self._gate.compare(found)
-        reason = acceptance.misses(quality, self._budget(precision))
+        quality = self._check.compare(found)
+        reason = acceptance.shortfall(quality, self._budget(precision))
         if reason is None:
-            self._variants.append(Offered(precision, recipe, model, quality))
+            self._variants.append(AcceptedVariant(precision, recipe, model, quality))
         else:
             self._refused[precision] = reason
 
     def _offer_int8(self, half: Half) -> Quantization | None:
-        workpiece = Quantiser(
-            self._subject.model, self._material.tiles, self._options.method, self._report
+        workpiece = Quantizer(
+            self._subject.model, self._calibration.tiles, self._options.method, self._report
         )
 
         def build(chosen: Sequence[Layer], fitted: bool) -> Recipe:
-            return Recipe(workpiece.quantised(chosen, fitted=fitted), half)
+            return Recipe(workpiece.quantize(chosen, fitted=fitted), half)
 
-        seen = sum(math.prod(each.shape[:-1]) for each in self._material.tiles)
+        seen = sum(math.prod(each.shape[:-1]) for each in self._calibration.tiles)
         found = LayerSearch(
             workpiece.layers,
             workpiece.shares(self._subject.operations / 2 * seen),
-            lambda *choice: self._gate.measure(self._runner(build(*choice).runnable(self._format))),
+            lambda *choice: self._check.measure(
+                self._runner(build(*choice).runnable(self._format))
+            ),
             self._budget("int8"),
             self._report,
         ).run()
@@ -187,22 +192,22 @@ class _Workshop:
         if not found.steps:
             return None
         layers = len(workpiece.layers)
-        return Quantization(self._material.text, self._options.method, layers, found.steps)
+        return Quantization(self._calibration.text, self._options.method, layers, found.steps)
 
     def _offer_trained(self, half: Half) -> Quantization | None:
-        """Offer INT8 as it was in training, if that holds."""
+        """Build and check INT8 with the layers and scales from training."""
         trained = self._subject.trained
         assert trained is not None
         model = trained.model
-        network = placement.quantised(model, trained.layers, trained.thresholds, trained.fitted)
+        network = placement.quantize(model, trained.layers, trained.thresholds, trained.fitted)
         self._attempt("int8", Recipe(network, half))
         if "int8" not in self._frames:
             return None
-        quality = self._gate.compare(self._frames["int8"])
+        quality = self._check.compare(self._frames["int8"])
         layers = placement.layers(model)
         inputs = sorted({each.input for each in layers})
-        values = activations.sizes(model, inputs, self._material.tiles)
-        seen = self._material.tiles[0].shape[0] * self._material.tiles[0].shape[1]
+        values = activations.sizes(model, inputs, self._calibration.tiles)
+        seen = self._calibration.tiles[0].shape[0] * self._calibration.tiles[0].shape[1]
         seen *= self._subject.fixed_batch or 1
         shares = placement.shares(layers, values, self._subject.operations / 2 * seen)
         chosen = {each.name for each in trained.layers}
@@ -225,13 +230,13 @@ class _Workshop:
                 {precision: frames[i] for precision, frames in self._frames.items()},
                 example.truth,
             )
-            for i, example in enumerate(self._gate.exam)
+            for i, example in enumerate(self._check.held_out)
         )
 
 
 def _gathered(
     subject: ExportedNetwork, options: Options, report: Callable[[str], None]
-) -> Material:
+) -> CalibrationData:
     return gather(
         None if options.calibration is None else Path(options.calibration),
         channels=subject.channels,
@@ -244,23 +249,23 @@ def _gathered(
     )
 
 
-def _affordable(material: Material, subject: ExportedNetwork) -> Material:
-    """Return less of the images where the network is heavy."""
-    tiles, exam = material.tiles, material.exam
+def _affordable(calibration: CalibrationData, subject: ExportedNetwork) -> CalibrationData:
+    """Reduce the calibration data for a heavy network."""
+    tiles, held_out = calibration.tiles, calibration.held_out
     pixels_per_tile = max(1, tiles[0].shape[0] * tiles[0].shape[1])
     most = int(_CALIBRATION_OPERATIONS / (max(1.0, subject.operations) * pixels_per_tile))
     most = max(_FEWEST_TILES, most)
     step = -(-len(tiles) // most)
-    text = material.text if step == 1 else f"{len(tiles[::step])} of {material.text}"
+    text = calibration.text if step == 1 else f"{len(tiles[::step])} of {calibration.text}"
     if subject.fixed_size is None:
-        per_image = _EXAM_OPERATIONS / max(1.0, subject.operations) / len(exam)
+        per_image = _HELD_OUT_OPERATIONS / max(1.0, subject.operations) / len(held_out)
         side = max(_SMALLEST_SIDE, subject.minimum, int(per_image**0.5))
-        exam = tuple(_cropped(each, side, subject.scale) for each in exam)
-    return Material(tiles[::step], exam, text)
+        held_out = tuple(_cropped(each, side, subject.scale) for each in held_out)
+    return CalibrationData(tiles[::step], held_out, text)
 
 
 def _cropped(example: Example, side: int, scale: int) -> Example:
-    """Return the middle of an image."""
+    """Return the center of an image."""
     height, width = example.low.shape[:2]
     top, left = max(0, height - side) // 2, max(0, width - side) // 2
     low = example.low[top : top + side, left : left + side]

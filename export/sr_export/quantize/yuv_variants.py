@@ -1,7 +1,4 @@
-"""The precisions of a bundle once more, for frames of video: YUV in, YUV out.
-
-They are judged as the others are, by the frames that FP32 makes of the held-out images.
-"""
+"""The variants for YUV video frames, with the same acceptance check as the others."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from sr_export import photos
 from sr_export.graph import pixels, verify, yuv_reference
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.quantize import acceptance
-from sr_export.quantize.acceptance import Gate
+from sr_export.quantize.acceptance import AcceptanceCheck
 from sr_export.quantize.calibration_data import Example
 
 if TYPE_CHECKING:
@@ -26,61 +23,61 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sr_deploy.bundle.manifest import Precision, Quality, YuvFormat
-    from sr_export.quantize.variants import Offered
+    from sr_export.quantize.variants import AcceptedVariant
     from sr_export.scene import Scene
 
 
 @dataclass(frozen=True)
-class Filmed:
-    """One precision that holds, for frames of one format."""
+class YuvVariant:
+    """One accepted precision for one YUV format."""
 
     precision: Precision
     model: onnx.ModelProto | None
-    """None: it is computed from the FP32 file."""
+    """None if it is run from the FP32 file."""
     quality: Quality | None
     """None for FP32."""
 
 
 @dataclass(frozen=True)
-class Film:
-    """What came of all precisions, for frames of one format; FP32 is the first."""
+class YuvVariants:
+    """All precisions for one YUV format; FP32 is the first."""
 
     pixel_format: YuvFormat
-    variants: tuple[Filmed, ...]
+    variants: tuple[YuvVariant, ...]
     refused: dict[str, str]
     frames: tuple[YuvFrame, ...]
     """The held-out images."""
     expected: tuple[NDArray[np.float64], ...]
-    """The numbers of what FP32 makes of them, see `planes.levels`."""
+    """The sample values of FP32's outputs; see `yuv_reference.levels`."""
 
 
 @dataclass(frozen=True)
-class Studio:
-    """What the precisions of a network for video are made from.
+class YuvVariantBuilder:
+    """Builds the YUV variants of a network.
 
     Attributes:
-        network: Float32, NCHW in [0, 1], of three channels.
-        reference: The network that it came from.
-        size: Height and width of a photo to compare the two on; even.
-        offered: The other precisions that hold.
+        network: Float32, NCHW in [0, 1], with three channels.
+        reference: The original network.
+        size: Even height and width of a photo to compare the two on.
+        accepted: The precisions accepted for RGB.
         scenes: The held-out images.
-        budgets: Decibels that each precision must hold.
-        report: Called with what is being done.
+        budgets: Minimum PSNR of each precision in dB.
+        report: Called with each stage as it begins.
     """
 
     network: onnx.ModelProto
     reference: verify.Run
     size: tuple[int, int]
-    offered: Sequence[Offered]
+    accepted: Sequence[AcceptedVariant]
     scenes: Sequence[Scene]
     budgets: dict[str, float]
     report: Callable[[str], None]
 
-    def film(self, pixel_format: YuvFormat) -> Film:
-        """Make and measure all precisions for frames of a format.
+    def build(self, pixel_format: YuvFormat) -> YuvVariants:
+        """Build and measure all precisions for a YUV format.
 
         Raises:
-            ExportError: the conversion in the graph is not that of numpy.
+            ExportError: The conversion in the graph differs from that in numpy.
         """
         self.report(f"verifying: frames of {pixel_format}")
         exact = pixels.wrap(self.network, pixel_format)
@@ -91,24 +88,24 @@ class Studio:
             if min(each.low.shape[:2]) > 1
         ]
         blank = YuvFrame.empty(pixel_format, 2, 2)
-        exam = Gate(examples, _run(exact, blank))
-        variants = [Filmed("fp32", exact, None)]
+        exam = AcceptanceCheck(examples, _run(exact, blank))
+        variants = [YuvVariant("fp32", exact, None)]
         refused = {}
-        for each in self.offered:
+        for each in self.accepted:
             precision = each.precision
             self.report(f"measuring: {precision.upper()}, frames of {pixel_format}")
             try:
                 found = exam.measure(_run(each.recipe.runnable(pixel_format), blank))
-                reason = acceptance.misses(found, self.budgets[precision])
+                reason = acceptance.shortfall(found, self.budgets[precision])
             except ExportError as error:
                 reason = str(error)
             if reason is None:
                 model = each.recipe.graph(pixel_format) if each.recipe.stored else None
-                variants.append(Filmed(precision, model, found))
+                variants.append(YuvVariant(precision, model, found))
             else:
                 refused[f"{precision} {pixel_format}"] = reason
         frames = tuple(_frame(each.low, blank) for each in examples)
-        return Film(pixel_format, tuple(variants), refused, frames, tuple(exam.expected))
+        return YuvVariants(pixel_format, tuple(variants), refused, frames, tuple(exam.expected))
 
 
 def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -121,7 +118,7 @@ def _frame(image: NDArray[np.uint8], like: YuvFrame) -> YuvFrame:
 
 
 def _run(model: onnx.ModelProto, like: YuvFrame) -> acceptance.Run:
-    """Return what takes RGB (1, H, W, 3) and gives the numbers of the YUV that comes out."""
+    """Return a function from RGB (1, H, W, 3) to the sample values of the graph's YUV output."""
     runner = OnnxRunner(model)
 
     def run(image: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -44,7 +44,7 @@ _RECIPE_NAMES = {"asked": "as exported", "mixed": "with all but the convolutions
 def build_plan(
     folder: Path, precision: Precision, pixel_format: PixelFormat, device: int
 ) -> PlanRecord:
-    """Build a plan that an engine misses: the entry point `sr_deploy.plan_builders`.
+    """Build a plan that an engine shortfall: the entry point `sr_deploy.plan_builders`.
 
     It takes minutes. TensorRT runs in a child process. Of several processes or threads that need
     the same plan, one builds it while the others wait.

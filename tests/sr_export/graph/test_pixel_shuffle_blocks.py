@@ -84,7 +84,7 @@ def test_quantised_values_stay_on_their_levels(outputs: int) -> None:
         model, [each.input for each in layers], list(photos.batch(1, 32, 32, 3))
     )
     thresholds = {name: float(each.max()) for name, each in ranges.items()}
-    quantised = placement.quantised(model, layers, thresholds)
+    quantised = placement.quantize(model, layers, thresholds)
     found = in_blocks(quantised)
     onnx.checker.check_model(found, full_check=True)
     assert _operators(found)[-2:] == ["Conv", "DepthToSpace"]

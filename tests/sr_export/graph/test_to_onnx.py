@@ -76,8 +76,8 @@ class Untranslatable(nn.Module):
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (Branching(), "which parts of the network run depends on the image"),
-        (Untranslatable(), "it uses bessel_j0, which torch.onnx cannot translate"),
+        (Branching(), "depends on the image"),
+        (Untranslatable(), "bessel_j0"),
     ],
 )
 def test_known_refusals_are_put_in_words(module: nn.Module, words: str) -> None:
@@ -90,14 +90,14 @@ def test_networks_that_draw_random_numbers_are_refused() -> None:
         def forward(self, image: Tensor) -> Tensor:
             return image + torch.randn_like(image)
 
-    with pytest.raises(CheckpointError, match="it draws random numbers"):
+    with pytest.raises(CheckpointError, match="random numbers"):
         export(network(Noisy()), Strategy(1, None))
 
 
 def test_networks_too_large_for_a_file_are_refused() -> None:
     module = Convolutions()
     module.register_parameter("large", nn.Parameter(torch.empty(2**29, device="meta")))
-    with pytest.raises(CheckpointError, match=r"its weights take 2.0 GiB, and .* 2 GiB at most"):
+    with pytest.raises(CheckpointError, match=r"2\.0 GiB"):
         export(network(module), Strategy(1, None))
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from sr_deploy.bundle.manifest import YuvFormat
 from sr_deploy.runtime.yuv import YuvFrame
 from sr_export import photos
-from sr_export.graph import node_chain, pixels, yuv_reference
+from sr_export.graph import onnx_graph, pixels, yuv_reference
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.quantize.half import Half, rounded_to_bf16, to_half
 from tests.sr_deploy import yuv_oracle
@@ -124,7 +124,7 @@ def test_the_conversions_stay_in_float(pixel_format: YuvFormat, half: Half) -> N
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     types = {each.name: each.type.tensor_type.elem_type for each in inferred.value_info}
     kinds = {TensorProto.FLOAT, TensorProto.INT64}
-    exact = {name: each for name, each in types.items() if name.startswith(node_chain.EXACT)}
+    exact = {name: each for name, each in types.items() if name.startswith(onnx_graph.EXACT)}
     assert set(exact.values()) == kinds
     assert {TensorProto.FLOAT16, TensorProto.BFLOAT16}.intersection(types.values())
 

@@ -13,7 +13,7 @@ from sr_deploy.bundle.manifest import Quality, Variant
 from sr_deploy.errors import BackendError
 from sr_export import photos
 from sr_export.quantize import backend_check
-from sr_export.quantize.backend_check import confirmed
+from sr_export.quantize.backend_check import check_backends
 from sr_export.report import Scene
 
 LOW = photos.batch(1, 24, 32, 3)[0]
@@ -61,7 +61,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> type[_Engine]:
 
 
 def _confirmed() -> dict[str, dict[str, str]]:
-    found = confirmed(Path("x.srd"), VARIANTS, SCENES, BUDGETS)
+    found = check_backends(Path("x.srd"), VARIANTS, SCENES, BUDGETS)
     return {each.precision: each.unfit for each in found}
 
 
@@ -73,7 +73,7 @@ def test_what_is_as_measured_is_left_alone(engine: Any) -> None:
 
 def test_what_is_worse_is_noted(engine: Any) -> None:
     engine.levels = 8  # 30.1 dB
-    text = "30.1 dB against FP32, where 45 are asked for"
+    text = "30.1 dB against FP32, below the budget of 45 dB"
     assert _confirmed() == {"fp32": {}, "int8": {"openvino": text}}
 
 

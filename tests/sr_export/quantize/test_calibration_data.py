@@ -14,11 +14,11 @@ from PIL import Image
 from sr_bench.quality import FILTERS, resize
 from sr_deploy.errors import InvalidInputError, NotFoundError
 from sr_export import photos
-from sr_export.quantize.calibration_data import Material, gather
+from sr_export.quantize.calibration_data import CalibrationData, gather
 from sr_export.quantize.image_folder import FolderImage
 
 
-def _gather(folder: Path | None, **options: Any) -> Material:
+def _gather(folder: Path | None, **options: Any) -> CalibrationData:
     settings: dict[str, Any] = {
         "channels": 3,
         "scale": 2,
@@ -56,10 +56,10 @@ def _shades(images: Any) -> set[int]:
 
 
 def test_no_tile_is_of_a_held_out_image(folder: Path) -> None:
-    material = _gather(folder)
-    held_out = [each for each in material.exam if each.name != "retina"]
+    calibration = _gather(folder)
+    held_out = [each for each in calibration.held_out if each.name != "retina"]
     assert len(held_out) == 2  # a fifth of twelve
-    calibrated, judged = _shades(material.tiles), _shades(each.low for each in held_out)
+    calibrated, judged = _shades(calibration.tiles), _shades(each.low for each in held_out)
     assert len(calibrated) == 10
     assert calibrated.isdisjoint(judged)
     assert {f"{shade // 10:02}.png" for shade in judged} == {each.name for each in held_out}
@@ -73,19 +73,19 @@ def test_it_says_where_the_tiles_are_from(folder: Path) -> None:
 def test_the_seed_makes_it_reproducible(folder: Path) -> None:
     first, same, other = (_gather(folder, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(first.tiles, same.tiles)
-    assert [each.name for each in first.exam] == [each.name for each in same.exam]
+    assert [each.name for each in first.held_out] == [each.name for each in same.held_out]
     assert not np.array_equal(first.tiles, other.tiles)
 
 
 def test_the_smooth_photo_is_always_judged_by(folder: Path) -> None:
-    assert [each.name for each in _gather(folder).exam].count("retina") == 1
-    names = [each.name for each in _gather(None).exam]
+    assert [each.name for each in _gather(folder).held_out].count("retina") == 1
+    names = [each.name for each in _gather(None).held_out]
     assert names == ["astronaut", "cat", "cup", "retina"]
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_originals_are_reduced_as_the_benchmark_does_it(folder: Path, scale: int) -> None:
-    example = _gather(folder, scale=scale).exam[0]
+    example = _gather(folder, scale=scale).held_out[0]
     original = np.asarray(Image.open(folder / example.name))
     height, width = 150 // scale, 170 // scale
     original = original[: height * scale, : width * scale]
@@ -107,15 +107,15 @@ def test_a_piece_is_what_it_would_be_of_the_whole(scale: int) -> None:
 
 
 def test_low_resolution_is_taken_as_it_is(folder: Path) -> None:
-    example = _gather(folder, low_resolution=True).exam[0]
+    example = _gather(folder, low_resolution=True).held_out[0]
     assert np.array_equal(example.low, np.asarray(Image.open(folder / example.name)))
     assert example.truth is None
 
 
 def test_a_restorer_sees_images_as_they_are(folder: Path) -> None:
-    for example in _gather(folder, scale=1).exam:
+    for example in _gather(folder, scale=1).held_out:
         assert example.truth is None
-    assert all(example.truth is None for example in _gather(None, scale=1).exam)
+    assert all(example.truth is None for example in _gather(None, scale=1).held_out)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_pairs_are_used_as_they_are(tmp_path: Path, high: str, low: str, suffix:
         # Not what reducing the original would give.
         _save(tmp_path / low / f"{i}{suffix}.png", _photo(50 * i + 20, 70, 80))
         _save(tmp_path / Path(low).parent / "LR_x4" / f"{i}x4.png", _photo(200, 35, 40))
-    material = _gather(tmp_path)
-    assert _shades(material.tiles) < {20, 70, 120}
-    example = material.exam[0]
+    calibration = _gather(tmp_path)
+    assert _shades(calibration.tiles) < {20, 70, 120}
+    example = calibration.held_out[0]
     assert example.truth is not None
     assert example.low.shape == (70, 80, 3)
     assert example.truth.shape == (140, 160, 3)
@@ -171,9 +171,9 @@ def test_every_image_has_its_share(folder: Path) -> None:
 def test_images_smaller_than_a_tile_are_reflected(tmp_path: Path, size: tuple[int, int]) -> None:
     for i in range(3):
         _save(tmp_path / f"{i}.png", _photo(80 * i, *size))
-    material = _gather(tmp_path)
-    assert {tile.shape for tile in material.tiles} == {(64, 64, 3)}
-    example = material.exam[0]
+    calibration = _gather(tmp_path)
+    assert {tile.shape for tile in calibration.tiles} == {(64, 64, 3)}
+    example = calibration.held_out[0]
     assert example.low.shape == (64, 64, 3)
     assert example.truth is not None
     assert example.truth.shape == (128, 128, 3)
@@ -182,10 +182,10 @@ def test_images_smaller_than_a_tile_are_reflected(tmp_path: Path, size: tuple[in
 def test_a_network_gets_the_size_that_it_takes(folder: Path) -> None:
     fixed = _gather(folder, fixed_size=(48, 200))
     assert {tile.shape for tile in fixed.tiles} == {(48, 200, 3)}
-    assert {example.low.shape for example in fixed.exam} == {(48, 200, 3)}
+    assert {example.low.shape for example in fixed.held_out} == {(48, 200, 3)}
     large = _gather(folder, minimum=300)
     assert {tile.shape for tile in large.tiles} == {(300, 300, 3)}
-    assert {example.low.shape for example in large.exam} == {(300, 300, 3)}
+    assert {example.low.shape for example in large.held_out} == {(300, 300, 3)}
 
 
 def test_of_large_tiles_there_are_fewer(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_of_large_tiles_there_are_fewer(tmp_path: Path) -> None:
 def test_of_big_images_the_middle_is_judged_by(tmp_path: Path) -> None:
     for i in range(2):
         _save(tmp_path / f"{i}.png", _photo(40, 700, 900))
-    example = _gather(tmp_path).exam[0]
+    example = _gather(tmp_path).held_out[0]
     whole = np.asarray(Image.open(tmp_path / example.name))
     assert example.low.shape == (192, 192, 3)
     assert example.truth is not None
@@ -207,17 +207,17 @@ def test_of_big_images_the_middle_is_judged_by(tmp_path: Path) -> None:
 
 def test_one_image_is_calibrated_on_and_our_photos_judge(tmp_path: Path) -> None:
     _save(tmp_path / "one.png", _photo(100))
-    material = _gather(tmp_path)
-    assert _shades(material.tiles) == {100}
-    assert [each.name for each in material.exam] == ["astronaut", "cat", "cup", "retina"]
+    calibration = _gather(tmp_path)
+    assert _shades(calibration.tiles) == {100}
+    assert [each.name for each in calibration.held_out] == ["astronaut", "cat", "cup", "retina"]
 
 
 def test_two_images_are_divided(tmp_path: Path) -> None:
     for i in range(2):
         _save(tmp_path / f"{i}.png", _photo(100 * i))
-    material = _gather(tmp_path)
-    assert len(_shades(material.tiles)) == 1
-    assert len(material.exam) == 2  # the other, and the smooth photo
+    calibration = _gather(tmp_path)
+    assert len(_shades(calibration.tiles)) == 1
+    assert len(calibration.held_out) == 2  # the other, and the smooth photo
 
 
 def _all_kinds(folder: Path) -> None:
@@ -236,12 +236,15 @@ def test_all_kinds_of_files_become_bytes(
     tmp_path: Path, channels: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     _all_kinds(tmp_path)
-    material = _gather(tmp_path, channels=channels, low_resolution=True)
-    images = [*material.tiles, *(each.low for each in material.exam if each.name != "retina")]
+    calibration = _gather(tmp_path, channels=channels, low_resolution=True)
+    images = [
+        *calibration.tiles,
+        *(each.low for each in calibration.held_out if each.name != "retina"),
+    ]
     assert {image.shape[2] for image in images} == {channels}
     assert all(image.dtype == np.uint8 for image in images)
     assert {value for image in images for value in np.unique(image)} == {100}
-    assert "left out" not in caplog.text
+    assert "skipped" not in caplog.text
 
 
 def test_one_channel_is_green(tmp_path: Path) -> None:
@@ -269,39 +272,37 @@ def test_damaged_images_are_named_once_and_left_out(
     assert len(_gather(folder).tiles) > 80
     (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
     text = record.getMessage()
-    assert text.startswith("4 images left out: ")
+    assert text.startswith("skipped 4 images: ")
     assert all(text.count(name) == 1 for name in ("bad.png", "cut.png", "empty.jpg", "dot.png"))
 
 
 def test_only_damaged_images_are_an_error(tmp_path: Path) -> None:
     for name in ("a.png", "b.jpg"):
         (tmp_path / name).write_bytes(b"not an image")
-    with pytest.raises(
-        InvalidInputError, match=r"none of the 2 images .* can be used: .*not an image"
-    ):
+    with pytest.raises(InvalidInputError, match=r"2 .*a\.png"):
         _gather(tmp_path)
 
 
 def test_pairs_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
     _save(tmp_path / "HR" / "a.png", _photo(0))
     _save(tmp_path / "LR" / "a.png", _photo(0))
-    with pytest.raises(InvalidInputError, match="170x150, but 85x75 is its original at 1/2"):
+    with pytest.raises(InvalidInputError, match=r"170x150 .* 85x75"):
         _gather(tmp_path)
     (tmp_path / "LR" / "a.png").rename(tmp_path / "LR" / "b.png")
-    with pytest.raises(InvalidInputError, match="no file in LR has the name of one in HR"):
+    with pytest.raises(InvalidInputError, match=r"LR and HR"):
         _gather(tmp_path)
 
 
 def test_without_images_it_says_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(InvalidInputError, match=r"holds no images .*\.png .*\.tif"):
+    with pytest.raises(InvalidInputError, match=r"\.png .*\.tif"):
         _gather(tmp_path)
 
 
 def test_no_folder_and_a_file_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such folder"):
         _gather(tmp_path / "nowhere")
-    with pytest.raises(InvalidInputError, match="a file; calibration needs a folder"):
+    with pytest.raises(InvalidInputError, match="is a file"):
         _gather(_save(tmp_path / "one.png", _photo(0)))
 
 

@@ -11,7 +11,7 @@ from sr_export.checkpoint.int8_record import IMAGE_THRESHOLD
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.metrics import psnr
 from sr_export.quantize import centered_input, placement
-from sr_export.quantize.quantizer import Quantiser
+from sr_export.quantize.quantizer import Quantizer
 from tests.sr_export.quantize.nets import Net
 
 # Of odd sides, with black and white at the borders.
@@ -27,7 +27,7 @@ def _operators(model: onnx.ModelProto) -> list[str]:
 @pytest.mark.parametrize("side", [1, 3, 9])
 def test_computes_the_same(side: int) -> None:
     model = Net().conv(8, side=side).prelu().conv(3).model()
-    found, images = centered_input.centred(model, placement.layers(model))
+    found, images = centered_input.center(model, placement.layers(model))
     assert _operators(found)[:3] == (
         ["Sub", "Pad", "Conv"] if side > 1 else ["Sub", "Conv", "PRelu"]
     )
@@ -39,7 +39,7 @@ def test_computes_the_same(side: int) -> None:
 def test_a_bias_that_was_not_there() -> None:
     net = Net().add("Conv", np.ones((4, 3, 3, 3), np.float32), pads=[1, 0, 1, 2])
     model = net.model()
-    found, _ = centered_input.centred(model, placement.layers(model))
+    found, _ = centered_input.center(model, placement.layers(model))
     np.testing.assert_allclose(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), atol=1e-5)
 
 
@@ -57,7 +57,7 @@ def test_a_bias_that_was_not_there() -> None:
 )
 def test_others_are_left_alone(net: Net) -> None:
     model = net.model()
-    found, images = centered_input.centred(model, placement.layers(model))
+    found, images = centered_input.center(model, placement.layers(model))
     assert _operators(found) == _operators(model)
     assert not images
 
@@ -76,7 +76,7 @@ def test_nothing_is_lost() -> None:
     levels = np.random.default_rng(0).integers(-126, 127, (8, 3, 3, 3)).astype(np.float32)
     levels[:, 0, 0, 0] = 127  # so that the levels are these
     model = Net().add("Conv", levels * np.float32(2.0**-9), pads=[1] * 4).model()
-    quantiser = Quantiser(model, list(photos.batch(2, 48, 48, 3)), "percentile", lambda _: None)
-    found = quantiser.quantised(quantiser.layers, fitted=False)
+    quantizer = Quantizer(model, list(photos.batch(2, 48, 48, 3)), "percentile", lambda _: None)
+    found = quantizer.quantize(quantizer.layers, fitted=False)
     # The step of the image is as half precision holds it; on 127 levels it would be 50 dB.
     assert psnr(OnnxRunner(found)(IMAGE), OnnxRunner(model)(IMAGE), 1.0) > 90

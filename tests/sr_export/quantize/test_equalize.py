@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from sr_export import photos
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.quantize.activations import channel_ranges
-from sr_export.quantize.equalize import equalised
+from sr_export.quantize.equalize import equalize
 from sr_export.quantize.placement import layers
 from tests.sr_export.quantize.nets import Net
 
@@ -46,7 +46,7 @@ def _spread(model: onnx.ModelProto) -> float:
 @pytest.mark.parametrize("activation", [None, "Relu", "LeakyRelu", "PRelu"])
 def test_same_output_and_like_ranges(activation: str | None) -> None:
     model = _wild(_chain(activation).model(), "conv_0_constant_0")
-    result = equalised(model, layers(model), TILES)
+    result = equalize(model, layers(model), TILES)
     image = photos.as_float(photos.batch(1, 40, 40, 3))
     expected = OnnxRunner(model)(image)
     # Rounding in float32 is all that may differ.
@@ -68,7 +68,7 @@ def _read_twice() -> Net:
 )
 def test_what_cannot_be_equalised_is_left_alone(net: Net) -> None:
     model = net.model()
-    result = equalised(model, layers(model), TILES)
+    result = equalize(model, layers(model), TILES)
     before = {each.name: each for each in model.graph.initializer}
     for each in result.graph.initializer:
         assert each == before[each.name]
@@ -76,7 +76,7 @@ def test_what_cannot_be_equalised_is_left_alone(net: Net) -> None:
 
 def test_only_layers_that_are_asked_for() -> None:
     model = _wild(_chain("Relu").model(), "conv_0_constant_0")
-    result = equalised(model, layers(model)[:1], TILES)
+    result = equalize(model, layers(model)[:1], TILES)
     assert _spread(result) == pytest.approx(_spread(model))
 
 
@@ -87,7 +87,7 @@ def test_dead_channels_do_no_harm() -> None:
             values = numpy_helper.to_array(constant).copy()
             values[2] = 0
             constant.CopyFrom(numpy_helper.from_array(values, constant.name))
-    result = equalised(model, layers(model), TILES)
+    result = equalize(model, layers(model), TILES)
     image = photos.as_float(photos.batch(1, 40, 40, 3))
     np.testing.assert_allclose(OnnxRunner(result)(image), OnnxRunner(model)(image), atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_a_layer_that_gives_nothing_stays_as_it_is(dead: str) -> None:
     weights = next(each for each in model.graph.initializer if each.name == dead)
     nothing = np.zeros(tuple(weights.dims), np.float32)
     weights.CopyFrom(numpy_helper.from_array(nothing, dead))
-    result = equalised(model, layers(model), TILES)
+    result = equalize(model, layers(model), TILES)
     for each in result.graph.initializer:
         assert np.isfinite(numpy_helper.to_array(each)).all()
     image = photos.as_float(photos.batch(1, 40, 40, 3))

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ExportError
 from sr_export import photos
-from sr_export.graph import node_chain, pixels
+from sr_export.graph import onnx_graph, pixels
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.metrics import psnr
 from sr_export.quantize.half import Half, rounded_to_bf16, to_half
@@ -49,7 +49,7 @@ def test_bf16_keeps_the_pixel_work_in_float() -> None:
     onnx.checker.check_model(model, full_check=True)
     assert _casts(model) == 4
     types = _value_types(model)
-    inner = {name: kind for name, kind in types.items() if not name.startswith(node_chain.PREFIX)}
+    inner = {name: kind for name, kind in types.items() if not name.startswith(onnx_graph.PREFIX)}
     assert inner.pop("input") == inner.pop("output_float") == TensorProto.FLOAT
     assert set(inner.values()) == {TensorProto.BFLOAT16}
 

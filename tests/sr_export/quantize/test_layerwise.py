@@ -11,7 +11,7 @@ from sr_export.graph import onnx_graph
 from sr_export.quantize import layerwise as stages
 from sr_export.quantize import placement
 from sr_export.quantize.activations import watched
-from sr_export.quantize.layerwise import Stages
+from sr_export.quantize.layerwise import LayerwiseRun
 from tests.sr_export.quantize.nets import Net
 
 TILES = list(photos.batch(3, 24, 24, 3))
@@ -27,10 +27,12 @@ def _dense() -> onnx.ModelProto:
     return net.transposed(8).conv(3).model()
 
 
-def _stages(model: onnx.ModelProto) -> tuple[Stages, tuple[placement.Layer, ...], dict[str, float]]:
+def _stages(
+    model: onnx.ModelProto,
+) -> tuple[LayerwiseRun, tuple[placement.Layer, ...], dict[str, float]]:
     layers = placement.layers(model)
     thresholds = {each.input: 1.0 for each in layers}
-    return Stages(onnx_graph.copied(model), layers, thresholds, TILES), layers, thresholds
+    return LayerwiseRun(onnx_graph.copied(model), layers, thresholds, TILES), layers, thresholds
 
 
 def test_every_layer_gets_what_it_gets_in_the_whole_network() -> None:
@@ -39,7 +41,7 @@ def test_every_layer_gets_what_it_gets_in_the_whole_network() -> None:
     assert len(layers) == 5
     for i, layer in enumerate(layers):
         run.run_to(layer.name, {})
-        in_int8 = placement.quantised(model, layers[:i], thresholds)
+        in_int8 = placement.quantize(model, layers[:i], thresholds)
         whole = zip(
             watched(model, [layer.input], TILES),
             watched(in_int8, [layer.input], TILES),
@@ -59,7 +61,7 @@ def test_fitted_weights_are_used() -> None:
         each for each in onnx_graph.copied(model).graph.initializer if each.dims[:2] == [8, 3]
     )
     shape = tuple(weights.dims)
-    nothing = placement.Fitted(
+    nothing = placement.FittedWeights(
         np.zeros(shape, np.float32), np.full(8, 0.01, np.float32), np.zeros(8, np.float32)
     )
     run.run_to(layers[1].name, {layers[0].name: nothing})
@@ -87,7 +89,7 @@ def test_sizes_that_the_image_tells_go_on() -> None:
     layers = placement.layers(model)
     tiles = list(photos.batch(2, 32, 40, 3))
     thresholds = {each.input: 4.0 for each in layers}
-    stages = Stages(onnx_graph.copied(model), layers, thresholds, tiles)
+    stages = LayerwiseRun(onnx_graph.copied(model), layers, thresholds, tiles)
     for each in layers:
         stages.run_to(each.name, {})
     assert [one.shape for one, _ in stages.values(layers[-1].input)] == [(1, 8, 32, 40)] * 2

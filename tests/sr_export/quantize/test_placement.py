@@ -13,7 +13,7 @@ from sr_export.graph import pixels
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.metrics import psnr
 from sr_export.quantize.half import to_half
-from sr_export.quantize.placement import Layer, layers, quantised
+from sr_export.quantize.placement import Layer, layers, quantize
 from tests.sr_export.quantize.nets import Net, compact
 
 
@@ -64,7 +64,7 @@ def test_cost_of_a_transposed_convolution() -> None:
 def test_pairs_are_at_inputs_and_weights_alone() -> None:
     model = compact()
     found = layers(model)
-    result = quantised(model, found[1:-1], _thresholds(model, found))
+    result = quantize(model, found[1:-1], _thresholds(model, found))
     onnx.checker.check_model(result, full_check=True)
     makers = {node.output[0]: node for node in result.graph.node}
     chosen = {each.name for each in found[1:-1]}
@@ -91,7 +91,7 @@ def test_scales_are_symmetric_per_output_channel_and_fit_half() -> None:
         numpy_helper.from_array(weights, model.graph.initializer[0].name)
     )
     found = layers(model)
-    result = quantised(model, found, _thresholds(model, found))
+    result = quantize(model, found, _thresholds(model, found))
     constants = {each.name: each for each in result.graph.initializer}
     axes = {}
     for node in result.graph.node:
@@ -112,7 +112,7 @@ def test_a_value_read_twice_is_quantised_once() -> None:
     model = net.model()
     found = layers(model)
     assert [each.input for each in found] == ["input", "conv_0", "conv_0"]
-    result = quantised(model, found, _thresholds(model, found))
+    result = quantize(model, found, _thresholds(model, found))
     quantisers = [n.input[0] for n in result.graph.node if n.op_type == "QuantizeLinear"]
     assert quantisers.count("conv_0") == 1
 
@@ -132,21 +132,21 @@ def test_the_picture_is_kept(net: Net) -> None:
     net.add("Mul", np.float32(0.2)).add("Add", np.float32(0.5))
     model = net.model()
     found = layers(model)
-    result = quantised(model, found, _thresholds(model, found))
+    result = quantize(model, found, _thresholds(model, found))
     image = photos.as_float(photos.batch(1, 64, 64, net.channels))
     expected, exact = OnnxRunner(result)(image), OnnxRunner(model)(image)
     assert 35 < psnr(exact, expected, peak=1.0) < 75
 
 
 def test_openvino_quantises_after_a_concatenation() -> None:
-    """Dense blocks: a quantiser that OpenVINO moves before the concatenation loses two bits."""
+    """Dense blocks: a quantizer that OpenVINO moves before the concatenation loses two bits."""
     net = Net().conv(16).add("LeakyRelu", alpha=0.2)
     net.join("Concat", "input", axis=1).back_to("concat_2", 19).conv(16).conv(3, gain=0.1)
     net.add("Add", np.float32(0.5))
     model = net.model()
     found = layers(model)[1:2]
     assert [each.input for each in found] == ["concat_2"]
-    wrapped = pixels.wrap(quantised(model, found, _thresholds(model, found)), "rgb24")
+    wrapped = pixels.wrap(quantize(model, found, _thresholds(model, found)), "rgb24")
     frames = photos.batch(1, 64, 64, 3)
     core = openvino.Core()
     compiled = core.compile_model(
@@ -159,7 +159,7 @@ def test_openvino_quantises_after_a_concatenation() -> None:
 def test_the_rest_in_half_is_strongly_typed() -> None:
     model = compact()
     found = layers(model)
-    wrapped = pixels.wrap(quantised(model, found, _thresholds(model, found)), "rgb24")
+    wrapped = pixels.wrap(quantize(model, found, _thresholds(model, found)), "rgb24")
     half = to_half(wrapped, "fp16")
     onnx.checker.check_model(half, full_check=True)
     graph = onnx.shape_inference.infer_shapes(half, strict_mode=True).graph

@@ -11,7 +11,7 @@ from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.metrics import psnr
 from sr_export.quantize import placement
 from sr_export.quantize.activations import channel_ranges
-from sr_export.quantize.rounding import rounded
+from sr_export.quantize.rounding import optimize_rounding
 from tests.sr_export.quantize.nets import Net
 
 TILES = list(photos.batch(4, 64, 64, 3))
@@ -36,15 +36,13 @@ def test_closer_than_the_nearest_levels(stride: int) -> None:
     found = placement.layers(model)
     ranges = channel_ranges(model, [each.input for each in found], TILES)
     thresholds = {name: float(each.max()) for name, each in ranges.items()}
-    fitted = rounded(model, found, thresholds, TILES, _quiet)
+    fitted = optimize_rounding(model, found, thresholds, TILES, _quiet)
     assert set(fitted) == {each.name for each in found}
     # A photo that was not fitted to, in which rounding the inputs counts as well.
     image = photos.as_float(photos.batch(1, 96, 96, 3)[:, ::-1].copy())
     exact = OnnxRunner(model)(image)
     nearest, better = (
-        psnr(
-            exact, OnnxRunner(placement.quantised(model, found[1:2], thresholds, each))(image), 1.0
-        )
+        psnr(exact, OnnxRunner(placement.quantize(model, found[1:2], thresholds, each))(image), 1.0)
         for each in (None, fitted)
     )
     assert better > nearest + 2
@@ -53,7 +51,9 @@ def test_closer_than_the_nearest_levels(stride: int) -> None:
 def test_weights_are_on_their_levels() -> None:
     model = _net()
     found = placement.layers(model)
-    fitted = rounded(model, found, dict.fromkeys(("input", "conv_0", "conv_1"), 2.0), TILES, _quiet)
+    fitted = optimize_rounding(
+        model, found, dict.fromkeys(("input", "conv_0", "conv_1"), 2.0), TILES, _quiet
+    )
     for each in fitted.values():
         levels = each.weights / each.scales.reshape(-1, 1, 1, 1)
         np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
@@ -63,14 +63,14 @@ def test_weights_are_on_their_levels() -> None:
 def test_progress_names_every_layer() -> None:
     told: list[str] = []
     model = _net()
-    rounded(
+    optimize_rounding(
         model,
         placement.layers(model),
         dict.fromkeys(("input", "conv_0", "conv_1"), 2.0),
         TILES,
         told.append,
     )
-    assert told == [f"rounding weights: layer {i} of 3" for i in (1, 2, 3)]
+    assert told == [f"optimizing rounding: layer {i} of 3" for i in (1, 2, 3)]
 
 
 def test_later_layers_make_up_for_earlier_ones() -> None:
@@ -80,17 +80,17 @@ def test_later_layers_make_up_for_earlier_ones() -> None:
     # The first layers lose the largest values.
     parts = dict(zip((each.input for each in found), (0.7, 0.7, 1.0, 1.0), strict=True))
     thresholds = {name: float(each.max()) * parts[name] for name, each in ranges.items()}
-    together = rounded(model, found, thresholds, TILES, _quiet)
-    alone: dict[str, placement.Fitted] = {}
+    together = optimize_rounding(model, found, thresholds, TILES, _quiet)
+    alone: dict[str, placement.FittedWeights] = {}
     for layer in found:
-        alone |= rounded(model, [layer], thresholds, TILES, _quiet)
+        alone |= optimize_rounding(model, [layer], thresholds, TILES, _quiet)
     # Photos that were not fitted to, and each of them gains: 0.1 to 0.5 dB.
     for image in photos.as_float(photos.batch(3, 96, 96, 3)[:, ::-1].copy()):
         exact = OnnxRunner(model)(image[None])
         better, worse = (
             psnr(
                 exact,
-                OnnxRunner(placement.quantised(model, found, thresholds, each))(image[None]),
+                OnnxRunner(placement.quantize(model, found, thresholds, each))(image[None]),
                 1.0,
             )
             for each in (together, alone)
@@ -104,7 +104,8 @@ def test_every_image_of_a_batch_counts() -> None:
     thresholds = dict.fromkeys(("input", "conv_0", "conv_1"), 2.0)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     same, other = (
-        rounded(model, found, thresholds, [TILES[0], second], _quiet) for second in TILES[:2]
+        optimize_rounding(model, found, thresholds, [TILES[0], second], _quiet)
+        for second in TILES[:2]
     )
     assert np.abs(same["conv_0"].bias - other["conv_0"].bias).max() > 0
 
@@ -115,7 +116,7 @@ def test_grouped_dilated_transposed_and_shared_weights_stay() -> None:
     model = net.model()
     found = placement.layers(model)
     thresholds = {each.input: 2.0 for each in found}
-    assert set(rounded(model, found, thresholds, TILES[:1], _quiet)) == {"conv_0"}
+    assert set(optimize_rounding(model, found, thresholds, TILES[:1], _quiet)) == {"conv_0"}
 
 
 def test_two_layers_with_the_same_weights_stay() -> None:
@@ -127,4 +128,4 @@ def test_two_layers_with_the_same_weights_stay() -> None:
     model = net.model()
     found = placement.layers(model)
     tiles = [np.zeros((16, 16, 8), np.uint8)]
-    assert rounded(model, found, {"input": 1.0, "conv_0": 1.0}, tiles, _quiet) == {}
+    assert optimize_rounding(model, found, {"input": 1.0, "conv_0": 1.0}, tiles, _quiet) == {}

@@ -15,16 +15,16 @@ from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import Precision, Quality, YuvFormat
 from sr_deploy.errors import ExportError
 from sr_export import photos, subprocess_export
-from sr_export.bundle_writer import _film
+from sr_export.bundle_writer import _yuv_variants
 from sr_export.cli import main
 from sr_export.graph import yuv_reference
 from sr_export.graph.onnx_runner import OnnxRunner
-from sr_export.graph.verify import Tolerances
+from sr_export.graph.verify import InputLimits
 from sr_export.metrics import psnr
 from sr_export.options import Options
-from sr_export.quantize.recipe import Recipe
-from sr_export.quantize.variants import Offered
-from sr_export.quantize.yuv_variants import Film, Studio
+from sr_export.quantize.half import Recipe
+from sr_export.quantize.variants import AcceptedVariant
+from sr_export.quantize.yuv_variants import YuvVariantBuilder, YuvVariants
 from sr_export.report import Scene
 from tests.sr_deploy import yuv_oracle
 from tests.sr_deploy.yuv_oracle import FORMATS, Kind
@@ -97,28 +97,30 @@ def test_frames_equal_the_way_through_rgb(
         assert off.max() <= 2
 
 
-def _studio(model: onnx.ModelProto, *offered: Offered, **changes: object) -> Studio:
+def _builder(
+    model: onnx.ModelProto, *offered: AcceptedVariant, **changes: object
+) -> YuvVariantBuilder:
     low = photos.batch(1, 33, 47, 3)[0]
     settings: dict[str, object] = {
         "network": model,
         "reference": OnnxRunner(model),
         "size": (32, 32),
-        "offered": offered,
+        "accepted": offered,
         "scenes": [Scene("a", low, {"fp32": low}, None)],
         "budgets": BUDGETS,
         "report": lambda _: None,
     }
-    return Studio(**(settings | changes))
+    return YuvVariantBuilder(**(settings | changes))
 
 
-def _offered(model: onnx.ModelProto) -> Offered:
+def _offered(model: onnx.ModelProto) -> AcceptedVariant:
     """Half precision, as it was offered for RGB; what is measured here is not looked at."""
-    return Offered("fp16", Recipe(model, "fp16"), None, Quality(60.0, 1.0, 1, None, 1))
+    return AcceptedVariant("fp16", Recipe(model, "fp16"), None, Quality(60.0, 1.0, 1, None, 1))
 
 
 def test_a_film_has_the_images_and_what_fp32_makes_of_them() -> None:
     model = compact()
-    film: Film = _studio(model, _offered(model)).film("nv12")
+    film: YuvVariants = _builder(model, _offered(model)).build("nv12")
     assert [each.precision for each in film.variants] == ["fp32", "fp16"]
     assert film.refused == {}
     (frame,), (expected,) = film.frames, film.expected
@@ -131,15 +133,15 @@ def test_a_film_has_the_images_and_what_fp32_makes_of_them() -> None:
 
 def test_a_precision_that_misses_its_budget_is_refused_for_the_format() -> None:
     model = compact()
-    film = _studio(model, _offered(model), budgets={"fp16": 140.0}).film("nv12")
+    film = _builder(model, _offered(model), budgets={"fp16": 140.0}).build("nv12")
     assert [each.precision for each in film.variants] == ["fp32"]
-    assert "below the 140 dB" in film.refused["fp16 nv12"]
+    assert "140 dB" in film.refused["fp16 nv12"]
 
 
 def test_a_graph_that_is_not_the_network_is_an_error() -> None:
     other = OnnxRunner(compact(features=8))
-    with pytest.raises(ExportError, match=r"the graph for nv12 is .* levels off"):
-        _studio(compact(), reference=other).film("nv12")
+    with pytest.raises(ExportError, match=r"nv12.* levels"):
+        _builder(compact(), reference=other).build("nv12")
 
 
 def test_levels_are_on_the_scale_of_8_bits() -> None:
@@ -171,15 +173,14 @@ def test_the_user_chooses_the_formats(
     "changes",
     [
         {"channels": 1},
-        {"limits": Tolerances(1, 1, None, 4)},
-        {"limits": Tolerances(1, 1, (33, 32), None)},
+        {"limits": InputLimits(1, 1, None, 4)},
+        {"limits": InputLimits(1, 1, (33, 32), None)},
     ],
     ids=["gray", "batch", "odd"],
 )
 def test_networks_that_cannot_say_why(changes: dict[str, Any]) -> None:
-    settings = {"channels": 3, "limits": Tolerances(1, 1, None, None)} | changes
-    film = _film(SimpleNamespace(**settings), Options("x", "x"), None, "nv12", print)
+    settings = {"channels": 3, "limits": InputLimits(1, 1, None, None)} | changes
+    film = _yuv_variants(SimpleNamespace(**settings), Options("x", "x"), None, "nv12", print)
     assert film.variants == ()
-    assert film.refused == {
-        "nv12": "that takes a network of three channels, for single frames of even sides"
-    }
+    assert list(film.refused) == ["nv12"]
+    assert "3 channels" in film.refused["nv12"]

@@ -14,7 +14,7 @@ from sr_deploy.files import sha256_of
 from sr_export import photos
 from sr_export.graph import pixels
 from sr_export.quantize.half import to_half
-from sr_export.quantize.quantizer import Quantiser
+from sr_export.quantize.quantizer import Quantizer
 from tests.sr_deploy.manifests import MODEL, make
 
 HALO = 2
@@ -64,8 +64,8 @@ def graphs() -> dict[Precision, onnx.ModelProto]:
     """Return the network for bytes, in each precision."""
     network = float_network()
     tiles = list(photos.batch(4, 48, 48, 3))
-    quantiser = Quantiser(network, tiles, "percentile", lambda _: None)
-    quantised = quantiser.quantised(quantiser.layers, fitted=False)
+    quantizer = Quantizer(network, tiles, "percentile", lambda _: None)
+    quantised = quantizer.quantize(quantizer.layers, fitted=False)
     wrapped = pixels.wrap(network, "rgb24")
     return {
         "fp32": wrapped,

@@ -6,9 +6,8 @@ import pytest
 from onnx import numpy_helper
 
 from sr_export import photos
-from sr_export.quantize.concat_scales import shared
 from sr_export.quantize.placement import layers
-from sr_export.quantize.quantizer import Quantiser
+from sr_export.quantize.quantizer import Quantizer, share_thresholds
 from tests.sr_export.quantize.nets import Net
 
 
@@ -31,7 +30,7 @@ def test_a_dense_block_has_one_threshold(nested: bool) -> None:
     thresholds = {"input": 1.0, first: 2.0, both: 5.0, every: 3.0, last: 4.0}
     assert [each.input for each in layers(model)] == list(thresholds)
     expected = {"input": 1.0, first: 5.0, both: 5.0, every: 5.0, last: 4.0}
-    assert shared(model, thresholds) == expected
+    assert share_thresholds(model, thresholds) == expected
 
 
 def test_joins_without_common_parts_keep_their_thresholds() -> None:
@@ -41,7 +40,7 @@ def test_joins_without_common_parts_keep_their_thresholds() -> None:
     )
     model = net.back_to("concat_6", 16).conv(8).model()
     thresholds = {"concat_2": 1.0, "concat_6": 2.0}
-    assert shared(model, thresholds) == thresholds
+    assert share_thresholds(model, thresholds) == thresholds
 
 
 def test_what_is_joined_for_no_layer_or_along_other_axes_keeps_its_threshold() -> None:
@@ -51,18 +50,18 @@ def test_what_is_joined_for_no_layer_or_along_other_axes_keeps_its_threshold() -
     model = net.model()
     thresholds = {"input": 1.0, "relu_1": 2.0, "concat_5": 3.0}
     assert [each.input for each in layers(model)] == list(thresholds)
-    assert shared(model, thresholds) == thresholds
+    assert share_thresholds(model, thresholds) == thresholds
 
 
 def test_the_exporter_quantises_joined_values_alike() -> None:
     net = Net().conv(8).add("Relu")
     net.conv(8).join("Concat", "relu_1", axis=1).back_to("concat_3", 16).conv(3)
-    quantiser = Quantiser(net.model(), photos.batch(2, 32, 32, 3), "percentile", lambda _: None)
-    graph = quantiser.quantised(quantiser.layers, fitted=False).graph
+    quantizer = Quantizer(net.model(), photos.batch(2, 32, 32, 3), "percentile", lambda _: None)
+    graph = quantizer.quantize(quantizer.layers, fitted=False).graph
     constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
     scales = {
         node.input[0]: float(constants[node.input[1]])
         for node in graph.node
         if node.op_type == "QuantizeLinear" and node.input[0] not in constants
     }
-    assert scales["relu_1"] == scales["concat_3_held"] != scales[quantiser.layers[0].input]
+    assert scales["relu_1"] == scales["concat_3_held"] != scales[quantizer.layers[0].input]
