@@ -49,7 +49,7 @@ def test_another_shape_is_named() -> None:
 
 
 def test_nan_is_the_networks_fault() -> None:
-    with pytest.raises(CheckpointError, match="NaN.*1x3x5x7"):
+    with pytest.raises(CheckpointError, match=r"NaN.*1x3x5x7"):
         verify.compare(_same, lambda image: image * np.float32(np.nan), (1, 5, 7), 3)
 
 
