@@ -240,8 +240,8 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout).strip().splitlines()
-        last = said[-1] if said else f"exit code {error.returncode}"
+        lines = (error.stderr or error.stdout).strip().splitlines()
+        last = lines[-1] if lines else f"exit code {error.returncode}"
         raise UnavailableError(f"{' '.join(command[:5])} ...: {last}") from error
     return done.stdout
 

@@ -288,7 +288,7 @@ def test_other_errors_have_one_line() -> None:
 
 
 def test_openvinos_long_errors_are_shortened() -> None:
-    said = (
+    text = (
         "Exception from src/inference/src/cpp/core.cpp:84:\n"
         "Check 'false' failed at src/frontends/unconverted_ops_report.cpp:151:\n"
         "FrontEnd API failed with OpConversionFailure:\n"
@@ -297,7 +297,7 @@ def test_openvinos_long_errors_are_shortened() -> None:
         "-- No conversion rule found for operations: Det-20\n"
         "To facilitate the conversion of unsupported operations, refer to ...\n\n"
     )
-    found = translate_error(RuntimeError(said), "OpenVINO cannot read net.onnx")
+    found = translate_error(RuntimeError(text), "OpenVINO cannot read net.onnx")
     expected = "OpenVINO cannot read net.onnx: No conversion rule found for operations: Det-20"
     assert str(found) == expected
     bare = "Exception from src/inference/src/cpp/core.cpp:84:"
@@ -309,7 +309,7 @@ def test_a_whole_frame_is_not_copied() -> None:
     seen = []
 
     class Watched(Inference):
-        def infer(self, pixels: Frame, into: Frame, colour: object = None) -> None:
+        def infer(self, pixels: Frame, into: Frame, color: object = None) -> None:
             seen.append((pixels, into))
             super().infer(pixels, into)
 

@@ -22,7 +22,7 @@ _QUALITY = {"fp16": 60.0, "int8": 50.0}
 
 
 def float_network() -> onnx.ModelProto:
-    """Return a network x2 that mends a little what repeating pixels gives."""
+    """Return an x2 network that adds a small residual to nearest-neighbor upsampling."""
     random = np.random.default_rng(0)
     constants = {
         "w1": 0.1 * random.standard_normal((8, 3, 3, 3)),

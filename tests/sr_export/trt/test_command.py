@@ -74,9 +74,9 @@ def test_fp16_and_int8_are_built_by_default(
     assert run(shop, *_TILE) == 0
 
     assert built(shop) == ["fp16-1x64x80", "int8-1x64x80"]
-    said = capsys.readouterr().out
-    assert "fp16 for 1x64x80, TensorRT 10.3.0" in said
-    assert "dB against FP32 in onnxruntime" in said
+    output = capsys.readouterr().out
+    assert "fp16 for 1x64x80, TensorRT 10.3.0" in output
+    assert "dB against FP32 in onnxruntime" in output
 
 
 def test_precisions_and_a_range(open_command: Open) -> None:
@@ -96,10 +96,10 @@ def test_if_a_precision_fails_fp32_is_built_and_the_command_fails(
     assert run(shop, "fp16", *_TILE) == 1
 
     assert built(shop) == ["fp32-1x64x80"]
-    said = capsys.readouterr()
-    assert "one color" in said.out
-    assert "fp16" in said.err
-    assert "FP32" in said.err
+    output = capsys.readouterr()
+    assert "one color" in output.out
+    assert "fp16" in output.err
+    assert "FP32" in output.err
 
 
 def test_if_fp32_fails_too_no_plan_is_reported(
@@ -111,10 +111,10 @@ def test_if_fp32_fails_too_no_plan_is_reported(
     assert run(shop, "fp16", *_TILE) == 1
 
     assert built(shop) == []
-    said = capsys.readouterr().err
-    assert "fp16: " in said
-    assert "fp32: " in said
-    assert "FP32 was built" not in said
+    output = capsys.readouterr().err
+    assert "fp16: " in output
+    assert "fp32: " in output
+    assert "FP32 was built" not in output
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def dcgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path.with_suffix(".srd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.0", "10.3.0", "11.4.0.106"])
 def test_a_dcgan_is_built_in_all_precisions_of_its_bundle(
     workshop: Open, dcgan: Path, tmp_path: Path, version: str

@@ -1,4 +1,4 @@
-"""Joined values are quantised before they are joined, and nothing else of a network changes."""
+"""The concat pass: parts are quantized before concatenation, and results stay bit-identical."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Net:
         return self.add("Concat", *parts, axis=axis)
 
     def int8(self, value: str, step: float = STEP, lowest: float | None = -128) -> str:
-        """Quantise a value, after it was clipped where `lowest` is a number."""
+        """Quantize a value, clipped first if `lowest` is a number."""
         if lowest is not None:
             value = self.add("Clip", value, half(lowest * step), half(127 * step))
         pair = half(step), np.int8(0)
@@ -138,7 +138,7 @@ def joins_of_bytes(model: Any) -> list[list[Any]]:
     ]
 
 
-def quantisers(model: Any) -> int:
+def quantizers(model: Any) -> int:
     """Return how many there are; weights have none, they are bytes in the file."""
     kinds = [node.get_type_name() for node in model.get_ordered_ops()]
     return kinds.count("FakeQuantize")
@@ -154,7 +154,7 @@ def test_each_part_of_a_dense_block_is_quantized_once(tmp_path: Path, nested: bo
     joined = [each.get_node().get_name() for each in both.input_values()]
     assert joined == [each.get_name() for each in (first, second)]
     # The first value is also read by a convolution directly.
-    assert quantisers(model) == 3
+    assert quantizers(model) == 3
     assert len({part.get_name() for part in (first, second, third)}) == 3
     pixels = frames()
     exact = expected(path, pixels)
@@ -170,7 +170,7 @@ def test_parts_are_quantized_once_per_levels(tmp_path: Path) -> None:
     model = read(path)
     assert [len(parts) for parts in joins_of_bytes(model)] == [2, 3]
     # Two parts for the first join, three for the second.
-    assert quantisers(model) == 5
+    assert quantizers(model) == 5
     assert largest_difference(computed(model, frames()), expected(path, frames())) <= 1
 
 

@@ -70,7 +70,7 @@ def write(
     def half(value: float | NDArray[Any]) -> NDArray[Any]:
         return np.asarray(value, np.float16)
 
-    def quantised(value: str | NDArray[Any], scale: NDArray[Any], **axis: int) -> str:
+    def quantized(value: str | NDArray[Any], scale: NDArray[Any], **axis: int) -> str:
         pair = half(scale), np.zeros(np.shape(scale), np.int8)
         return add("DequantizeLinear", add("QuantizeLinear", value, *pair, **axis), *pair, **axis)
 
@@ -85,7 +85,7 @@ def write(
     last: list[str | NDArray[Any]] = [value, weights]
     if int8:
         scales = np.abs(weights).max((1, 2, 3)) / 127
-        last = [quantised(value, half(1 / 50)), quantised(weights, scales, axis=0)]
+        last = [quantized(value, half(1 / 50)), quantized(weights, scales, axis=0)]
     if bias:
         last.append(half(random.normal(0, 0.2, outputs)))
     if kind is not np.float16:

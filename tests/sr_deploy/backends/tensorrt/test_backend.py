@@ -159,7 +159,7 @@ def test_a_plan_for_one_size_upscales_frames_of_any_size(
     with opened(bundle) as engine:
         for _ in range(4):
             assert engine.upscale(image).shape == (2 * size[0], 2 * size[1], 3)
-        if min(size) >= 40:  # reflected frames see other neighbours than the network's zeros
+        if min(size) >= 40:  # reflected frames see other neighbors than the network's zeros
             assert np.array_equal(engine.upscale(image), NETWORK(image))
 
 
@@ -293,9 +293,9 @@ def test_a_refused_precision_is_not_built_again_and_auto_uses_the_next(
     kept(several, tensorrt, "fp16")
     with Engine(several, backend="tensorrt") as engine:
         assert engine.spec.precision == "fp16"
-    (said,) = caplog.messages
-    assert "one color" in said
-    assert said.endswith("fp16")
+    (message,) = caplog.messages
+    assert "one color" in message
+    assert message.endswith("fp16")
 
 
 def test_without_building_auto_uses_the_fastest_existing_plan(several: Path, tensorrt: Any) -> None:
