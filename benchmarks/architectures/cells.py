@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from architectures.networks import DEFAULTS, GRAY, RGB, SMALL, Small
-from architectures.plain import PLAIN, PlainFamily
+from architectures.plain import PLAIN, FamilyExample
 from sr_export.models.registry import registry
 
 # Standard deviations of outputs, where white is 1.
@@ -43,7 +43,7 @@ class Cell:
 
 def small() -> list[Cell]:
     """Return the small networks: one of each architecture first, then other scales and gray."""
-    kinds: dict[str, Small | PlainFamily] = {**SMALL, **PLAIN}
+    kinds: dict[str, Small | FamilyExample] = {**SMALL, **PLAIN}
     ranked = [
         (rank + (channels != RGB), Cell(name, channels, scale))
         for name, kind in kinds.items()

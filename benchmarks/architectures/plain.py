@@ -19,7 +19,7 @@ FEATURES = 16
 
 
 @dataclass(frozen=True)
-class PlainFamily:
+class FamilyExample:
     """Small networks of one family.
 
     Attributes:
@@ -155,16 +155,16 @@ def _style(_channels: int, _scale: int) -> nn.Module:
     return network
 
 
-PLAIN: dict[str, PlainFamily] = {
-    "ConvRestorer": PlainFamily(_restorer, (1,)),
-    "ConvTranspose": PlainFamily(_transposed, (4, 2, 8), "scale={scale} strided=false"),
-    "CycleGANResNet": PlainFamily(lambda *_: ResnetGenerator(), (1,), channel_counts=(RGB,)),
-    "EDSR": PlainFamily(lambda c, s: Residual(c, s, size=3, norm=False), (4, 2, 3, 8)),
-    "ESPCN": PlainFamily(_espcn, (4, 2, 3, 8)),
-    "FSRCNN": PlainFamily(_fsrcnn, (4, 2, 3, 8), "scale={scale}"),
-    "FastNeuralStyle": PlainFamily(_style, (1,), channel_counts=(RGB,)),
-    "MSRResNet": PlainFamily(Interpolated, (4, 2, 3, 8)),
-    "NearestConv": PlainFamily(_nearest, (4, 2, 3, 8), "scale={scale}"),
-    "Pix2PixUNet": PlainFamily(lambda c, _: Pix2PixUNet(channels=c), (1,)),
-    "SRResNet": PlainFamily(lambda c, s: Residual(c, s, size=9, norm=True), (4, 2, 3, 8)),
+PLAIN: dict[str, FamilyExample] = {
+    "ConvRestorer": FamilyExample(_restorer, (1,)),
+    "ConvTranspose": FamilyExample(_transposed, (4, 2, 8), "scale={scale} strided=false"),
+    "CycleGANResNet": FamilyExample(lambda *_: ResnetGenerator(), (1,), channel_counts=(RGB,)),
+    "EDSR": FamilyExample(lambda c, s: Residual(c, s, size=3, norm=False), (4, 2, 3, 8)),
+    "ESPCN": FamilyExample(_espcn, (4, 2, 3, 8)),
+    "FSRCNN": FamilyExample(_fsrcnn, (4, 2, 3, 8), "scale={scale}"),
+    "FastNeuralStyle": FamilyExample(_style, (1,), channel_counts=(RGB,)),
+    "MSRResNet": FamilyExample(Interpolated, (4, 2, 3, 8)),
+    "NearestConv": FamilyExample(_nearest, (4, 2, 3, 8), "scale={scale}"),
+    "Pix2PixUNet": FamilyExample(lambda c, _: Pix2PixUNet(channels=c), (1,)),
+    "SRResNet": FamilyExample(lambda c, s: Residual(c, s, size=9, norm=True), (4, 2, 3, 8)),
 }
