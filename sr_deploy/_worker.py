@@ -76,6 +76,8 @@ class Worker:
         failure: The class of an error in the child that is none of `sr_deploy.errors`.
         python: The interpreter; None for this one, with this one's import path.
         environment: The child's environment variables; None for this process's.
+        limits: The most that the child may use, by the names of the `resource` module: bytes for
+            RLIMIT_AS, seconds for RLIMIT_CPU. Ignored on Windows, which has none.
     """
 
     def __init__(
@@ -85,8 +87,10 @@ class Worker:
         *,
         python: str | None = None,
         environment: Mapping[str, str] | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         self._failure = failure
+        self._limits = dict(limits or {})
         self._command = [python or sys.executable, "-m", module]
         self._environment = dict(os.environ if environment is None else environment)
         if python is None:
@@ -131,7 +135,7 @@ class Worker:
         if self._process is None:
             self._start()
         try:
-            self._send({"call": function, "arguments": arguments})
+            self._send({"limits": self._limits, "call": function, "arguments": arguments})
             while True:
                 event = self._next_event(waiting)
                 if event is None:
@@ -241,6 +245,7 @@ def serve(functions: Mapping[str, Callable[..., Any]]) -> NoReturn:
         call = json.loads(calls.get())
         function = functions[call["call"]]
         try:
+            _limit(call["limits"])
             result = function(progress=lambda text: send(progress=text), **call["arguments"])
         except (SrDeployError, OSError, MemoryError, ImportError) as error:
             traceback.print_exc()
@@ -264,3 +269,15 @@ def _die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies, even while it is in native code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _limit(limits: Mapping[str, int]) -> None:
+    """Limit the resources of this process; a lower limit of the system stays."""
+    if sys.platform != "win32":
+        import resource
+
+        for name, most in limits.items():
+            kind = getattr(resource, name)
+            hard = resource.getrlimit(kind)[1]
+            allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(kind, (allowed, hard))

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image
 
-from sr_deploy.images.metadata import exif_for
+from sr_deploy.images.picture import exif_for
 from sr_deploy.images.strips import strips
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from sr_deploy.images.metadata import exif_for
+from sr_deploy.images.picture import exif_for
 from sr_deploy.images.strips import deflated, in_order, strips
 
 if TYPE_CHECKING:

@@ -14,9 +14,24 @@ from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sr_deploy.errors import ImageError
-from sr_deploy.images import metadata, png, sixteen_bit
-from sr_deploy.images.decoding import LARGEST_PIXELS, opened, raw_mode, translated
-from sr_deploy.images.picture import Metadata, Picture
+from sr_deploy.images import png
+from sr_deploy.images.decoding import (
+    LARGEST_PIXELS,
+    deep_pixels,
+    is_deep,
+    is_gray_alpha,
+    opened,
+    raw_mode,
+    translated,
+)
+from sr_deploy.images.picture import (
+    Metadata,
+    Picture,
+    descriptive_exif,
+    exif_of,
+    exif_orientation,
+    exif_resolution,
+)
 from sr_deploy.images.strips import strips
 
 if TYPE_CHECKING:
@@ -76,7 +91,7 @@ def inspect(path: str | os.PathLike[str]) -> Header:
     """
     path = Path(path)
     with translated(path), path.open("rb") as file, opened(path, file) as image:
-        bits = 16 if sixteen_bit.is_deep(image) else 8
+        bits = 16 if is_deep(image) else 8
         decoding = image.height * image.width * _DECODING.get(image.format or "", _CONVERTING)
         decoding += os.fstat(file.fileno()).st_size  # some decoders hold the whole file
         return Header(image.height, image.width, _channels(image), bits, decoding)
@@ -106,12 +121,12 @@ def read(path: str | os.PathLike[str]) -> Picture:
             about = _metadata(path, file, image)  # first: loading closes the file
             return Picture(_pixels(path, image), about)  # Pillow rotates TIFF files itself
         pixels = _pixels(path, image)
-        turn = metadata.orientation(metadata.exif_of(image, path))
+        turn = exif_orientation(exif_of(image, path))
         return Picture(_upright(pixels, turn), _metadata(path, file, image, turned=turn > 4))
 
 
 def _channels(image: ImageFile) -> int:
-    if sixteen_bit.is_gray_alpha(image):
+    if is_gray_alpha(image):
         return 2
     if image.mode == "I" or image.mode.startswith("I;16"):
         channels = 1
@@ -121,9 +136,9 @@ def _channels(image: ImageFile) -> int:
 
 
 def _metadata(path: Path, file: IO[bytes], image: ImageFile, *, turned: bool = False) -> Metadata:
-    exif = metadata.exif_of(image, path)
-    block = metadata.kept(exif, path)
-    dpi = image.info.get("dpi") or metadata.resolution(exif)
+    exif = exif_of(image, path)
+    block = descriptive_exif(exif, path)
+    dpi = image.info.get("dpi") or exif_resolution(exif)
     return Metadata(
         icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
         exif=block,
@@ -135,10 +150,10 @@ def _metadata(path: Path, file: IO[bytes], image: ImageFile, *, turned: bool = F
 def _pixels(path: Path, image: ImageFile) -> AnyPixels:
     layout = raw_mode(image)
     key = image.info.get("transparency") if image.mode not in ("P", "PA") else None
-    if image.mode == "CMYK" and sixteen_bit.is_deep(image):
+    if image.mode == "CMYK" and is_deep(image):
         _log.warning("%s: converting 16-bit CMYK to RGB reduces it to 8 bits", path)
-    elif sixteen_bit.is_deep(image):
-        return _with_key(sixteen_bit.pixels_of(path, image), key)
+    elif is_deep(image):
+        return _with_key(deep_pixels(path, image), key)
     image.load()
     pixels = _array(_plain_mode(path, image))
     if isinstance(key, int):

@@ -10,7 +10,7 @@ from PIL import TiffImagePlugin as Tags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from sr_deploy.errors import ImageError
-from sr_deploy.images.metadata import tags_for
+from sr_deploy.images.picture import tags_for
 from sr_deploy.images.strips import deflated, in_order, strips
 
 if TYPE_CHECKING:

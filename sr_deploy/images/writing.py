@@ -14,7 +14,7 @@ from PIL import Image
 from sr_deploy.errors import ImageError, InvalidInputError, NotFoundError, OutOfMemoryError
 from sr_deploy.files import atomic_file
 from sr_deploy.images import jpeg, png, strips, tiff
-from sr_deploy.images.metadata import exif_for
+from sr_deploy.images.picture import exif_for
 
 if TYPE_CHECKING:
     import os

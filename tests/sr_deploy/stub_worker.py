@@ -43,6 +43,15 @@ def sleep(progress: Progress, started: str = "") -> None:
     time.sleep(60)
 
 
+def fill(progress: Progress, size: int) -> int:
+    return len(bytearray(size))
+
+
+def spin(progress: Progress) -> None:
+    while True:
+        pass
+
+
 def export(progress: Progress, options: dict[str, Any], folder: str, skip: int) -> None:
     """Export by the first strategy that does not crash; the first `name` ones do."""
     progress("reading")
@@ -55,4 +64,4 @@ def export(progress: Progress, options: dict[str, Any], folder: str, skip: int) 
 
 
 if __name__ == "__main__":
-    serve({each.__name__: each for each in (echo, fail, defect, crash, sleep, export)})
+    serve({each.__name__: each for each in (echo, fail, defect, crash, sleep, fill, spin, export)})

@@ -181,3 +181,23 @@ def test_an_interpreter_that_does_not_exist_is_an_os_error(tmp_path: Path) -> No
         pytest.raises(FileNotFoundError),
     ):
         worker.call("echo")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce RLIMIT_AS")
+def test_memory_beyond_the_limit_is_an_error_and_the_process_goes_on() -> None:
+    with Worker(STUB, ExportError, limits={"RLIMIT_AS": 1 << 30}) as worker:
+        pid = worker.call("echo")["pid"]
+        with pytest.raises(ExportError):
+            worker.call("fill", size=2 << 30)
+        assert worker.call("echo")["pid"] == pid
+        assert worker.call("fill", size=1 << 20) == 1 << 20
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_processor_time_beyond_the_limit_ends_the_process() -> None:
+    with (
+        Worker(STUB, ExportError, limits={"RLIMIT_CPU": 1}) as worker,
+        pytest.raises(WorkerCrashError) as caught,
+    ):
+        worker.call("spin")
+    assert caught.value.cause == "SIGXCPU"
