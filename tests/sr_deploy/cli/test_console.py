@@ -127,6 +127,34 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         console.require("export", "sr-test")
 
 
+@pytest.mark.parametrize(
+    ("module", "program", "extra"),
+    [("sr_export.cli", "sr-export", "export"), ("sr_bench.cli", "sr-bench", "bench")],
+)
+def test_a_command_without_its_extra_ends_with_one_line(
+    module: str, program: str, extra: str
+) -> None:
+    # Only the packages of the [cpu] extra are found, by this finder in place of Python's own.
+    code = (
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "hidden = {'torch', 'onnx', 'onnxscript', 'spandrel', 'safetensors', 'einops', 'jinja2'}\n"
+        "class Finder:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name.partition('.')[0] not in hidden:\n"
+        "            return PathFinder.find_spec(name, path, target)\n"
+        "sys.meta_path[sys.meta_path.index(PathFinder)] = Finder\n"
+        f"from {module} import main\n"
+        "sys.exit(main(['network']))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    for fact in (program, "onnx", f'"sr-deploy[{extra}]"'):
+        assert fact in ended.stderr
+
+
 def test_wrong_usage_is_2() -> None:
     with pytest.raises(SystemExit) as stop:
         _run(None, ["--no-such-option"])
