@@ -132,12 +132,19 @@ def complain(program: str, message: str) -> None:
 
 def say(text: str = "") -> None:
     """Print a result to stdout and flush: a reader of the pipe sees it at once."""
-    print(printable(text), flush=True)  # noqa: T201
+    _print(printable(text))
 
 
 def say_json(value: dict[str, Any], *, indent: int | None = None) -> None:
     """Print JSON, which escapes control characters by itself, to stdout and flush."""
-    print(json.dumps(value, indent=indent), flush=True)  # noqa: T201
+    _print(json.dumps(value, indent=indent))
+
+
+def _print(text: str) -> None:
+    if sys.stdout.isatty() and sys.stderr.isatty():  # one screen: replace the progress line
+        sys.stderr.write(_WIPE)
+        sys.stderr.flush()
+    print(text, flush=True)  # noqa: T201
 
 
 class Progress:

@@ -191,6 +191,28 @@ def test_progress_counts_and_leaves_a_clean_line(monkeypatch: pytest.MonkeyPatch
     assert "\n" not in text
 
 
+def test_results_replace_the_progress_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = _Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr("sys.stdout", screen)
+    with console.Progress(2, "images") as progress:
+        for name in ("a.png", "b.png"):
+            progress.step(name)
+            console.say_json({"input": name})
+    lines = screen.getvalue().split("\n")[:-1]  # the rest is the erased progress line
+    seen = [line.rpartition("\x1b[K")[2] for line in lines]
+    assert [json.loads(line) for line in seen] == [{"input": "a.png"}, {"input": "b.png"}]
+
+
+def test_json_into_a_pipe_leaves_the_progress_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, pipe = _Terminal(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr("sys.stdout", pipe)
+    console.say_json({})
+    assert pipe.getvalue() == "{}\n"
+    assert screen.getvalue() == ""
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (185, "3:05"), (3723, "1:02:03")]
 )
