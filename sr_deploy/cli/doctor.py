@@ -23,6 +23,10 @@ from sr_deploy.tiling import native
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_DESCRIPTION = (
+    "Check the installation: list the backends and devices, and how to install what is missing."
+)
+
 _NVIDIA = Path("/proc/driver/nvidia/version")
 _NVIDIA_QUERY = "name,driver_version,memory.total,compute_cap"
 _SECONDS = 10
@@ -211,7 +215,7 @@ def _line(package: Package) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `sr-doctor`."""
-    parser = argparse.ArgumentParser("sr-doctor", description=__doc__)
+    parser = argparse.ArgumentParser("sr-doctor", description=_DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     return console.run(parser, _command, argv)
 
