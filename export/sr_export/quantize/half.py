@@ -192,7 +192,7 @@ class _Conversion:
 
 
 @dataclass(frozen=True)
-class PrecisionRecipe:
+class VariantRecipe:
     """How the graph of a precision is built, for frames of any pixel format.
 
     Attributes:

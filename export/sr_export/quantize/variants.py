@@ -17,7 +17,7 @@ from sr_export.quantize import acceptance, activations, placement
 from sr_export.quantize.acceptance import AcceptanceCheck
 from sr_export.quantize.calibration_cache import statistics
 from sr_export.quantize.calibration_data import CalibrationData, Example, gather
-from sr_export.quantize.half import LARGEST_FP16, PrecisionRecipe
+from sr_export.quantize.half import LARGEST_FP16, VariantRecipe
 from sr_export.quantize.quantizer import Quantizer
 from sr_export.quantize.search import LayerSearch
 from sr_export.scene import Scene
@@ -65,7 +65,7 @@ class AcceptedVariant:
     """One precision that passed the acceptance check."""
 
     precision: Precision
-    recipe: PrecisionRecipe
+    recipe: VariantRecipe
     model: onnx.ModelProto | None
     """The graph with byte frames; None if it is run from the FP32 file."""
     quality: Quality
@@ -118,11 +118,9 @@ class _VariantBuilder:
         wanted = self._options.precisions
         half = self._half() if {"fp16", "int8"}.intersection(wanted) else "fp16"
         if "fp16" in wanted and half == "fp16":
-            self._attempt("fp16", PrecisionRecipe(self._subject.model, "fp16"))
+            self._attempt("fp16", VariantRecipe(self._subject.model, "fp16"))
         if "bf16" in wanted or self._refused:
-            self._attempt(
-                "bf16", PrecisionRecipe(self._subject.model, "bf16", stored=half == "bf16")
-            )
+            self._attempt("bf16", VariantRecipe(self._subject.model, "bf16", stored=half == "bf16"))
         int8 = None
         if "int8" in wanted:
             try:
@@ -150,7 +148,7 @@ class _VariantBuilder:
         batch = self._subject.fixed_batch or 1
         return lambda frame: runner(np.repeat(frame, batch, axis=0))[:1]
 
-    def _attempt(self, precision: Precision, recipe: PrecisionRecipe) -> None:
+    def _attempt(self, precision: Precision, recipe: VariantRecipe) -> None:
         """Build and check a precision; record it as accepted or refused."""
         self._report(f"measuring: {precision.upper()}")
         try:
@@ -174,8 +172,8 @@ class _VariantBuilder:
             self._subject.model, self._calibration.tiles, self._options.method, self._report
         )
 
-        def build(chosen: Sequence[Layer], fitted: bool) -> PrecisionRecipe:
-            return PrecisionRecipe(workpiece.quantize(chosen, fitted=fitted), half)
+        def build(chosen: Sequence[Layer], fitted: bool) -> VariantRecipe:
+            return VariantRecipe(workpiece.quantize(chosen, fitted=fitted), half)
 
         seen = sum(math.prod(each.shape[:-1]) for each in self._calibration.tiles)
         found = LayerSearch(
@@ -202,7 +200,7 @@ class _VariantBuilder:
         assert trained is not None
         model = trained.model
         network = placement.quantize(model, trained.layers, trained.thresholds, trained.fitted)
-        self._attempt("int8", PrecisionRecipe(network, half))
+        self._attempt("int8", VariantRecipe(network, half))
         if "int8" not in self._frames:
             return None
         quality = self._check.compare(self._frames["int8"])

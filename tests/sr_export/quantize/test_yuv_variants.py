@@ -22,7 +22,7 @@ from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.graph.verify import InputLimits
 from sr_export.metrics import psnr
 from sr_export.options import Options
-from sr_export.quantize.half import PrecisionRecipe
+from sr_export.quantize.half import VariantRecipe
 from sr_export.quantize.variants import AcceptedVariant
 from sr_export.quantize.yuv_variants import YuvVariantBuilder, YuvVariants
 from sr_export.report import Scene
@@ -116,7 +116,7 @@ def _builder(
 def _offered(model: onnx.ModelProto) -> AcceptedVariant:
     """Half precision, as it was offered for RGB; what is measured here is not looked at."""
     return AcceptedVariant(
-        "fp16", PrecisionRecipe(model, "fp16"), None, Quality(60.0, 1.0, 1, None, 1)
+        "fp16", VariantRecipe(model, "fp16"), None, Quality(60.0, 1.0, 1, None, 1)
     )
 
 
