@@ -24,7 +24,7 @@ from sr_deploy.cli import console
 from sr_deploy.errors import InvalidInputError
 from sr_export import pipeline
 from sr_export.checkpoint.int8_record import KEY, LEVELS, Trained, read, record
-from sr_export.quantize.centered_input import GREY
+from sr_export.quantize.centered_input import GRAY
 from sr_export.quantize.placement import OUTPUT_AXIS, scale_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Int8(TorchFunctionMode):
         self._layers = {
             weights[name]: (
                 float(scale_of(np.float32(each.threshold))),
-                float(GREY) if each.centred else 0.0,
+                float(GRAY) if each.centred else 0.0,
                 each.broadcast(weights[name].ndim),
             )
             for name, each in trained.items()

@@ -67,7 +67,7 @@ def wrap(model: onnx.ModelProto, pixel_format: PixelFormat) -> onnx.ModelProto:
     if pixel_format in yuv.LAYOUTS:
         video = yuv.LAYOUTS[pixel_format]
         before, after = yuv.around(inner_input, inner_output, video)
-        graph.input.append(yuv.colour_input())
+        graph.input.append(yuv.color_input())
         bytes_per_pixel = video.bytes_per_value
     else:
         layout = LAYOUTS[pixel_format]

@@ -68,7 +68,7 @@ LAYOUTS: dict[PixelFormat, YuvLayout] = {
 }
 
 
-def colour_input() -> onnx.ValueInfoProto:
+def color_input() -> onnx.ValueInfoProto:
     """Return the declaration of the graph's second input."""
     return helper.make_tensor_value_info(COLOUR, TensorProto.FLOAT, [7, 3])
 
@@ -133,9 +133,9 @@ def _pack(chain: NodeChain, layout: YuvLayout) -> None:
     flat = chain.join("Reshape", [source, chain.indices(0, 3, -1)])
     luma = _coefficients(chain, (6, 7), (0, 1), 1, 1, 1)
     for i in range(3):
-        colour = chain.join("Slice", [flat, *map(chain.indices, (i, i + 1, 1))])
+        color = chain.join("Slice", [flat, *map(chain.indices, (i, i + 1, 1))])
         weight = _coefficients(chain, (3, 4), (i, i + 1), 1, 1, 1)
-        luma = chain.join("Add", [luma, chain.join("Mul", [colour, weight])])
+        luma = chain.join("Add", [luma, chain.join("Mul", [color, weight])])
     luma = _rounded(chain, luma, layout)
 
     chroma = chain.join("AveragePool", [source], kernel_shape=[2, 2], strides=[2, 2])

@@ -36,8 +36,8 @@ def to_rgb(frame: YuvFrame) -> Floats:
     else:
         pair = chroma.reshape(2, -1, width // 2)
     all_three = np.stack([luma, *pair.repeat(2, axis=1).repeat(2, axis=2)])
-    colour = frame.coefficients.astype(np.float64)
-    return np.asarray(np.einsum("kc,chw->khw", colour[:3], all_three - colour[6, :, None, None]))
+    color = frame.coefficients.astype(np.float64)
+    return np.asarray(np.einsum("kc,chw->khw", color[:3], all_three - color[6, :, None, None]))
 
 
 def from_rgb(image: NDArray[np.floating], like: YuvFrame) -> Floats:
@@ -48,11 +48,11 @@ def from_rgb(image: NDArray[np.floating], like: YuvFrame) -> Floats:
         like: A frame with the wanted format and matrix.
     """
     layout = yuv.LAYOUTS[like.pixel_format]
-    colour = like.coefficients.astype(np.float64)
+    color = like.coefficients.astype(np.float64)
     _, height, width = image.shape
-    luma = np.einsum("c,chw->hw", colour[3], image) + colour[6, 0]
+    luma = np.einsum("c,chw->hw", color[3], image) + color[6, 0]
     means = image.reshape(3, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
-    pair = np.einsum("kc,chw->khw", colour[4:6], means) + colour[6, 1:, None, None]
+    pair = np.einsum("kc,chw->khw", color[4:6], means) + color[6, 1:, None, None]
     chroma = pair.transpose(1, 2, 0) if layout.interleaved else pair
     numbers = np.concatenate([luma, chroma.reshape(-1, width)])
     return np.asarray(np.clip(numbers, 0, layout.largest))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sr_export.quantize.placement import Layer
 
-GREY = np.float32(128 / 255)
+GRAY = np.float32(128 / 255)
 """The value that is subtracted from the image."""
 
 
@@ -70,9 +70,9 @@ def _centre(
     """Let a convolution read the centered image; return the nodes that center it, and constants."""
     stem = f"{conv.name}_image"
     weights, *biases = (constants[name] for name in conv.input[1:])
-    bias = sum(biases, weights.sum(axis=tuple(range(1, weights.ndim))) * GREY)
+    bias = sum(biases, weights.sum(axis=tuple(range(1, weights.ndim))) * GRAY)
     values: dict[str, NDArray[np.generic]] = {
-        f"{stem}_grey": np.asarray(GREY),
+        f"{stem}_grey": np.asarray(GRAY),
         f"{stem}_bias": np.asarray(bias, np.float32),
     }
     result = f"{stem}_centred"
@@ -82,7 +82,7 @@ def _centre(
         inputs = [result, f"{stem}_pads", f"{stem}_black"]
         half = len(padding.ints) // 2
         around = [0, 0, *padding.ints[:half], 0, 0, *padding.ints[half:]]
-        values |= {inputs[1]: np.array(around, np.int64), inputs[2]: np.asarray(-GREY)}
+        values |= {inputs[1]: np.array(around, np.int64), inputs[2]: np.asarray(-GRAY)}
         padding.ints[:] = [0] * (2 * half)
         result = f"{stem}_padded"
         nodes.append(helper.make_node("Pad", inputs, [result], result))

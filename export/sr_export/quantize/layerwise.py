@@ -74,16 +74,16 @@ class LayerwiseRun:
         for output in stage.graph.output:
             output.CopyFrom(_declared(output.name, first[output.name]))
         in_int8 = placement.quantize(stage, self._layers, self._thresholds, fitted)
-        quantised = _step(in_int8, ahead)
+        quantized = _step(in_int8, ahead)
         # One by one: the previous values of a tile are freed before the next tile runs.
         for i, (one, other) in enumerate(self._held):
-            self._held[i] = exact(one), quantised(other)
+            self._held[i] = exact(one), quantized(other)
         self._passed = end
 
     def values(self, name: str) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Yield a value in FP32 and after the INT8 layers, batch by batch."""
-        for exact, quantised in self._held:
-            yield exact[name], quantised[name]
+        for exact, quantized in self._held:
+            yield exact[name], quantized[name]
 
     def __len__(self) -> int:
         """Return the number of batches."""

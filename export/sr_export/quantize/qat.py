@@ -80,7 +80,7 @@ def calibrated(
         each = quantizer.fitted.get(layer.name) or _own(quantizer.model, layer)[1]
         bias, centred = each.bias, layer.input in quantizer.images
         if centred:
-            bias = bias - centered_input.GREY * each.weights.sum(axis=(1, 2, 3))
+            bias = bias - centered_input.GRAY * each.weights.sum(axis=(1, 2, 3))
         # The threshold of an input that is always 0 makes no difference.
         threshold = quantizer.thresholds[layer.input] or SMALLEST_SCALE
         axis = placement.OUTPUT_AXIS[node.op_type]

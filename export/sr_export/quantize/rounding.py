@@ -130,8 +130,8 @@ def optimize_rounding(
         stages.run_to(node.name, found)
         weights = numpy_helper.to_array(constants[node.input[1]])
         seen = _LayerStatistics(node, weights, thresholds[node.input[0]])
-        for exact, quantised in stages.values(node.input[0]):
-            seen.add(exact, quantised, -(-_PATCHES // len(stages)), rng)
+        for exact, quantized in stages.values(node.input[0]):
+            seen.add(exact, quantized, -(-_PATCHES // len(stages)), rng)
         found[node.name] = seen.round(_bias(node, len(weights), constants))
     return found
 
