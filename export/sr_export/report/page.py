@@ -153,7 +153,7 @@ def _steps(search: Quantization) -> list[tuple[str, str, str]]:
 
 def _layers(step: Step, before: Step | None) -> str:
     """Return the layers in half precision; after the first step, the changes only."""
-    fitted = "; weights fitted" if step.fitted and not (before and before.fitted) else ""
+    fitted = "; rounding optimized" if step.fitted and not (before and before.fitted) else ""
     if before is None or not before.restored:
         return (", ".join(step.restored) or "nothing") + fitted
     added = [f"+ {each}" for each in step.restored if each not in before.restored]

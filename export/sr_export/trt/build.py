@@ -17,7 +17,6 @@ import numpy as np
 from sr_deploy.backends.host import SAMPLES
 from sr_deploy.bundle import plan_store, schema
 from sr_deploy.bundle.bundle import Bundle
-from sr_deploy.bundle.locking import locked
 from sr_deploy.bundle.manifest import PixelFormat, YuvFormat
 from sr_deploy.bundle.plan_store import SCHEMA, GpuInfo, PlanRecord, PlanRequest
 from sr_deploy.errors import BackendError, BundleError, InvalidInputError
@@ -167,6 +166,8 @@ class PlanBuilder:
             BundleError: the ONNX file was changed since the export.
             BackendError: this TensorRT cannot compute the precision.
         """
+        from sr_deploy.bundle.locking import locked  # needs filelock, which --help does not
+
         path = self._bundle.verified(variant)
         ways = self._recipes(variant, path)
         blank = PlanRecord(

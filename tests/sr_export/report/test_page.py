@@ -142,7 +142,7 @@ def test_each_step_of_the_search_shows_its_changes() -> None:
     table = found.text.partition("Kept in half precision")[2]
     assert table.startswith(
         " 1 38.4 dB 100 % nothing 2 43.9 dB 98 % first 3 46.3 dB 93 % + last"
-        f" 4 equal 95 % {MINUS} first; weights fitted"
+        f" 4 equal 95 % {MINUS} first; rounding optimized"
     )
 
 
