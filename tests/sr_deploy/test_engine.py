@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gc
+import importlib
 import json
 import logging
 import re
@@ -320,10 +321,9 @@ def test_memory_decides_the_tile_and_the_frame_still_comes_out(
     picture = image(300, 400, 3)
     monkeypatch.setattr(machine, "resident_memory", lambda: 0)
     footprint = Footprint(0, 1000.0)
-    monkeypatch.setattr(
-        "sr_deploy.backends.openvino.backend.OpenVinoNetwork.footprint",
-        property(lambda _: footprint),
-    )
+    # Other tests import the backend anew: the one in sys.modules is the one that engines load.
+    backend = importlib.import_module("sr_deploy.backends.openvino.backend")
+    monkeypatch.setattr(backend.OpenVinoNetwork, "footprint", property(lambda _: footprint))
     frames = picture.nbytes * 5
     for pixels in (120_000, 60_000, 10_000):
         budget = frames + int(pixels * (1000 + 15)) + 1
