@@ -1,1 +1,1 @@
-"""A reference trainer: from folders of photos to a network that sr-export takes as it is."""
+"""A reference trainer: from folders of photos to weights that sr-export accepts."""

@@ -1,4 +1,4 @@
-"""`python -m examples.training`."""
+"""Runs the trainer: `python -m examples.training`."""
 
 import sys
 

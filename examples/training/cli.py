@@ -1,4 +1,4 @@
-"""The command line: `python -m examples.training`."""
+"""The command line of the trainer, `python -m examples.training`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import argparse
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from examples.training.adversarial import ADVERSARIAL
-from examples.training.crops import Crops
+from examples.training.config import (
+    DEFAULT_ADVERSARIAL,
+    RECIPES,
+    AdversarialRecipe,
+    TrainingConfig,
+    TrainingRecipe,
+    for_int8,
+)
+from examples.training.dataset import Crops, find_photos, fingerprint, hold_out
 from examples.training.degradation import DEGRADATIONS
-from examples.training.discriminators import DISCRIMINATORS
-from examples.training.exam import Exam
-from examples.training.learner import LOSSES, Learner
-from examples.training.photos import fingerprint, gather, hold_out
-from examples.training.recipes import RECIPES, Contest, Plan, Recipe, for_int8
-from examples.training.run import Pace, Run
+from examples.training.gan import ADVERSARIAL_LOSSES, DISCRIMINATORS
+from examples.training.losses import PIXEL_LOSSES
+from examples.training.run import TrainingRun
+from examples.training.trainer import Trainer
+from examples.training.validation import Validation
 from sr_deploy import machine
 from sr_deploy.cli import console
 from sr_deploy.errors import InvalidInputError
@@ -26,31 +32,34 @@ from sr_deploy.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from examples.training.photos import Photo
+    from examples.training.dataset import Photo
+
+_USAGE = "%(prog)s FOLDER[=SHARE] [FOLDER[=SHARE] ...] --output FOLDER [--recipe NAME] [options]"
 
 _DESCRIPTION = """\
-Train a super-resolution network, or one that cleans images, on folders of photos.
+Train a network for super-resolution, denoising or JPEG artifact removal on folders of photos.
 
-What comes out goes straight into sr-export: OUTPUT/checkpoint.pt with all that training needs, and
-at the end OUTPUT/OUTPUT.pth with the network alone. OUTPUT/samples shows how it gets better.
+The output folder then contains:
+  OUTPUT.pth       the averaged weights, for sr-export (named after the folder)
+  checkpoint.pt    everything needed to resume; sr-export reads it, too
+  log.csv          losses, PSNR and SSIM of each validation
+  samples/         low resolution, output and ground truth side by side
 
-Whatever ends it, the same command goes on where it was, and ends with the same weights.
+After any interruption, the same command resumes and ends with bit-identical weights.
 """
 
-_EXAMPLES = """\
+_EXAMPLES = """
 examples:
-  python -m examples.training photos --output runs/mine                       Compact, x2
+  python -m examples.training.free_photos photos                    photos for a first try
+  python -m examples.training photos --output runs/mine             compact network, x2
   python -m examples.training photos --recipe srgan --scale 4 --output runs/srgan
+  python -m examples.training photos --scale 1 --degradation jpeg --output runs/clean
+  python -m examples.training scans --channels 1 --output runs/scans
   python -m examples.training DIV2K --validation DIV2K/DIV2K_valid_HR --recipe esrgan --scale 4 \\
       --degradation real --vgg vgg19-dcbb9e9d.pth --patch 48 --batch 16 --steps 500000 \\
-      --contest-steps 400000 --output runs/esrgan                             on a GPU
-  python -m examples.training photos --scale 1 --degradation jpeg --output runs/clean
-  python -m examples.training scans --channels 1 --output runs/scans          one channel
+      --adversarial-steps 400000 --output runs/esrgan               on a GPU
   sr-export runs/srgan/checkpoint.pt
 """
-
-# What a recipe without an adversarial half gets with --adversarial.
-_CONTEST = Contest("vanilla", "pyramid", steps=1_000, rate=1e-4, weight=1e-3)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,11 +67,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.run(_parser(), _command, argv)
 
 
+def _recipe_table() -> str:
+    lines = ["recipes (for minutes to hours on a CPU; on a GPU, use 10 to 100 times the steps):"]
+    lines.append("  name      network    steps  adversarial steps  batch  patch   rate")
+    for name, each in RECIPES.items():
+        adversarial = each.adversarial.steps if each.adversarial else "-"
+        lines.append(
+            f"  {name:9} {each.network:9} {each.steps:6}  {adversarial:>17}  {each.batch:5}  "
+            f"{each.patch:5}  {each.rate:g}"
+        )
+    return "\n".join(lines)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m examples.training",
+        usage=_USAGE,
         description=_DESCRIPTION,
-        epilog=_EXAMPLES,
+        epilog=_recipe_table() + "\n" + _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -70,10 +92,10 @@ def _parser() -> argparse.ArgumentParser:
         "photos",
         nargs="+",
         metavar="FOLDER[=SHARE]",
-        help="photos, or pairs as DIV2K has them; "
-        "those of a share of 4 are seen four times as often as those of 1",
+        help="photos, or pairs in DIV2K's layout; a folder with share 4 gives four times as many "
+        "crops as one with the default share 1",
     )
-    add("--output", type=Path, required=True, metavar="FOLDER", help="where it all goes")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="output folder")
     add("--recipe", choices=tuple(RECIPES), default="compact", help="default: %(default)s")
     add("--scale", type=int, choices=(1, 2, 3, 4, 8), default=2, help="default: %(default)s")
     add(
@@ -81,18 +103,18 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         choices=(1, 3),
         default=3,
-        help="1 for gray: medical, satellite (default: %(default)s)",
+        help="1 for gray images, such as medical ones (default: %(default)s)",
     )
     add(
         "--degradation",
         choices=tuple(DEGRADATIONS),
-        help="what makes the low resolution (default: bicubic; noise at scale 1)",
+        help="how the network's input is made from a photo (default: bicubic; at scale 1, noise)",
     )
     add(
         "--validation",
         nargs="+",
         metavar="FOLDER",
-        help="photos to validate on (default: a tenth of those to train on, left out)",
+        help="validation photos (default: a tenth of the training photos, held out)",
     )
     _add_recipe_options(parser)
     _add_machine_options(parser)
@@ -100,72 +122,80 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("to change the recipe (default: the recipe's)").add_argument
-    add("--features", type=_count, metavar="N", help="channels inside the network")
-    add("--blocks", type=_count, metavar="N", help="how deep it is")
-    add("--steps", type=_count, metavar="N", help="for the pixels alone")
-    add("--batch", type=_count, metavar="N", help="crops in a step")
-    add("--patch", type=_count, metavar="N", help="low-resolution side of a crop")
-    add("--rate", type=_rate, metavar="R", help="learning rate, at its height")
-    add("--loss", choices=tuple(LOSSES), default="charbonnier", help="default: %(default)s")
-    add("--adversarial", choices=tuple(ADVERSARIAL), help="the kind of GAN")
-    add("--discriminator", choices=tuple(DISCRIMINATORS))
-    add("--contest-steps", type=_count, metavar="N", help="against the discriminator")
-    add("--vgg", metavar="FILE", help="torchvision's vgg19-dcbb9e9d.pth, for a perceptual loss")
-    add("--start", metavar="FILE", help="weights to start from, of the same network")
+    group = parser.add_argument_group("training options (default: see the recipes below)")
+    add = group.add_argument
+    add("--features", type=_positive, metavar="N", help="channels inside the network")
+    add("--blocks", type=_positive, metavar="N", help="number of the network's blocks")
+    add("--steps", type=_positive, metavar="N", help="steps with the pixel loss")
+    add("--batch", type=_positive, metavar="N", help="crops per step")
+    add("--patch", type=_positive, metavar="N", help="low-resolution side of a crop")
+    add("--rate", type=_rate, metavar="R", help="peak learning rate")
+    add(
+        "--loss",
+        choices=tuple(PIXEL_LOSSES),
+        default="charbonnier",
+        help="pixel loss (default: %(default)s)",
+    )
+    add("--adversarial", choices=tuple(ADVERSARIAL_LOSSES), help="train as a GAN with this loss")
+    add(
+        "--discriminator", choices=tuple(DISCRIMINATORS), help="one logit per image, pixel or patch"
+    )
+    add("--adversarial-steps", type=_positive, metavar="N", help="steps with the discriminator")
+    add("--vgg", metavar="FILE", help="vgg19-dcbb9e9d.pth of torchvision, for a perceptual loss")
+    add("--start", metavar="FILE", help="initial weights, of the same network")
     add(
         "--int8",
         metavar="FILE",
-        help="a trained network of the same kind, to fine-tune for INT8: it learns to give in that "
-        "what it gives in FP32, and sr-export then takes INT8 as it was trained",
+        help="fine-tune this trained network for INT8: it learns to reproduce its own FP32 output "
+        "in INT8, and sr-export uses the result without calibration",
     )
     add("--seed", type=_natural, default=0, help="default: %(default)s")
 
 
 def _add_machine_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("how the machine is used").add_argument
+    add = parser.add_argument_group("machine").add_argument
     add(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
-        help="default here: %(default)s",
+        help="PyTorch device (default here: %(default)s)",
     )
     add(
         "--threads",
-        type=_count,
+        type=_positive,
         default=machine.cores(),
         metavar="N",
-        help="of the processor (default here: %(default)s)",
+        help="CPU threads (default here: %(default)s)",
     )
     add(
         "--workers",
         type=_natural,
         metavar="N",
-        help="processes that make crops (default: one for two cores on a GPU, else none)",
+        help="processes that make crops (default: with a GPU, one per two cores; otherwise 0)",
     )
     add(
         "--precision",
         choices=("auto", "bfloat16", "float32"),
         default="auto",
-        help="of training (default: bfloat16 where the machine is fast in it)",
+        help="training precision (default: bfloat16 if the hardware supports it)",
     )
     add(
-        "--exam-steps",
-        type=_count,
+        "--validation-steps",
+        type=_positive,
         default=500,
         metavar="N",
-        help="how often to validate (default: %(default)s)",
+        help="steps between validations (default: %(default)s)",
     )
 
 
-def _count(text: str) -> int:
+def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"invalid value {text!r}; expected an integer from 1")
     return int(text)
 
 
 def _natural(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"invalid value {text!r}; expected an integer from 0")
     return int(text)
 
 
@@ -175,7 +205,7 @@ def _rate(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")
+        raise argparse.ArgumentTypeError(f"invalid value {text!r}; expected a number in (0, 1)")
     return value
 
 
@@ -183,38 +213,46 @@ def _command(arguments: argparse.Namespace) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     torch.set_num_threads(arguments.threads)
     device = _device(arguments.device)
-    photos = gather(arguments.photos, arguments.scale)
+    photos = find_photos(arguments.photos, arguments.scale)
     if arguments.validation:
-        held = gather(arguments.validation, arguments.scale)
+        held_out = find_photos(arguments.validation, arguments.scale)
     else:
-        photos, held = hold_out(photos)
-    plan = _plan(arguments, photos, bfloat16=_bfloat16(arguments.precision, device))
-    run = Run(plan, arguments.output)
-    learner = Learner(plan, device)
+        photos, held_out = hold_out(photos)
+    config = _config(arguments, photos, bfloat16=_bfloat16(arguments.precision, device))
+    run = TrainingRun(config, arguments.output)
+    trainer = Trainer(config, device)
     levels = 65535 if all(photo.bits == 16 for photo in photos) else 255
-    of_network = {"scale": plan.scale, "channels": plan.channels}
-    degradation = DEGRADATIONS[plan.degradation](levels)
-    patch = plan.recipe.patch
-    crops = Crops(photos, **of_network, patch=patch, degradation=degradation, seed=plan.seed)
-    exam = Exam(held, **of_network, degradation=degradation)
+    degradation = DEGRADATIONS[config.degradation](levels)
+    task: dict[str, Any] = {
+        "scale": config.scale,
+        "channels": config.channels,
+        "degradation": degradation,
+    }
+    crops = Crops(photos, patch=config.recipe.patch, seed=config.seed, **task)
+    validation = Validation(held_out, **task)
+    parameters = sum(each.numel() for each in trainer.generator.parameters())
     console.say(
-        f"{plan.recipe.network} x{plan.scale}, {_parameters(learner):,} parameters, on "
-        f"{len(photos)} photos; validated on {len(held)}"
+        f"{config.recipe.network} x{config.scale}, {parameters:,} parameters; "
+        f"{len(photos)} training photos, {len(held_out)} validation photos"
     )
     if not run.train(
-        learner, crops, exam, Pace(_workers(arguments.workers, device), arguments.exam_steps)
+        trainer,
+        crops,
+        validation,
+        workers=_workers(arguments.workers, device),
+        validation_steps=arguments.validation_steps,
     ):
-        console.say(f"stopped after step {learner.step}; the same command goes on from there")
+        console.say(f"stopped after step {trainer.step}; the same command resumes")
         return 130
-    console.say(f"done; now: sr-export {run.network(learner)}")
+    console.say(f"done; next: sr-export {run.save_weights(trainer)}")
     return 0
 
 
 def _device(name: str) -> torch.device:
-    """Returns a device that is there.
+    """Return a device after testing it.
 
     Raises:
-        InvalidInputError: it is not, or not usable.
+        InvalidInputError: It does not exist or cannot be used.
     """
     try:
         return torch.empty(0, device=name).device
@@ -223,23 +261,17 @@ def _device(name: str) -> torch.device:
         raise InvalidInputError(f"--device {name}: {reason}") from error
 
 
-def _plan(arguments: argparse.Namespace, photos: Sequence[Photo], *, bfloat16: bool) -> Plan:
-    given = {
-        name: value
-        for name in ("steps", "batch", "patch", "rate")
-        if (value := getattr(arguments, name)) is not None
-    }
-    usual = RECIPES[arguments.recipe]
-    recipe = replace(for_int8(usual) if arguments.int8 else usual, **given)
-    return Plan(
-        recipe=replace(recipe, contest=_contest(arguments, recipe)),
+def _config(
+    arguments: argparse.Namespace, photos: Sequence[Photo], *, bfloat16: bool
+) -> TrainingConfig:
+    recipe = RECIPES[arguments.recipe]
+    recipe = for_int8(recipe) if arguments.int8 else recipe
+    recipe = replace(recipe, **_given(arguments, "steps", "batch", "patch", "rate"))
+    return TrainingConfig(
+        recipe=replace(recipe, adversarial=_adversarial(arguments, recipe)),
         scale=arguments.scale,
         channels=arguments.channels,
-        size={
-            name: value
-            for name in ("features", "blocks")
-            if (value := getattr(arguments, name)) is not None
-        },
+        size=_given(arguments, "features", "blocks"),
         loss=arguments.loss,
         degradation=arguments.degradation or ("noise" if arguments.scale == 1 else "bicubic"),
         vgg=arguments.vgg,
@@ -251,23 +283,27 @@ def _plan(arguments: argparse.Namespace, photos: Sequence[Photo], *, bfloat16: b
     )
 
 
-def _contest(arguments: argparse.Namespace, recipe: Recipe) -> Contest | None:
-    """Returns the adversarial half, which any of its options asks for."""
-    options = {
-        "kind": arguments.adversarial,
-        "discriminator": arguments.discriminator,
-        "steps": arguments.contest_steps,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    contest = recipe.contest or (_CONTEST if given else None)
-    if contest and arguments.int8:
-        raise InvalidInputError("--int8 learns from the network itself, not from a discriminator")
-    if contest is None and arguments.vgg:
-        raise InvalidInputError(
-            "--vgg is for the second half of a GAN's training; choose --recipe srgan or esrgan, or "
-            "--adversarial"
-        )
-    return contest and replace(contest, **given)
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of some options that the user gave."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _adversarial(arguments: argparse.Namespace, recipe: TrainingRecipe) -> AdversarialRecipe | None:
+    """Return the adversarial stage of the recipe, or the default if an option asks for one."""
+    given = _given(arguments, "adversarial", "discriminator", "adversarial_steps")
+    adversarial = recipe.adversarial or (DEFAULT_ADVERSARIAL if given else None)
+    if adversarial is None:
+        if arguments.vgg:
+            raise InvalidInputError(
+                "--vgg needs an adversarial stage; use --recipe srgan, --recipe esrgan or "
+                "--adversarial"
+            )
+        return None
+    if arguments.int8:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InvalidInputError(f"--int8 has no adversarial stage; omit {options}")
+    fields = {"adversarial": "kind", "discriminator": "discriminator", "adversarial_steps": "steps"}
+    return replace(adversarial, **{fields[name]: value for name, value in given.items()})
 
 
 def _bfloat16(precision: str, device: torch.device) -> bool:
@@ -278,11 +314,7 @@ def _bfloat16(precision: str, device: torch.device) -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(machine.features()))
 
 
-def _workers(wished: int | None, device: torch.device) -> int:
-    if wished is not None:
-        return wished
+def _workers(requested: int | None, device: torch.device) -> int:
+    if requested is not None:
+        return requested
     return max(1, machine.cores() // 2) if device.type == "cuda" else 0
-
-
-def _parameters(learner: Learner) -> int:
-    return sum(each.numel() for each in learner.generator.parameters())

@@ -1,9 +1,9 @@
-"""Photos that anybody may train on, as a folder: those that come with scikit-image.
+"""Copy scikit-image's photos, which are free to train on, into a folder.
 
     python -m examples.training.free_photos photos
 
-They are in the public domain or CC0 (examples/README.md has source and licence of each). Edges
-teach more than textures and smooth pictures, so they come in three folders:
+They are public domain or CC0. Edges teach a network more than textures and smooth images, so there
+are three folders, which can have different shares:
 
     python -m examples.training photos/edges=4 photos/objects=2 photos/textures \
         --validation photos/held-out --output runs/mine
@@ -32,15 +32,17 @@ FOLDERS = {
     ),
     "held-out": ("chelsea.png",),
 }
-"""The cat is held out: the demo of the project enlarges it."""
+"""The cat is held out because the project's demo upscales it."""
 
 
 def main() -> int:
     """Copy the photos."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m examples.training.free_photos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="where to put the photos")
+    parser.add_argument("folder", type=Path, help="target folder")
     folder = parser.parse_args().folder
     for name, photos in FOLDERS.items():
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""The networks to train, under the parameter names that loaders know them by.
+"""The networks, with the parameter names by which checkpoint loaders recognize them.
 
-SRResNet and RRDB have no shortcut from the input to the output, and would spend much of a short
-training on learning to copy. Here they start as enlargement by repeated pixels, plus a little noise
-to learn from; the blocks join in from nothing.
+SRResNet and RRDB have no skip connection from input to output, and would spend much of a short
+training on learning to copy. Here they are initialized as nearest-neighbor upscaling plus a little
+noise to break symmetry; the residual blocks start at zero.
 
-All map N x C x H x W in [0, 1] to N x C x (scale H) x (scale W), C being 3 (RGB) or 1.
+All map N x C x H x W in [0, 1] to N x C x (scale H) x (scale W), with C = 3 (RGB) or 1.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESIDUAL_SCALE = 0.2
-START_SCALE = 0.1
+INITIAL_NOISE = 0.1
 
 
 class Espcn(nn.Module):
-    """Three convolutions and a pixel shuffle: the smallest network that is worth training."""
+    """Three convolutions and a pixel shuffle: the smallest useful network."""
 
     def __init__(self, scale: int, channels: int = 3, features: int = 64) -> None:
         super().__init__()
         if scale == 1:
-            raise InvalidInputError("ESPCN is for enlarging; at scale 1, train a compact network")
+            raise InvalidInputError("espcn does not support scale 1; use --recipe compact")
         self.feature_maps = nn.Sequential(
             nn.Conv2d(channels, features, 5, padding=2),
             nn.Tanh(),
@@ -42,14 +42,14 @@ class Espcn(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarges."""
+        """Return the upscaled image."""
         return self.sub_pixel(self.feature_maps(x))
 
 
 class Compact(nn.Module):
-    """Convolutions at low resolution, a pixel shuffle, and the enlarged input added at the end.
+    """Convolutions at low resolution and a pixel shuffle, added to the upscaled input.
 
-    The names of the parameters are those of Real-ESRGAN, so that every loader knows them.
+    Parameter names are those of Real-ESRGAN's SRVGGNetCompact.
     """
 
     def __init__(self, scale: int, channels: int = 3, features: int = 32, blocks: int = 8) -> None:
@@ -62,15 +62,15 @@ class Compact(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarges."""
+        """Return the upscaled image."""
         detail = functional.pixel_shuffle(self.body(x), self.scale)
         return detail + functional.interpolate(x, scale_factor=float(self.scale), mode="nearest")
 
 
 class SrResNet(nn.Module):
-    """The generator of SRGAN: residual blocks with BatchNorm and PReLU, then pixel shuffles.
+    """SRGAN's generator: residual blocks with BatchNorm and PReLU, then pixel shuffles.
 
-    The names are those of SRGAN-PyTorch, whose images stay in [0, 1].
+    Parameter names are those of SRGAN-PyTorch, whose images are in [0, 1], too.
     """
 
     def __init__(self, scale: int, channels: int = 3, features: int = 64, blocks: int = 8) -> None:
@@ -81,20 +81,20 @@ class SrResNet(nn.Module):
         nn.init.zeros_(norm.weight)
         self.conv2 = nn.Sequential(nn.Conv2d(features, features, 3, padding=1, bias=False), norm)
         self.upsampling = nn.Sequential(
-            *(Doubling(features, channels) for _ in range(doublings(scale)))
+            *(Upsample2x(features, channels) for _ in range(doublings(scale)))
         )
         self.conv3 = nn.Conv2d(features, channels, 9, padding=4)
         for conv in (self.conv1[0], self.conv3):
-            hand_on_colours(conv, channels)
+            copy_colors(conv, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarges."""
+        """Return the upscaled image."""
         shallow = self.conv1(x)
         return self.conv3(self.upsampling(shallow + self.conv2(self.trunk(shallow))))
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions, added to their input."""
+    """Two convolutions with BatchNorm, added to their input."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -107,29 +107,29 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Keeps the shape."""
+        """Return features of the same shape."""
         return x + self.rcb(x)
 
 
-class Doubling(nn.Module):
-    """Twice the height and width, by a convolution and a pixel shuffle."""
+class Upsample2x(nn.Module):
+    """A convolution and a pixel shuffle that double height and width."""
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
         self.upsample_block = nn.Sequential(
             nn.Conv2d(features, 4 * features, 3, padding=1), nn.PixelShuffle(2), nn.PReLU()
         )
-        hand_on_colours(self.upsample_block[0], channels, copies=4)
+        copy_colors(self.upsample_block[0], channels, copies=4)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Doubles the height and the width."""
+        """Return features with twice the height and width."""
         return self.upsample_block(x)
 
 
 class RrdbNet(nn.Module):
-    """The generator of ESRGAN: dense blocks within residual blocks, no normalisation.
+    """ESRGAN's generator: residual-in-residual dense blocks without normalization.
 
-    The names are those of BasicSR. Loaders take ESRGAN's growth of 32 for granted.
+    Parameter names are those of BasicSR. Loaders assume ESRGAN's growth of 32.
     """
 
     def __init__(
@@ -151,10 +151,10 @@ class RrdbNet(nn.Module):
         self.conv_hr = nn.Conv2d(features, features, 3, padding=1)
         self.conv_last = nn.Conv2d(features, channels, 3, padding=1)
         for name in ("conv_first", *self._up, "conv_hr", "conv_last"):
-            hand_on_colours(self.get_submodule(name), channels)
+            copy_colors(self.get_submodule(name), channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarges."""
+        """Return the upscaled image."""
         shallow = self.conv_first(x)
         deep = shallow + self.conv_body(self.body(shallow))
         for name in self._up:
@@ -173,12 +173,12 @@ class Rrdb(nn.Module):
         self.rdb3 = DenseBlock(features, growth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Keeps the shape."""
+        """Return features of the same shape."""
         return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees the input and the outputs of all before it."""
+    """Five convolutions; each reads the input and the outputs of all previous ones."""
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
@@ -189,42 +189,42 @@ class DenseBlock(nn.Module):
         self.conv5 = nn.Conv2d(features + 4 * growth, features, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Keeps the shape."""
-        seen = x
+        """Return features of the same shape."""
+        features = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            seen = cat((seen, leaky(conv(seen))), 1)
-        return x + RESIDUAL_SCALE * self.conv5(seen)
+            features = cat((features, leaky(conv(features))), 1)
+        return x + RESIDUAL_SCALE * self.conv5(features)
 
 
 def leaky(x: Tensor) -> Tensor:
-    """Returns the activation that ESRGAN has everywhere."""
+    """Return ESRGAN's activation."""
     return functional.leaky_relu(x, 0.2)
 
 
 def doublings(scale: int) -> int:
-    """Returns how often an image is doubled to be `scale` times larger.
+    """Return the number of 2x upsampling steps.
 
     Raises:
-        InvalidInputError: no number of doublings gives that.
+        InvalidInputError: The scale is not a power of two.
     """
     if scale.bit_count() != 1:
-        raise InvalidInputError(f"this network enlarges by 1, 2, 4 or 8; scale is {scale}")
+        raise InvalidInputError(f"this network supports the scales 1, 2, 4 and 8, not {scale}")
     return scale.bit_length() - 1
 
 
-def hand_on_colours(conv: nn.Module, channels: int, copies: int = 1) -> None:
-    """Starts a convolution as one whose first outputs are the colours, each `copies` times.
+def copy_colors(conv: nn.Module, channels: int, copies: int = 1) -> None:
+    """Initialize a convolution so that its first outputs are `copies` copies of each color channel.
 
-    Four copies are what a pixel shuffle turns into one channel of twice the size.
+    A pixel shuffle turns four copies into one channel of twice the height and width.
     """
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
-    centre = conv.kernel_size[0] // 2
+    center = conv.kernel_size[0] // 2
     with no_grad():
-        conv.weight[: channels * copies] *= START_SCALE
+        conv.weight[: channels * copies] *= INITIAL_NOISE
         conv.bias[: channels * copies] = 0.0
         for output in range(channels * copies):
-            conv.weight[output, output // copies, centre, centre] += 1.0
+            conv.weight[output, output // copies, center, center] += 1.0
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -233,4 +233,4 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "srresnet": SrResNet,
     "rrdb": RrdbNet,
 }
-"""By name: makes a network from its scale and channels."""
+"""Constructors by name; they take scale and channels, and optionally features and blocks."""

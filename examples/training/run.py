@@ -1,4 +1,4 @@
-"""One training from its start, or from where it was stopped, to its end."""
+"""The training loop: from the start, or from the last checkpoint, to the end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import csv
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from examples.training.crops import batches
-from examples.training.exam import save_samples
+from examples.training.dataset import batches
 from sr_deploy.cli import console
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.files import atomic_file
@@ -22,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from examples.training.crops import Crops
-    from examples.training.exam import Exam
-    from examples.training.learner import Learner
-    from examples.training.recipes import Plan
+    from examples.training.config import TrainingConfig
+    from examples.training.dataset import Crops
+    from examples.training.trainer import Trainer
+    from examples.training.validation import Validation
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
@@ -33,91 +31,99 @@ SAMPLES = "samples"
 SAVE_SECONDS = 60.0
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How the machine is used, which changes nothing in what is learnt."""
-
-    workers: int
-    exam_steps: int
-
-
-class Run:
-    """A training and its folder: a checkpoint, a log, sample pictures, and the network at the end.
+class TrainingRun:
+    """A training and its folder: checkpoint, log, sample images and the final weights.
 
     Args:
-        plan: what is trained.
-        folder: to write into; a checkpoint that lies there is gone on with.
+        config: The training's configuration.
+        folder: Output folder; a checkpoint in it is continued.
 
     Raises:
-        InvalidInputError: the checkpoint there is of another plan, or damaged.
+        InvalidInputError: The checkpoint has another configuration, or is damaged.
     """
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self._plan = plan
+    def __init__(self, config: TrainingConfig, folder: Path) -> None:
+        self._config = config
         self._folder = folder
         self._history: list[dict[str, float]] = []
         self._seconds = 0.0
         self._state: dict[str, Any] | None = None
         path = folder / CHECKPOINT
         if path.exists():
-            self._state = saved(path)
-            if changes := plan.changes(self._state["plan"]):
+            self._state = _load_checkpoint(path)
+            if differences := config.differences(self._state["plan"]):
                 raise InvalidInputError(
-                    f"{path}: of a training in which {'; '.join(sorted(changes))}. Go on with the "
-                    "same options, or choose another --output"
+                    f"{path}: started with other options ({'; '.join(differences)}). To continue "
+                    "it, use the same options; to start anew, choose another --output"
                 )
 
-    def train(self, learner: Learner, crops: Crops, exam: Exam, pace: Pace) -> bool:
-        """Trains to the end; returns False where a signal came first, with all of it saved."""
+    def train(
+        self,
+        trainer: Trainer,
+        crops: Crops,
+        validation: Validation,
+        *,
+        workers: int,
+        validation_steps: int,
+    ) -> bool:
+        """Train to the end; return False if a signal stopped it first, after saving everything.
+
+        Args:
+            trainer: Its state is replaced by the checkpoint's, if there is one.
+            crops: Training data.
+            validation: Scored every `validation_steps` steps, and after the last.
+            workers: Processes that make crops.
+            validation_steps: Does not influence the weights.
+        """
         if self._state:
-            learner.restore(self._state)
+            trainer.restore(self._state)
             self._history, self._seconds = self._state["history"], self._state["seconds"]
-            console.say(f"going on after step {learner.step}")
+            console.say(f"resuming after step {trainer.step}")
         (self._folder / SAMPLES).mkdir(parents=True, exist_ok=True)
-        recipe, steps = self._plan.recipe, self._plan.steps
-        last_saved = time.monotonic()
-        started = last_saved - self._seconds
-        row = batches(crops, learner.step, steps, recipe.batch, pace.workers)
-        with stopped_by_signals() as stop, console.Progress(steps - learner.step, "steps") as bar:
-            for low, high in row:
-                losses = learner.learn(low, high)
-                bar.step(words(losses))
+        batch, steps = self._config.recipe.batch, self._config.steps
+        saved = time.monotonic()
+        started = saved - self._seconds
+        remaining = batches(crops, trainer.step, steps, batch, workers)
+        with _catch_signals() as stop, console.Progress(steps - trainer.step, "steps") as progress:
+            for low, high in remaining:
+                losses = trainer.train_step(low, high)
+                progress.step(_format_losses(losses))
                 now = time.monotonic()
                 self._seconds = now - started
-                examined = learner.step % pace.exam_steps == 0 or learner.step == steps
-                if examined:
-                    self._examine(learner, exam, losses)
-                if examined or stop.is_set() or now - last_saved > SAVE_SECONDS:
-                    self._save(learner)
-                    last_saved = now
+                validate = trainer.step % validation_steps == 0 or trainer.step == steps
+                if validate:
+                    self._validate(trainer, validation, losses)
+                if validate or stop.is_set() or now - saved > SAVE_SECONDS:
+                    self._save(trainer)
+                    saved = now
                 if stop.is_set():
                     return False
         return True
 
-    def network(self, learner: Learner) -> Path:
-        """Writes the averaged weights alone, for others; returns where."""
+    def save_weights(self, trainer: Trainer) -> Path:
+        """Write the averaged weights alone; return the file's path."""
         path = self._folder / f"{self._folder.name}.pth"
         with atomic_file(path) as temporary:
-            torch.save(learner.export(), temporary)
+            torch.save(trainer.weights(), temporary)
         return path
 
-    def _examine(self, learner: Learner, exam: Exam, losses: dict[str, float]) -> None:
-        with learner.computing(learner.average):
-            result = exam.take(learner.average)
+    def _validate(self, trainer: Trainer, validation: Validation, losses: dict[str, float]) -> None:
+        with trainer.as_exported(trainer.average):
+            result = validation.score(trainer.average)
         console.say(
-            f"step {learner.step}/{self._plan.steps}  {console.clock(self._seconds)}  "
-            f"{words(losses)}  {result.psnr:.2f} dB  SSIM {result.ssim:.4f}"
+            f"step {trainer.step}/{self._config.steps}  {console.clock(self._seconds)}  "
+            f"{_format_losses(losses)}  {result.psnr:.2f} dB  SSIM {result.ssim:.4f}"
         )
-        save_samples(self._folder / SAMPLES / f"{learner.step:07}.png", result.samples)
-        figures = {"psnr": result.psnr, "ssim": result.ssim}
+        result.save_samples(self._folder / SAMPLES / f"{trainer.step:07}.png")
+        scores = {"psnr": result.psnr, "ssim": result.ssim}
         self._history.append(
-            {"step": learner.step, "seconds": round(self._seconds), **losses, **figures}
+            {"step": trainer.step, "seconds": round(self._seconds), **losses, **scores}
         )
 
-    def _save(self, learner: Learner) -> None:
-        """Writes the checkpoint, then the log, each whole or not at all."""
-        state = learner.state() | {
-            "plan": self._plan.state(),
+    def _save(self, trainer: Trainer) -> None:
+        """Write the checkpoint, then the log, each atomically."""
+        state = trainer.state() | {
+            "plan": self._config.state(),
             "history": self._history,
             "seconds": self._seconds,
         }
@@ -130,30 +136,27 @@ class Run:
             table.writerows(self._history)
 
 
-def words(losses: dict[str, float]) -> str:
-    """Returns losses as text."""
+def _format_losses(losses: dict[str, float]) -> str:
     return "  ".join(f"{name} {loss:.5f}" for name, loss in losses.items())
 
 
-def saved(path: Path) -> dict[str, Any]:
-    """Returns the content of a checkpoint of ours: tensors and plain containers.
-
-    Raises:
-        InvalidInputError: it is none.
-    """
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the tensors and plain containers of a checkpoint of this trainer."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever zip and pickle raise
+    except Exception as error:  # torch raises whatever zipfile and pickle raise
         raise InvalidInputError(f"{path}: cannot be read ({console.describe(error)})") from error
     needed = {"plan", "history", "seconds", "step", "generator", "generator_ema"}
     if not isinstance(state, dict) or needed - state.keys():
-        raise InvalidInputError(f"{path}: no checkpoint of this trainer; choose another --output")
+        raise InvalidInputError(
+            f"{path}: not a checkpoint of this trainer; choose another --output"
+        )
     return state
 
 
 @contextlib.contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """Lends an event that Ctrl-C or a polite kill sets: a step is finished, and all is saved."""
+def _catch_signals() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT and SIGTERM set, so that the current step ends and is saved."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

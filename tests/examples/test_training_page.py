@@ -16,8 +16,11 @@ from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "training.md"
 SHORTER = {
-    "--steps 2000 --contest-steps 1000": "--steps 12 --contest-steps 4 --features 16 --blocks 1"
-    " --patch 12 --batch 2 --threads 1",
+    "--steps 2000 --adversarial-steps 1000": "--steps 6 --adversarial-steps 2 --features 8"
+    " --blocks 1 --patch 12 --batch 2 --threads 1",
+    # Other tests check INT8; a bundle with two precisions is enough here.
+    "--calibration photos/edges": "--calibration photos/edges --precision fp16",
+    "--arch-file mine.py:Mine": "--arch-file mine.py:Mine --precision fp16",
 }
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

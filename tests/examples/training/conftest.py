@@ -1,11 +1,13 @@
-"""Photos to train on, small and made here: edges, ramps and noise."""
+"""Small training photos, few calibration tiles, and one CPU thread."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from sr_deploy import images
@@ -13,7 +15,7 @@ from sr_deploy.images import Picture
 
 
 def drawing(number: int, height: int = 96, width: int = 120) -> NDArray[np.uint8]:
-    """Boxes over a ramp."""
+    """Boxes on a gradient."""
     random = np.random.default_rng(number)
     rows, columns = np.mgrid[:height, :width]
     picture = np.stack([rows + columns, 2 * rows, 255 - columns], axis=2).astype(np.uint8)
@@ -35,3 +37,12 @@ def folder(tmp_path: Path) -> Path:
     for number in range(4):
         save(tmp_path / "photos" / f"{number}.png", drawing(number))
     return tmp_path / "photos"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
