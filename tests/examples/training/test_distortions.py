@@ -92,7 +92,7 @@ def test_kernel_profiles(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_sinc_kernel_is_a_low_pass() -> None:
     response = torch.fft.rfft2(sinc_kernel(10, math.pi / 2), (64, 64)).abs()
-    # Bin 16 on the x axis is the cutoff, with half of the response. A truncated sinc falls gradually
+    # Bin 16 on the x axis is the cutoff, with half of the response. A truncated sinc falls slowly
     # and ripples by some percent.
     assert float(response[0, 16]) == pytest.approx(0.5, abs=0.1)
     assert response[0, :8].sub(1).abs().max() < 0.1

@@ -238,5 +238,5 @@ def test_the_receptive_field_of_a_patch() -> None:
 
 
 def test_unknown_discriminators_are_an_error() -> None:
-    with pytest.raises(InvalidInputError, match="vgg.*pyramid.*unet.*patch"):
+    with pytest.raises(InvalidInputError, match=r"vgg.*pyramid.*unet.*patch"):
         build_discriminator("vgg", 3)

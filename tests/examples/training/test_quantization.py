@@ -123,7 +123,7 @@ def test_the_exported_network_computes_what_was_simulated(
     def calibrate(*_: object) -> None:
         raise AssertionError("INT8 is calibrated")
 
-    monkeypatch.setattr(variants, "Quantiser", calibrate)
+    monkeypatch.setattr(variants, "Quantizer", calibrate)
     monkeypatch.setattr(acceptance, "MOST_LOST", 100.0)  # low thresholds cost quality
     record = quantization.record(layers)
     written = _export(tmp_path, {"params_ema": network.state_dict(), quantization.KEY: record})
