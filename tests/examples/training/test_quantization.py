@@ -39,9 +39,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_calibration_data() -> Iterator[None]:
-    """Calibrate on 16 tiles of 32x32 pixels: enough for networks with a few dozen channels."""
+    """Calibrate on 24 tiles of 32x32 pixels: enough for networks with a few dozen channels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration_data, "_TILES", 16)
+        patch.setattr(calibration_data, "_TILES", 24)
         patch.setattr(calibration_data, "_TILE_SIDE", 32)
         yield
 
