@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,28 +27,37 @@ def pyproject() -> dict[str, Any]:
 
 
 def _pins(name: str) -> dict[str, str]:
+    """Return the pinned versions for this Python."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    pins = [line.partition(";")[0].strip() for line in lines if not line.startswith("#")]
-    return {key.lower(): version for key, _, version in (pin.partition("==") for pin in pins)}
+    pins = _for_this_python(line for line in lines if not line.startswith("#"))
+    return {each.name.lower(): str(each.specifier).removeprefix("==") for each in pins}
 
 
-def _requirements(pyproject: dict[str, Any]) -> list[str]:
+def _requirements(pyproject: dict[str, Any]) -> list[Requirement]:
     """Return the requirements of an installation for development, without our own extras."""
     project, groups = pyproject["project"], pyproject["dependency-groups"]
     extras = project["optional-dependencies"]
-    return [
-        *project["dependencies"],
-        *groups["test"],
-        *(each for name in ("cpu", "export", "video") for each in extras[name]),
-    ]
+    return _for_this_python(
+        [
+            *project["dependencies"],
+            *groups["test"],
+            *(each for name in ("cpu", "export", "video") for each in extras[name]),
+        ]
+    )
+
+
+def _for_this_python(texts: Iterable[str]) -> list[Requirement]:
+    found = [Requirement(each) for each in texts]
+    return [each for each in found if each.marker is None or each.marker.evaluate()]
 
 
 def test_the_lowest_versions_are_the_lower_bounds(pyproject: dict[str, Any]) -> None:
-    bounds = {}
+    bounds: dict[str, str] = {}
     for requirement in _requirements(pyproject):
-        parts = re.fullmatch(r"([\w-]+)>=([\d.]+)(,<[\d.]+)?", requirement)
-        assert parts is not None, f"{requirement}: needs a lower bound"
-        bounds[parts[1].lower()] = parts[2]
+        lower = [each.version for each in requirement.specifier if each.operator == ">="]
+        assert len(lower) == 1, f"{requirement}: needs a lower bound"
+        name = requirement.name.lower()
+        bounds[name] = max(lower[0], bounds.get(name, "0"), key=Version)
     bounds.pop("torch")
     lowest = _pins("constraints-lowest.txt")
     assert set(lowest) == set(bounds)
@@ -54,7 +66,7 @@ def test_the_lowest_versions_are_the_lower_bounds(pyproject: dict[str, Any]) -> 
 
 
 def test_every_dependency_is_pinned(pyproject: dict[str, Any]) -> None:
-    names = {re.split("[><=]", each)[0].lower() for each in _requirements(pyproject)}
+    names = {each.name.lower() for each in _requirements(pyproject)}
     assert names <= set(_pins("constraints.txt"))
 
 

@@ -56,6 +56,7 @@ def _stub(name: str) -> types.ModuleType:
     """Return a module whose attributes all exist and are None."""
     module = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    module.__file__ = f"{name}.py"  # inspect takes a module without one for a built-in module
     module.__getattr__ = lambda _: None  # type: ignore[method-assign]
     return module
 
