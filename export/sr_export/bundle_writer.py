@@ -107,7 +107,7 @@ def confirm(
     """Write the manifest, run the bundle with the other runtimes, and note what they cannot run."""
     path = folder / manifest.NAME
     path.write_text(written.to_json(), encoding="utf-8")
-    report("confirming with the other runtimes")
+    report("checking the other backends")
     budgets = acceptance.BUDGETS | options.budgets
     checked = check_backends(folder, written.variants, accepted.scenes, budgets, yuv_variants)
     path.write_text(replace(written, variants=checked).to_json(), encoding="utf-8")

@@ -50,10 +50,7 @@ def plan(inputs: Sequence[str], output: str, suffix: str | None = None) -> list[
         NotFoundError: An input, or the folder of the output, does not exist.
         InvalidInputError: The request is contradictory; the text says what to do instead.
     """
-    sources = [Path(each) for each in inputs]
-    for source in sources:
-        _check_source(source)
-    target = Path(output)
+    sources, target = _checked_sources(inputs), Path(output)
     several = len(sources) > 1 or sources[0].is_dir()
     if several or target.is_dir() or output.endswith(("/", os.sep)):
         _check_folder(output, target)
@@ -63,9 +60,7 @@ def plan(inputs: Sequence[str], output: str, suffix: str | None = None) -> list[
             f"{output}: --format is for an output folder; a file's suffix selects its format"
         )
     else:
-        if not target.parent.is_dir():
-            raise NotFoundError(f"{target.parent}: no such folder")
-        jobs = [WorkItem(sources[0], target)]
+        jobs = [_into_file(sources[0], target)]
     if not jobs:
         raise InvalidInputError(f"{', '.join(inputs)}: contains no images")
     _check_targets(jobs)
@@ -100,10 +95,7 @@ def plan_videos(inputs: Sequence[str], output: str, suffix: str | None = None) -
         NotFoundError: An input, or the folder of the output, does not exist.
         InvalidInputError: The request is contradictory; the text says what to do instead.
     """
-    sources = [Path(each) for each in inputs]
-    for source in sources:
-        _check_source(source)
-    target = Path(output)
+    sources, target = _checked_sources(inputs), Path(output)
     if len(sources) > 1 or target.is_dir() or output.endswith(("/", os.sep)):
         if not target.is_dir():
             raise NotFoundError(f"{target}: no such folder; several videos need an output folder")
@@ -112,9 +104,7 @@ def plan_videos(inputs: Sequence[str], output: str, suffix: str | None = None) -
             for each in sources
         ]
     else:
-        if not target.parent.is_dir():
-            raise NotFoundError(f"{target.parent}: no such folder")
-        jobs = [WorkItem(sources[0], target)]
+        jobs = [_into_file(sources[0], target)]
     for job in jobs:
         if images.could_be_image(job.target):
             raise InvalidInputError(
@@ -145,12 +135,23 @@ def remaining(jobs: Sequence[WorkItem], *, overwrite: bool, resume: bool) -> lis
     )
 
 
-def _check_source(source: Path) -> None:
-    """Check that an input exists and cannot block: opening a pipe or a device may never return."""
-    if not source.exists():
-        raise NotFoundError(f"{source}: no such file or folder")
-    if not (source.is_file() or source.is_dir()):
-        raise InvalidInputError(f"{source}: not a regular file; pipe frames to stdin (-) instead")
+def _checked_sources(inputs: Sequence[str]) -> list[Path]:
+    """Check that inputs exist and cannot block: opening a pipe or a device may never return."""
+    sources = [Path(each) for each in inputs]
+    for source in sources:
+        if not source.exists():
+            raise NotFoundError(f"{source}: no such file or folder")
+        if not (source.is_file() or source.is_dir()):
+            raise InvalidInputError(
+                f"{source}: not a regular file; pipe frames to stdin (-) instead"
+            )
+    return sources
+
+
+def _into_file(source: Path, target: Path) -> WorkItem:
+    if not target.parent.is_dir():
+        raise NotFoundError(f"{target.parent}: no such folder")
+    return WorkItem(source, target)
 
 
 def _check_folder(output: str, target: Path) -> None:

@@ -22,6 +22,7 @@ from onnxscript import opset18
 from torch import nn
 
 from sr_deploy.errors import CheckpointError, ExportError
+from sr_export.graph import onnx_graph
 from sr_export.graph.padding import pad_inside
 
 if TYPE_CHECKING:
@@ -208,23 +209,9 @@ def _export_scripted(network: Network, strategy: Strategy) -> onnx.ModelProto:
         input_names=[INPUT],
         output_names=[OUTPUT],
     )
-    model = onnx.load_model_from_string(buffer.getvalue())
-    _name_constants(model.graph)
+    # A frozen module keeps its weights in Constant nodes; quantization and cost read initializers.
+    model = onnx_graph.copied(onnx.load_model_from_string(buffer.getvalue()))
     return pad_inside(model, grid, network.scale)
-
-
-def _name_constants(graph: onnx.GraphProto) -> None:
-    """Make weights of Constant nodes initializers, which a frozen TorchScript module has none of.
-
-    Quantization and the cost model find weights among the initializers.
-    """
-    for node in list(graph.node):
-        value = node.attribute[0].t if node.op_type == "Constant" and node.attribute else None
-        if value is not None and value.dims and value.data_type == onnx.TensorProto.FLOAT:
-            constant = graph.initializer.add()
-            constant.CopyFrom(value)
-            constant.name = node.output[0]
-            graph.node.remove(node)
 
 
 def _example_shape(network: Network, strategy: Strategy) -> tuple[int, int, int, int]:
