@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sr_deploy.bundle.protobuf import Message
 from sr_deploy.errors import BackendError
-from sr_export.trt.protobuf import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from sr_deploy.bundle.protobuf import Message
 from sr_deploy.errors import BackendError, BundleError
 from sr_export import photos
 from sr_export.metrics import psnr
 from sr_export.trt import cast_pass
-from sr_export.trt.protobuf import Message
 from tests.sr_export.trt.bundles import graphs
 
 

@@ -1,7 +1,7 @@
-"""Reads and writes Protocol Buffers, to change a few fields of an ONNX model.
+"""Reads and writes Protocol Buffers: to check an ONNX model, and to change a few of its fields.
 
-Devices that build plans often lack the package onnx. A message is a list of numbered fields; fields
-that are not edited stay bit-identical.
+Devices that run bundles or build plans often lack the package onnx. A message is a list of numbered
+fields; fields that are not edited stay bit-identical.
 """
 
 from __future__ import annotations
@@ -12,10 +12,36 @@ from typing import TYPE_CHECKING
 from sr_deploy.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
+
+
+def walk(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """Yield number, wire type and value of each field of a message, without copying.
+
+    Raises:
+        BundleError: the data is not a valid message.
+    """
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            value, position = _varint(data, position)
+            yield number, kind, value
+            continue
+        if kind == _BYTES:
+            size, position = _varint(data, position)
+        elif kind in _SIZES:
+            size = _SIZES[kind]
+        else:
+            raise BundleError(f"invalid ONNX file: wire type {kind}")
+        if position + size > len(data):
+            raise BundleError("invalid ONNX file: truncated")
+        yield number, kind, data[position : position + size]
+        position += size
 
 
 @dataclass
@@ -31,26 +57,13 @@ class Message:
         Raises:
             BundleError: the data is not a valid message.
         """
-        fields: list[tuple[int, int, int | bytes]] = []
-        position = 0
-        while position < len(data):
-            tag, position = _varint(data, position)
-            number, kind = tag >> 3, tag & 7
-            if kind == _VARINT:
-                value, position = _varint(data, position)
-                fields.append((number, kind, value))
-                continue
-            if kind == _BYTES:
-                size, position = _varint(data, position)
-            elif kind in _SIZES:
-                size = _SIZES[kind]
-            else:
-                raise BundleError(f"invalid ONNX file: wire type {kind}")
-            if position + size > len(data):
-                raise BundleError("invalid ONNX file: truncated")
-            fields.append((number, kind, data[position : position + size]))
-            position += size
-        return cls(fields)
+        found = walk(memoryview(data))
+        return cls(
+            [
+                (number, kind, each if isinstance(each, int) else bytes(each))
+                for number, kind, each in found
+            ]
+        )
 
     def to_bytes(self) -> bytes:
         """Return the encoded message."""
@@ -118,7 +131,7 @@ class Message:
                 self.fields[index] = (each, kind, message.to_bytes())
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """Return the integer at a position, and the position after it."""
     value = shift = 0
     while True:
