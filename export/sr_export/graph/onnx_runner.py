@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
 
+from sr_deploy.backends.onnxruntime.version import TRUNCATES_HALF
 from sr_deploy.errors import ExportError
 from sr_deploy.machine import cores
 
@@ -14,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
-    import onnx
 
 
 class OnnxSession:
@@ -24,7 +26,9 @@ class OnnxSession:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # errors are raised as exceptions anyway
         options.intra_op_num_threads = cores()
-        source = model.SerializeToString() if hasattr(model, "SerializeToString") else str(model)
+        if TRUNCATES_HALF:
+            model = _with_float_quantizers(model)
+        source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
         try:
             self._session = ort.InferenceSession(source, options, ["CPUExecutionProvider"])
         except Exception as error:
@@ -60,3 +64,25 @@ class OnnxRunner:
         (output,) = self._session.run(dict(zip(self._session.inputs, arrays, strict=True)))
         result: np.ndarray[Any, Any] = output
         return result
+
+
+def _with_float_quantizers(model: onnx.ModelProto | Path) -> onnx.ModelProto:
+    """Return the model with every FP16 QuantizeLinear in FP32, which all releases round right."""
+    rewritten = onnx.ModelProto()
+    rewritten.CopyFrom(model if isinstance(model, onnx.ModelProto) else onnx.load(model))
+    graph = rewritten.graph
+    halves = {
+        each.name: each for each in graph.initializer if each.data_type == TensorProto.FLOAT16
+    }
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[1] in halves:
+            value, scale = f"{node.output[0]}_fp32", f"{node.output[0]}_scale"
+            step = numpy_helper.to_array(halves[node.input[1]]).astype("float32")
+            graph.initializer.append(numpy_helper.from_array(step, scale))
+            nodes.append(helper.make_node("Cast", [node.input[0]], [value], to=TensorProto.FLOAT))
+            node.input[0], node.input[1] = value, scale
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return rewritten

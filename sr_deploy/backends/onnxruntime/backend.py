@@ -10,6 +10,7 @@ import onnxruntime
 
 from sr_deploy.backends.base import Footprint, HostNetwork, translate_error
 from sr_deploy.backends.host import HostLane
+from sr_deploy.backends.onnxruntime.version import TRUNCATES_HALF
 from sr_deploy.bundle.manifest import YuvFormat
 from sr_deploy.errors import BackendError
 
@@ -131,6 +132,11 @@ class OnnxRuntimeNetwork(HostNetwork):
     """A network in one session, which all lanes share."""
 
     def __init__(self, request: LoadRequest, device: OrtDevice) -> None:
+        if TRUNCATES_HALF and request.precision == "int8" and device.kind == "cpu":
+            raise BackendError(
+                f"ONNX Runtime {onnxruntime.__version__} computes INT8 inaccurately on CPUs; use "
+                "version 1.30 or newer, another precision, or the backend openvino"
+            )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = request.threads

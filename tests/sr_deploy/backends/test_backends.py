@@ -12,6 +12,7 @@ import pytest
 from sr_deploy import backends
 from sr_deploy.backends.base import LoadRequest, translate_error
 from sr_deploy.backends.host import HostLane
+from sr_deploy.backends.onnxruntime.version import TRUNCATES_HALF
 from sr_deploy.bundle.manifest import Precision
 from sr_deploy.errors import (
     BackendError,
@@ -254,6 +255,8 @@ def test_openvino_computes_the_convolutions_of_an_int8_network_in_int8(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_int8_network_is_close_to_its_float_network(name: str, tmp_path: Path) -> None:
+    if name == "onnxruntime" and TRUNCATES_HALF:
+        pytest.skip("this ONNX Runtime computes INT8 inaccurately, and rejects it")
     image = frame(40, 30) // 8 + 100
     results = []
     for precision, write in (("fp32", networks.unquantized), ("int8", networks.quantized)):

@@ -15,6 +15,7 @@ import pytest
 
 from sr_deploy import Engine, backends
 from sr_deploy.backends.base import LoadRequest
+from sr_deploy.backends.onnxruntime import backend
 from sr_deploy.backends.onnxruntime.backend import DeviceInputs, HostInputs, OrtDevice
 from sr_deploy.bundle.manifest import Latent, Precision
 from sr_deploy.errors import BackendError, OutOfMemoryError
@@ -232,3 +233,13 @@ def test_precisions_come_fastest_first_on_every_device() -> None:
 def test_invalid_device_names_are_rejected(name: str) -> None:
     with pytest.raises(BackendError, match=rf"'{name}'.*cpu, cuda or tensorrt"):
         backends.create("onnxruntime").precisions(name)
+
+
+def test_an_old_release_rejects_int8_on_cpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(backend, "TRUNCATES_HALF", True)
+    networks.quantized(tmp_path / "int8.onnx", "rgb24", MODEL)
+    request = LoadRequest(tmp_path / "int8.onnx", MODEL, "rgb24", "int8", None, 1)
+    with pytest.raises(BackendError, match=rf"{onnxruntime.__version__}.*1\.30"):
+        backends.create("onnxruntime").load(request)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import openvino
 import pytest
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from sr_deploy.backends.base import LoadRequest
 from sr_deploy.backends.openvino.backend import OpenVinoNetwork
 from sr_deploy.backends.openvino.concat_pass import quantize_before_concat
 from sr_deploy.tiling.planner import TilePlanner
+from sr_export.graph.onnx_runner import OnnxRunner
 from tests.sr_deploy.manifests import MODEL
 
 CHANNELS = 16
@@ -121,8 +121,7 @@ def computed(model: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def expected(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"pixels": pixels})[0])
+    return OnnxRunner(path)(pixels)
 
 
 def largest_difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> int:
