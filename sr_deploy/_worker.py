@@ -8,6 +8,11 @@ Each is one JSON object per line: nothing from a child is unpickled. Large array
 Whatever libraries print in the child goes to a log, which `--debug` shows with an error.
 
 A child never outlives its parent: the kernel kills it (Linux), or it sees stdin close (elsewhere).
+
+A child has limits of memory, processor time and file size: what it reads may come from a stranger,
+and a file of 1 kB can ask for all memory of the machine, or compute forever. The parent looks at
+the child's memory and time 40 times a second and kills it beyond a limit. The address space
+(RLIMIT_AS) says little: torch reserves gigabytes that it never touches.
 """
 
 from __future__ import annotations
@@ -22,10 +27,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sr_deploy import errors
+from sr_deploy import errors, machine
 from sr_deploy.errors import SrDeployError
 
 if TYPE_CHECKING:
@@ -36,7 +44,28 @@ if TYPE_CHECKING:
 
 # How often `waiting` is called while a call runs.
 _WAITING_SECONDS = 0.2
+# How often the child's usage is compared with its limits; memory fills at about 4 GB/s.
+_WATCH_SECONDS = 0.025
 _PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a child may use.
+
+    Attributes:
+        memory: Resident bytes; by default, what the machine has free. Linux only.
+        seconds: Processor time of all threads. Linux only.
+        file_size: Bytes of each file that it writes, as a call begins. Not on Windows.
+    """
+
+    memory: int = field(default_factory=machine.free_memory)
+    seconds: float | None = None
+    file_size: int | None = None
+
+
+class WorkerLimitError(Exception):
+    """The child exceeded a limit and was killed; the text is the limit with its unit."""
 
 
 class WorkerCrashError(Exception):
@@ -76,8 +105,10 @@ class Worker:
         failure: The class of an error in the child that is none of `sr_deploy.errors`.
         python: The interpreter; None for this one, with this one's import path.
         environment: The child's environment variables; None for this process's.
-        limits: The most that the child may use, by the names of the `resource` module: bytes for
-            RLIMIT_AS, seconds for RLIMIT_CPU. Ignored on Windows, which has none.
+        limits: The most that the child may use.
+
+    Attributes:
+        limits: As above; may be changed at any time, also while a call runs.
     """
 
     def __init__(
@@ -87,10 +118,10 @@ class Worker:
         *,
         python: str | None = None,
         environment: Mapping[str, str] | None = None,
-        limits: Mapping[str, int] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._failure = failure
-        self._limits = dict(limits or {})
+        self.limits = limits or Limits()
         self._command = [python or sys.executable, "-m", module]
         self._environment = dict(os.environ if environment is None else environment)
         if python is None:
@@ -130,12 +161,14 @@ class Worker:
         Raises:
             SrDeployError: What the function raised, of the same class.
             WorkerCrashError: The child crashed.
+            WorkerLimitError: The child exceeded a limit.
             OSError: The child cannot be started.
         """
         if self._process is None:
             self._start()
         try:
-            self._send({"limits": self._limits, "call": function, "arguments": arguments})
+            most = self.limits.file_size
+            self._send({"file_size": most, "call": function, "arguments": arguments})
             while True:
                 event = self._next_event(waiting)
                 if event is None:
@@ -184,12 +217,25 @@ class Worker:
             self._process.stdin.flush()
 
     def _next_event(self, waiting: Callable[[], None] | None) -> dict[str, Any] | None:
-        if waiting is None:
-            return self._events.get()
+        told = -_WAITING_SECONDS
         while True:
-            waiting()
+            if waiting is not None and time.monotonic() - told >= _WAITING_SECONDS:
+                told = time.monotonic()
+                waiting()
+            self._check_limits()
             with contextlib.suppress(queue.Empty):
-                return self._events.get(timeout=_WAITING_SECONDS)
+                return self._events.get(timeout=_WATCH_SECONDS)
+
+    def usage(self) -> tuple[int, float]:
+        """Return the child's resident bytes and its processor seconds; 0 where unknown."""
+        return _usage(self.pid) if self.pid is not None else (0, 0.0)
+
+    def _check_limits(self) -> None:
+        memory, seconds = self.usage()
+        if memory > self.limits.memory:
+            raise WorkerLimitError(f"{machine.format_bytes(self.limits.memory)} of memory")
+        if self.limits.seconds is not None and seconds > self.limits.seconds:
+            raise WorkerLimitError(f"{self.limits.seconds:.0f} s of processor time")
 
     def _error(self, event: dict[str, Any]) -> SrDeployError:
         """Return the error that the child raised."""
@@ -213,6 +259,17 @@ class Worker:
         self._process = None
 
 
+def _usage(pid: int) -> tuple[int, float]:
+    """Return the resident bytes and the processor seconds of a process; 0 where unknown."""
+    try:
+        entries = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0, 0.0
+    user, system, pages = (int(entries[each]) for each in (11, 12, 21))
+    seconds = (user + system) / os.sysconf("SC_CLK_TCK")
+    return pages * os.sysconf("SC_PAGE_SIZE"), seconds
+
+
 def _read_events(
     process: subprocess.Popen[bytes], events: queue.SimpleQueue[dict[str, Any] | None]
 ) -> None:
@@ -231,7 +288,7 @@ def serve(functions: Mapping[str, Callable[..., Any]]) -> NoReturn:
             and returns a JSON value. An `SrDeployError`, `OSError`, `MemoryError` or `ImportError`
             that it raises goes to the parent; any other exception ends the child.
     """
-    _die_with_parent()
+    die_with_parent()
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not get between
 
@@ -245,7 +302,7 @@ def serve(functions: Mapping[str, Callable[..., Any]]) -> NoReturn:
         call = json.loads(calls.get())
         function = functions[call["call"]]
         try:
-            _limit(call["limits"])
+            _limit_files(call["file_size"])
             result = function(progress=lambda text: send(progress=text), **call["arguments"])
         except (SrDeployError, OSError, MemoryError, ImportError) as error:
             traceback.print_exc()
@@ -265,19 +322,22 @@ def _read_calls(calls: queue.SimpleQueue[bytes]) -> None:
     os._exit(1)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies, even while it is in native code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _limit(limits: Mapping[str, int]) -> None:
-    """Limit the resources of this process; a lower limit of the system stays."""
+def _limit_files(size: int | None) -> None:
+    """Limit the size of each file that this process writes; a lower limit of the system stays.
+
+    Core files have none: one of a child that fills the memory would fill the disk.
+    """
     if sys.platform != "win32":
         import resource
 
-        for name, most in limits.items():
-            kind = getattr(resource, name)
-            hard = resource.getrlimit(kind)[1]
-            allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(kind, (allowed, hard))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if size is not None:
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            allowed = size if hard == resource.RLIM_INFINITY else min(size, hard)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, hard))

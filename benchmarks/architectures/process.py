@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from architectures import exporting
+from sr_deploy._worker import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ def export(
 
 
 def _answer(cell: Cell, how: Callable[[Cell], ExportResult], answers: Connection) -> None:
+    die_with_parent()  # the fork server, which ends when it sees that this program has ended
     warnings.simplefilter("ignore")  # from the code of the networks
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

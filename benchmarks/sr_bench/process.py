@@ -14,9 +14,9 @@ import numpy as np
 from sr_bench import meters
 from sr_bench.configurations import interpreter_environment
 from sr_bench.records import Configuration
-from sr_deploy._worker import Worker, WorkerCrashError
+from sr_deploy._worker import Worker, WorkerCrashError, WorkerLimitError
 from sr_deploy.bundle import schema
-from sr_deploy.errors import BackendError, SrDeployError
+from sr_deploy.errors import BackendError, OutOfMemoryError, SrDeployError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,5 +121,7 @@ class WorkerProcess:
             raise type(error)(f"{name}: {error}") from error.__cause__
         except WorkerCrashError as crash:
             raise BackendError(f"{name}: worker died ({crash.cause}): {crash.last_line}") from crash
+        except WorkerLimitError as limit:
+            raise OutOfMemoryError(f"{name}: worker took more than {limit}") from limit
         except OSError as error:
             raise BackendError(f"{name}: the interpreter cannot start: {error}") from error

@@ -130,6 +130,7 @@ def _constant_names(network: Network, content: load.Weights) -> dict[str, str]:
 
 def _export(network: Network, options: Options, report: Report, skip: int) -> Exported:
     """Try the export strategies in turn, and return the first graph that is correct."""
+    report("testing the network")  # ends the limits of reading, see `subprocess_export`
     run = _torch_runner(network.module)
     image = photos.as_float(photos.batch(1, *network.probe_size(), network.channels))
     # The network may write into its input.
@@ -179,6 +180,7 @@ def _export(network: Network, options: Options, report: Report, skip: int) -> Ex
 def _export_onnx(path: Path, options: Options, report: Report) -> Exported:
     """Return the graph of an ONNX file in the form of our own exports, verified."""
     found = foreign_onnx.read(path)
+    report("testing the network")
     ranges = options.ranges or infer_ranges(
         found.reference, found.channels, found.scale, found.probe_size()
     )

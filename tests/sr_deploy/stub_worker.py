@@ -44,17 +44,29 @@ def sleep(progress: Progress, started: str = "") -> None:
 
 
 def fill(progress: Progress, size: int) -> int:
-    return len(bytearray(size))
+    return len(b"x" * size)
 
 
 def spin(progress: Progress) -> None:
+    progress("spinning")
     while True:
         pass
 
 
+def write(progress: Progress, path: str, size: int) -> int:
+    Path(path).write_bytes(b"x" * size)
+    return os.getpid()
+
+
 def export(progress: Progress, options: dict[str, Any], folder: str, skip: int) -> None:
-    """Export by the first strategy that does not crash; the first `name` ones do."""
-    progress("reading")
+    """Export by the first strategy that does not crash; the first `name` ones do.
+
+    With the name "greedy STAGE", fill the memory in a stage.
+    """
+    progress("reading the checkpoint")
+    if options["name"].startswith("greedy"):
+        progress(options["name"].partition(" ")[2])
+        fill(progress, 8 << 30)
     for attempt in range(skip, 99):
         progress(f"exporting in way {attempt}")
         if attempt < int(options["name"]):
@@ -64,4 +76,5 @@ def export(progress: Progress, options: dict[str, Any], folder: str, skip: int) 
 
 
 if __name__ == "__main__":
-    serve({each.__name__: each for each in (echo, fail, defect, crash, sleep, fill, spin, export)})
+    functions = (echo, fail, defect, crash, sleep, fill, spin, write, export)
+    serve({each.__name__: each for each in functions})

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sr_deploy._worker import Worker, WorkerCrashError
+from sr_deploy._worker import Limits, Worker, WorkerCrashError, WorkerLimitError
 from sr_deploy.errors import (
     BackendError,
     BackendMissingError,
@@ -151,7 +151,7 @@ def test_a_child_never_outlives_its_parent(tmp_path: Path, death_signal: bool) -
         (tmp_path / f"{module}.py").write_text(
             "import runpy\n"
             "from sr_deploy import _worker\n"
-            "_worker._die_with_parent = lambda: None\n"
+            "_worker.die_with_parent = lambda: None\n"
             f"runpy.run_module({STUB!r}, run_name='__main__')\n"
         )
     code = (
@@ -183,21 +183,62 @@ def test_an_interpreter_that_does_not_exist_is_an_os_error(tmp_path: Path) -> No
         worker.call("echo")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce RLIMIT_AS")
-def test_memory_beyond_the_limit_is_an_error_and_the_process_goes_on() -> None:
-    with Worker(STUB, ExportError, limits={"RLIMIT_AS": 1 << 30}) as worker:
+ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+@ONLY_LINUX
+def test_memory_beyond_the_limit_ends_the_process() -> None:
+    with Worker(STUB, ExportError, limits=Limits(memory=256 << 20)) as worker:
         pid = worker.call("echo")["pid"]
-        with pytest.raises(ExportError):
-            worker.call("fill", size=2 << 30)
-        assert worker.call("echo")["pid"] == pid
-        assert worker.call("fill", size=1 << 20) == 1 << 20
+        start = time.monotonic()
+        with pytest.raises(WorkerLimitError, match="256 MiB of memory"):
+            worker.call("fill", size=8 << 30)
+        assert time.monotonic() - start < 5
+        assert not alive(pid)
+        assert worker.call("fill", size=1 << 20) == 1 << 20  # by another process
+
+
+@ONLY_LINUX
+def test_memory_is_stopped_close_to_its_limit() -> None:
+    import resource  # not on Windows
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    limit = max(256 << 20, (before << 10) + (64 << 20))
+    with (
+        Worker(STUB, ExportError, limits=Limits(memory=limit)) as worker,
+        pytest.raises(WorkerLimitError),
+    ):
+        worker.call("fill", size=8 << 30)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+    assert limit < peak < limit + (512 << 20)
+
+
+@ONLY_LINUX
+def test_processor_time_beyond_the_limit_ends_the_process() -> None:
+    with (
+        Worker(STUB, ExportError, limits=Limits(seconds=1)) as worker,
+        pytest.raises(WorkerLimitError, match="1 s of processor time"),
+    ):
+        worker.call("spin")
+
+
+@ONLY_LINUX
+def test_limits_change_while_a_call_runs() -> None:
+    with Worker(STUB, ExportError) as worker:
+
+        def narrow(_: str) -> None:
+            memory, seconds = worker.usage()
+            assert memory > 1 << 20
+            worker.limits = Limits(seconds=seconds + 0.2)
+
+        with pytest.raises(WorkerLimitError):
+            worker.call("spin", progress=narrow)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-def test_processor_time_beyond_the_limit_ends_the_process() -> None:
-    with (
-        Worker(STUB, ExportError, limits={"RLIMIT_CPU": 1}) as worker,
-        pytest.raises(WorkerCrashError) as caught,
-    ):
-        worker.call("spin")
-    assert caught.value.cause == "SIGXCPU"
+def test_a_file_beyond_the_limit_is_an_error_and_the_process_goes_on(tmp_path: Path) -> None:
+    with Worker(STUB, ExportError, limits=Limits(file_size=1 << 16)) as worker:
+        pid = worker.call("write", path=str(tmp_path / "small"), size=1 << 16)
+        with pytest.raises(ExportError):
+            worker.call("write", path=str(tmp_path / "large"), size=1 << 17)
+        assert worker.call("echo")["pid"] == pid

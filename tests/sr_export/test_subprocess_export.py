@@ -53,3 +53,22 @@ def test_errors_keep_their_class(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"x\.txt"):
         subprocess_export.export(missing, tmp_path / "x.srd", lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("stage", "kind"),
+    [("reading the checkpoint", CheckpointError), ("exporting the network", ExportError)],
+)
+def test_too_much_memory_names_the_file_and_the_limit(
+    tmp_path: Path, stage: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is far above what a plain export takes, so only its order is tested here."""
+    monkeypatch.setattr(subprocess_export, "_EXPORT_MEMORY", 256 << 20)
+    path = tmp_path / "net.pth"
+    path.write_bytes(b"x" * 1000)
+    options = replace(OPTIONS, checkpoint=str(path), name=f"greedy {stage}")
+    with pytest.raises(kind, match=r"net\.pth.*MiB of memory.*1000 B") as caught:
+        subprocess_export.export(options, tmp_path / "x.srd", lambda _: None, module=STUB)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x.srd").exists()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy._worker import Worker, WorkerCrashError, serve
+from sr_deploy._worker import Limits, Worker, WorkerCrashError, WorkerLimitError, serve
 from sr_deploy.backends.cuda import driver
 from sr_deploy.bundle import schema
 from sr_deploy.cli import console
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     Report = Callable[[str], None]
 
 _SPINNER = "|/-\\"
+# A net below any build that is worth waiting for.
+_MOST_SECONDS = 12 * 3600
 
 
 class TensorRtProcess:
@@ -43,7 +45,7 @@ class TensorRtProcess:
 
     def __init__(self, report: Report, module: str = "sr_export.trt.worker") -> None:
         self._report = report
-        self._worker = Worker(module, BackendError)
+        self._worker = Worker(module, BackendError, limits=Limits(seconds=_MOST_SECONDS))
 
     def __enter__(self) -> TensorRtProcess:
         return self
@@ -61,7 +63,7 @@ class TensorRtProcess:
 
         Raises:
             SrDeployError: What the function raises.
-            BackendError: TensorRT crashed.
+            BackendError: TensorRT crashed or exceeded a limit.
         """
         start, turn, detail = time.monotonic(), 0, ""
 
@@ -78,6 +80,11 @@ class TensorRtProcess:
 
         try:
             return self._worker.call(function, progress=progress, waiting=waiting, **arguments)
+        except WorkerLimitError as limit:
+            raise BackendError(
+                f"TensorRT was stopped while {stage}: it took more than {limit}, the limit on this "
+                "machine"
+            ) from RuntimeError(self._worker.log())
         except WorkerCrashError as crash:
             raise BackendError(
                 f"TensorRT crashed ({crash.cause}) while {stage}: {crash.last_line}"
