@@ -28,6 +28,7 @@ def pad_inside(model: onnx.ModelProto, grid: int, scale: int) -> onnx.ModelProto
         "grid_first": np.array([2], np.int64),
         "grid_end": np.array([4], np.int64),
         "grid_size": np.array([grid, grid], np.int64),
+        "grid_rest": np.array([grid - 1, grid - 1], np.int64),
         "grid_none": np.zeros(6, np.int64),
         "grid_scale": np.array([scale, scale], np.int64),
         "grid_start": np.zeros(2, np.int64),
@@ -36,8 +37,11 @@ def pad_inside(model: onnx.ModelProto, grid: int, scale: int) -> onnx.ModelProto
     before = [
         helper.make_node("Shape", [source], ["grid_shape"]),
         helper.make_node("Slice", ["grid_shape", "grid_first", "grid_end"], ["grid_sides"]),
-        helper.make_node("Neg", ["grid_sides"], ["grid_negative"]),
-        helper.make_node("Mod", ["grid_negative", "grid_size"], ["grid_lacking"]),
+        # Not a remainder: TensorRT cannot bound its result, see `to_onnx.Padded`.
+        helper.make_node("Add", ["grid_sides", "grid_rest"], ["grid_above"]),
+        helper.make_node("Div", ["grid_above", "grid_size"], ["grid_cells"]),
+        helper.make_node("Mul", ["grid_cells", "grid_size"], ["grid_whole"]),
+        helper.make_node("Sub", ["grid_whole", "grid_sides"], ["grid_lacking"]),
         helper.make_node("Concat", ["grid_none", "grid_lacking"], ["grid_pads"], axis=0),
         helper.make_node("Pad", [source, "grid_pads"], ["grid_input"], mode="reflect"),
     ]

@@ -101,9 +101,17 @@ class Padded(nn.Module):
         if self.grid == 1:
             return self.module(image)
         height, width = image.shape[-2:]
-        padding = (0, (-width) % self.grid, 0, (-height) % self.grid)
+        padding = (0, self._missing(width), 0, self._missing(height))
         output = self.module(F.pad(image, padding, "reflect"))
         return output[..., : height * self.scale, : width * self.scale]
+
+    def _missing(self, side: int) -> int:
+        """Return the pixels from a side to the next multiple of the grid.
+
+        `-side % grid` is shorter, but TensorRT cannot bound a remainder, and then rejects shapes
+        that are computed from it as possibly negative.
+        """
+        return (side + self.grid - 1) // self.grid * self.grid - side
 
 
 def export(network: Network, strategy: Strategy) -> onnx.ModelProto:

@@ -11,7 +11,7 @@ import tensorrt as trt
 from sr_deploy.backends.tensorrt.contexts import messages
 from sr_deploy.errors import BackendError
 from sr_deploy.files import atomic_file
-from sr_export.trt import cast_pass
+from sr_export.trt import cast_pass, fusion_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ def build(request: BuildRequest, report: Callable[[str], None]) -> bytes:
 
 
 def _rewritten(request: BuildRequest) -> bytes:
-    content = Path(request.onnx).read_bytes()
+    content = fusion_pass.fusible(Path(request.onnx).read_bytes())
     if request.recipe.rewriting == "lowered":
         return cast_pass.lowered(content)
     return cast_pass.mixed(content) if request.recipe.rewriting == "mixed" else content

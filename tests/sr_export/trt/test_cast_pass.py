@@ -118,6 +118,19 @@ def test_axes_of_reductions_become_an_attribute(axes: list[int], raw: bool) -> N
     assert np.array_equal(run(content, x=x), run(lowered, x=x))
 
 
+def test_reductions_lose_their_flag_of_opset_18() -> None:
+    held = {"axes": np.array([2, 3])}
+    model = one_node("ReduceMean", ["x", "axes"], held, 18, noop_with_empty_axes=0)
+    lowered = cast_pass.lowered(model)
+    onnx.checker.check_model(onnx.load_from_string(lowered), full_check=True)
+
+    over_all = one_node("ReduceMean", ["x"], {}, 18, noop_with_empty_axes=0)
+    onnx.checker.check_model(onnx.load_from_string(cast_pass.lowered(over_all)))
+    over_none = one_node("ReduceMean", ["x"], {}, 18, noop_with_empty_axes=1)
+    with pytest.raises(BackendError, match="ReduceMean"):
+        cast_pass.lowered(over_none)
+
+
 def test_sums_keep_their_axes_as_an_input() -> None:
     # ReduceSum has had them there since opset 13.
     model = one_node("ReduceSum", ["x", "axes"], {"axes": np.array([2, 3])}, 18)
