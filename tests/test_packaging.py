@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from sr_deploy.cli import console
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -82,3 +84,10 @@ def test_every_extra_that_a_message_names_exists(pyproject: dict[str, Any]) -> N
             named = re.findall(r"sr-deploy\[([\w,]+)\]", path.read_text(encoding="utf-8"))
             for extra in (name for each in named for name in each.split(",")):
                 assert extra in extras, f"{path}: {extra}"
+
+
+def test_commands_check_the_packages_of_the_export_extra(pyproject: dict[str, Any]) -> None:
+    extras = pyproject["project"]["optional-dependencies"]
+    names = {each.name for each in _for_this_python(extras["export"])}
+    assert set(console._EXPORT_PACKAGES) == names
+    assert extras["bench"] == ["sr-deploy[cpu,export]"]

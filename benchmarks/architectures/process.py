@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from architectures.cells import Cell
     from architectures.exporting import ExportResult
 
-# Imports dominate the time of a small network: the fork server imports once, then forks. It
-# computes nothing, since a forked process inherits locks, but not the threads that hold them.
+# Imports dominate the time of a small network: the fork server imports once, then forks, where
+# `sr_deploy._worker` would import for each of hundreds of cells. Pickles come from our own code only.
+# The server computes nothing: a forked process inherits locks, not the threads that hold them.
 _IMPORTED = (
     "architectures.exporting",
     "onnxruntime",

@@ -22,20 +22,11 @@ if TYPE_CHECKING:
 
 _REDRAW_SECONDS = 0.1
 _WIPE = "\r\x1b[K"
-# The packages of an extra of pyproject.toml without which a command cannot start.
-_EXTRAS = {
-    "export": (
-        "torch",
-        "onnx",
-        "onnxscript",
-        "onnxruntime",
-        "spandrel",
-        "safetensors",
-        "einops",
-        "jinja2",
-    ),
-    "bench": ("torch", "onnx", "onnxruntime", "spandrel", "jinja2"),
-}
+# The packages of the [export] extra of pyproject.toml, which [bench] includes.
+_EXPORT_PACKAGES = (
+    *("torch", "onnx", "ml_dtypes", "onnxscript", "onnxruntime", "spandrel", "safetensors"),
+    *("einops", "jinja2", "filelock"),
+)
 # Control characters, and the marks that reorder text: a file name could otherwise move the cursor,
 # change the window title, or show itself under another name. Newlines and tabs are the commands'.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -95,12 +86,12 @@ def _signals_as_interrupts() -> Iterator[None]:
 
 
 def require(extra: str, program: str) -> None:
-    """Check that the packages of an extra are installed.
+    """Check that the packages of [export] or of an extra that includes it are installed.
 
     Raises:
         BackendMissingError: One is not; the text names the command that installs it.
     """
-    missing = [name for name in _EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    missing = [name for name in _EXPORT_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendMissingError(
             f"{program} needs {', '.join(missing)}, which the [{extra}] extra installs: "

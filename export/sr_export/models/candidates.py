@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from sr_deploy.errors import InvalidInputError
+from sr_export.models.arch_settings import ArchSettings
 from sr_export.models.layer_chain import MismatchError
-from sr_export.models.plain_network import ArchSettings, slope
+from sr_export.models.plain_network import slope
 from sr_export.models.ranges import BYTES, SIGNED, Ranges
 from sr_export.models.topology import upsampling_in_names
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from sr_export.models.arch_settings import ArchSettings
 from sr_export.models.candidates import (
     LEAKY,
     TO_255,
@@ -24,7 +25,6 @@ from sr_export.models.candidates import (
     upsampling_hint,
 )
 from sr_export.models.layer_chain import MismatchError
-from sr_export.models.plain_network import ArchSettings
 from sr_export.models.ranges import Ranges
 from sr_export.models.topology import Topology, residual
 

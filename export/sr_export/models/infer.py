@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sr_export.models import restoration
-from sr_export.models.plain_network import ArchSettings, PlainNetwork, base, finish
+from sr_export.models.arch_settings import ArchSettings
+from sr_export.models.plain_network import PlainNetwork, base, finish
 from sr_export.models.ranges import UNIT, Ranges
 from sr_export.models.restoration import MIN_GAIN
 

@@ -1,78 +1,24 @@
-"""The module that all plain families share, and the settings that weights do not determine."""
+"""The module that all plain families share."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from sr_export.models.ranges import SIGNED, UNIT, Ranges
-
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sr_export.models.arch_settings import ArchSettings
     from sr_export.models.layer_chain import Stage
     from sr_export.models.topology import Topology
 
-_UNIT_RANGES = Ranges()
 # Mean of the DIV2K images, which EDSR subtracts.
 _DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 _LEAKY = re.compile(r"leaky(0?\.\d+)")
-
-
-@dataclass(frozen=True)
-class ArchSettings:
-    """Everything that the weights of a plain network do not determine."""
-
-    scale: int = 1
-    activation: str = "relu"
-    """Behind stages without PReLU: none, relu, tanh, or leaky with its slope, such as leaky0.2."""
-    block_activation: str = "same"
-    """Activation inside residual blocks: same or relu."""
-    head_activation: bool = True
-    """Whether the stages before residual blocks have an activation."""
-    tail_activation: bool = True
-    """Whether the stages after residual blocks have one, except the last."""
-    residual_scale: float = 1.0
-    long_skip: bool = False
-    """Whether the input of the residual blocks is added to their output."""
-    residual: str = "none"
-    """Global residual: none, add, subtract (input minus output), or the interpolation by which the
-    input is upscaled before the addition: nearest, bilinear, bicubic."""
-    final: str = "none"
-    """Last activation: none, tanh, sigmoid."""
-    mean: str = "none"
-    """Image mean that is subtracted and added again: none, div2k."""
-    eps: float = 1e-5
-    """Epsilon of the normalizations."""
-    padding: Literal["zeros", "reflect", "replicate"] = "zeros"
-    full_size: int = 2
-    """Number of stages behind the last nearest-neighbor upsampling, including the last stage."""
-    strided: bool = False
-    """Whether stages that add channels have stride 2."""
-    output_padding: bool = True
-    """Padding of transposed convolutions: half the kernel, with the difference as output padding;
-    or the smallest padding that fits."""
-    ranges: Ranges = _UNIT_RANGES
-
-    @property
-    def sensible(self) -> bool:
-        """Whether the combination makes sense: input, output and last activation fit."""
-        given, taken = self.ranges.input, self.ranges.output
-        plain = given == taken and self.ranges.std == (1.0,)
-        if self.final == "sigmoid" and taken != UNIT:
-            return False
-        if self.final == "tanh" and taken not in (SIGNED, UNIT):
-            return False
-        if self.residual != "none" and (self.final != "none" or not plain):
-            return False
-        if self.residual != "none" and (self.residual in ("add", "subtract")) != (self.scale == 1):
-            return False
-        return self.mean == "none" or (plain and self.final == "none" and given != SIGNED)
 
 
 def slope(activation: str) -> float | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from sr_export.models.plain_network import ArchSettings
+    from sr_export.models.arch_settings import ArchSettings
     from sr_export.models.ranges import Ranges
 
 

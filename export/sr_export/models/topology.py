@@ -18,8 +18,8 @@ from sr_export.models.layer_chain import MismatchError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sr_export.models.arch_settings import ArchSettings
     from sr_export.models.layer_chain import LayerChain, Stage
-    from sr_export.models.plain_network import ArchSettings
 
     Blocks = list[tuple[Stage, ...]]
 

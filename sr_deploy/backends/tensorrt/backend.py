@@ -21,7 +21,7 @@ import tensorrt
 from sr_deploy.backends.base import Footprint
 from sr_deploy.backends.cuda import driver
 from sr_deploy.backends.cuda.buffers import Scratch
-from sr_deploy.backends.cuda.device_array import CudaFrames
+from sr_deploy.backends.cuda.device_frames import CudaFrames
 from sr_deploy.backends.cuda.lane import CudaLane
 from sr_deploy.backends.host import SAMPLES
 from sr_deploy.backends.tensorrt.contexts import Contexts, LoadedPlan

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from sr_deploy.backends.cuda import device_array, dlpack, driver
-from sr_deploy.backends.cuda.device_array import CudaFrames, DeviceArray
+from sr_deploy.backends.cuda.device_array import DeviceArray
+from sr_deploy.backends.cuda.device_frames import CudaFrames
 from sr_deploy.backends.cuda.driver import CudaStream, Memory
 from sr_deploy.errors import InvalidInputError
 from tests.fakes.cuda import FakeCuda
