@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from architectures.exporting import ExportResult
 
 # Imports dominate the time of a small network: the fork server imports once, then forks, where
-# `sr_deploy._worker` would import for each of hundreds of cells. Pickles come from our own code only.
+# `sr_deploy._worker` would import for each of hundreds of cells. Only our code sends pickles.
 # The server computes nothing: a forked process inherits locks, not the threads that hold them.
 _IMPORTED = (
     "architectures.exporting",
