@@ -1,19 +1,44 @@
-"""File utilities: hashes, atomic writing, and names that stay inside a folder."""
+"""File utilities: hashes, names that stay inside a folder, and atomic writing.
+
+Files and folders are written as `.sr-tmp-XXXXXXXX` beside their target and renamed. The writer
+holds a lock on this temporary until it is done. So a temporary that nobody holds is the leftover of
+a killed process; the next process that writes into the folder deletes it. (Windows has no such
+locks; leftovers stay there.)
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import hashlib
+import logging
 import os
+import re
 import shutil
+import stat
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_deploy.errors import BundleError, NotFoundError
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_log = logging.getLogger(__name__)
+
+_PREFIX = ".sr-tmp-"
+_SUFFIX = re.compile(r"\.\w{1,16}")
+TEMPORARY = re.compile(rf"{re.escape(_PREFIX)}\w{{8}}(\.\w{{1,16}})?")
+"""Names of temporary files and folders; they fit where names are limited to 255 bytes."""
+_NEW, _OLD = "new", "old"
+"""In a temporary folder: the folder that is written, and the place of one that it replaces."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def sha256_of(path: Path) -> str:
@@ -44,18 +69,16 @@ def inside(folder: Path, name: str) -> Path:
 def atomic_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path, which is renamed to `target` on success and deleted on error.
 
-    The temporary name keeps the suffix, because writers choose their format by it.
+    The temporary name keeps a short suffix, because writers choose their format by it.
 
     Args:
         target: The file; it is replaced if it exists.
         folder: Folder of the temporary file, on the same file system; None for that of `target`.
-            Use a folder that is cleaned up if a killed process can leave files.
     """
-    handle, name = tempfile.mkstemp(
-        dir=folder or target.parent, prefix=f".{target.stem}-", suffix=target.suffix
-    )
-    os.close(handle)
-    temporary = Path(name)
+    folder = folder or target.parent
+    _collect_once(folder)
+    suffix = target.suffix if _SUFFIX.fullmatch(target.suffix) else ""
+    temporary, handle = _new_file(folder, suffix)
     try:
         yield temporary
         _sync(temporary)
@@ -66,38 +89,146 @@ def atomic_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        _close(handle)
 
 
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder, which replaces `target` on success and is deleted on error."""
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    collect_leftovers(target.parent)
+    temporary, handle = _new_folder(target.parent)
     try:
-        yield temporary
-        for path in sorted(temporary.rglob("*"), reverse=True):
+        new = temporary / _NEW
+        new.mkdir()
+        yield new
+        for path in sorted(new.rglob("*"), reverse=True):
             _sync(path)
-        temporary.chmod(0o777 & ~_umask())
-        _swap(temporary, target)
+        _sync(new)
+        _swap(new, target)
         _sync(target.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    finally:
+        _delete(temporary)
+        _close(handle)
+
+
+def collect_leftovers(folder: Path) -> None:
+    """Delete the temporaries of killed processes in a folder.
+
+    A folder that such a process had moved away, but not replaced yet, is restored. Links, files of
+    other users, and folders with other content are not ours and stay.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for name in [entry.name for entry in entries if TEMPORARY.fullmatch(entry.name)]:
+            with contextlib.suppress(OSError):
+                _collect(folder / name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _collect_once(folder: Path) -> None:
+    """Collect leftovers when this process writes its first file into a folder."""
+    collect_leftovers(folder)
+
+
+def _collect(leftover: Path) -> None:
+    """Delete a temporary if its process was killed.
+
+    Raises:
+        OSError: It was not, or the temporary cannot be deleted.
+    """
+    status = leftover.lstat()
+    if sys.platform == "win32" or status.st_uid != os.geteuid():
+        return
+    is_file = stat.S_ISREG(status.st_mode)
+    flags = os.O_RDWR if is_file else os.O_RDONLY | os.O_DIRECTORY
+    handle = os.open(leftover, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_file:
+            leftover.unlink()
+        elif {path.name for path in leftover.iterdir()} <= {_NEW, _OLD}:
+            _delete(leftover)
+    finally:
+        os.close(handle)
+
+
+def _new_file(folder: Path, suffix: str) -> tuple[Path, int | None]:
+    """Return a new file and its descriptor, which is locked; None on Windows."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=_PREFIX, suffix=suffix)
+        if sys.platform == "win32":  # where open files cannot be renamed
+            os.close(handle)
+            return Path(name), None
+        if _lock(handle):
+            return Path(name), handle
+
+
+def _new_folder(parent: Path) -> tuple[Path, int | None]:
+    """Return a new folder and its descriptor, which is locked; None on Windows."""
+    while True:
+        path = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
+        if sys.platform == "win32":
+            return path, None
+        with contextlib.suppress(FileNotFoundError):  # collected already
+            handle = os.open(path, os.O_RDONLY)
+            if _lock(handle):
+                return path, handle
+
+
+def _lock(handle: int) -> bool:
+    """Lock a new temporary; return False, and close it, if another process is collecting it."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        except OSError:  # a file system without locks: nobody can lock, so nobody collects
+            return True
+        if not os.fstat(handle).st_nlink:
+            os.close(handle)
+            return False
+    return True
+
+
+def _close(handle: int | None) -> None:
+    """Release a lock."""
+    if handle is not None:
+        os.close(handle)
+
+
+def _delete(temporary: Path) -> None:
+    """Delete a temporary folder, after restoring what was moved into it and not replaced.
+
+    Raises:
+        OSError: It cannot be restored; then nothing is deleted.
+    """
+    for old in (temporary / _OLD).glob("*"):
+        target = temporary.with_name(old.name)
+        if not target.exists():
+            old.rename(target)
+            _log.warning("%s: restored, since it could not be replaced", target)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _swap(new: Path, target: Path) -> None:
-    """Rename `new` to `target` after moving an existing folder away."""
+    """Rename `new` to `target`; an existing folder ends up beside `new`."""
     if not target.exists():
         new.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
-    target.rename(old / target.name)
-    try:
+    elif not _exchange(new, target):
+        old = new.with_name(_OLD)
+        old.mkdir()
+        target.rename(old / target.name)
         new.rename(target)
-    except BaseException:
-        (old / target.name).rename(target)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders at once; return whether the system and the file system can."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # older C libraries have none
+    paths = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other))
+    return rename is not None and rename(*paths, _RENAME_EXCHANGE) == 0
 
 
 def _sync(path: Path) -> None:

@@ -13,6 +13,7 @@ from sr_deploy.bundle import bundle
 from sr_deploy.bundle.manifest import Method, Precision, YuvFormat
 from sr_deploy.cli import console
 from sr_deploy.errors import BundleError, CheckpointError, InvalidInputError, NotFoundError
+from sr_deploy.files import collect_leftovers
 from sr_export.summary import summary
 from sr_export.trt import command
 
@@ -226,6 +227,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     """Check that the bundle can be written, and that it replaces nothing but a bundle of ours."""
     if not target.parent.is_dir():
         raise NotFoundError(f"{target.parent}: no such folder to write {target.name} into")
+    collect_leftovers(target.parent)  # which can restore the bundle
     if not target.exists():
         return
     try:

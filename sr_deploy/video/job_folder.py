@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from sr_deploy.errors import InvalidInputError
+from sr_deploy.files import TEMPORARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,13 +19,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 JOURNAL, LOCK = "journal.json", "lock"
-_BEFORE_JOURNAL = re.compile(rf"{LOCK}|\.journal-\w{{8}}\.json")
+_BEFORE_JOURNAL = re.compile(rf"{LOCK}|{TEMPORARY.pattern}")
 """Files of a job that was killed before its journal was complete."""
+_OURS = re.compile(rf"{_BEFORE_JOURNAL.pattern}|journal\.json|\d{{6,}}\.packets")
+_SUFFIX = ".sr-job"
+_LONGEST_NAME = 255
+"""Longest file name in bytes on nearly all file systems."""
 
 
 def folder_of(target: Path) -> Path:
-    """Return the job folder of an output."""
-    return target.with_name(f".{target.name}.sr-job")
+    """Return the job folder of an output: its name, or a hash of a name that is too long."""
+    name = f".{target.name}{_SUFFIX}"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}{_SUFFIX}"
+    return target.with_name(name)
 
 
 class JobFolder:
@@ -39,10 +48,6 @@ class JobFolder:
 
     def __init__(self, target: Path) -> None:
         self.path = folder_of(target)
-        stem = re.escape(target.stem)
-        self._ours = re.compile(
-            rf"{LOCK}|journal\.json|\d{{6,}}\.packets|\.(journal|\d{{6,}}|{stem})-\w{{8}}(\.\w+)?"
-        )
         self._handle: int | None = None
         try:
             self.path.mkdir()
@@ -88,7 +93,7 @@ class JobFolder:
     def delete_all_but(self, kept: Iterable[str]) -> None:
         """Delete our files except some."""
         for name in {*self._names()} - {*kept}:
-            if self._ours.fullmatch(name) and self._is_file(name):
+            if _OURS.fullmatch(name) and self._is_file(name):
                 os.unlink(self.path / name if self._handle is None else name, dir_fd=self._handle)
             else:
                 _log.warning("%s: kept, since sr-upscale did not write it", self.path / name)

@@ -251,7 +251,7 @@ def test_leftovers_are_deleted(target: Path) -> None:
     with start(target) as job:
         job.add(b"", fake(0))
         (job.folder / "000001.packets").write_bytes(b"half")
-        (job.folder / ".000001-abcdefgh.packets").write_bytes(b"quarter")
+        (job.folder / ".sr-tmp-abcdefgh.packets").write_bytes(b"quarter")
     with start(target, resume=True) as job:
         names = sorted(each.name for each in job.folder.iterdir())
     assert names == ["000000.packets", "journal.json", "lock"]

@@ -26,7 +26,13 @@ def target(tmp_path: Path) -> Path:
 def stranger(folder: Path) -> dict[str, bytes]:
     """Fill a folder with files that look like ours and others; return them."""
     (folder / "deeper").mkdir(parents=True)
-    for name in ("000000.packets", "letter.txt", "deeper/photo.png", "lock", ".film-abcdefgh.mkv"):
+    for name in (
+        "000000.packets",
+        "letter.txt",
+        "deeper/photo.png",
+        "lock",
+        ".sr-tmp-abcdefgh.mkv",
+    ):
         (folder / name).write_bytes(name.encode())
     return contents(folder)
 
@@ -115,7 +121,7 @@ def test_a_link_put_in_place_of_an_open_folder_leads_nowhere(target: Path, tmp_p
 def test_a_job_that_was_killed_before_its_journal_begins_again(target: Path) -> None:
     folder_of(target).mkdir()
     (folder_of(target) / "lock").touch()
-    (folder_of(target) / ".journal-abcdefgh.json").write_text("{")
+    (folder_of(target) / ".sr-tmp-abcdefgh.json").write_text("{")
     with TranscodeJob(target, {}) as job:
         assert sorted(path.name for path in job.folder.iterdir()) == ["journal.json", "lock"]
 
@@ -128,3 +134,15 @@ def test_a_refused_job_keeps_its_segments(target: Path) -> None:
         with pytest.raises(InvalidInputError):
             TranscodeJob(target, facts, **options)
         assert contents(folder_of(target)) == before
+
+
+@pytest.mark.parametrize("name", ["n" * 251 + ".mkv", "猫" * 83 + ".mkv", "n" * 250 + ".mkv"])
+def test_the_longest_names_have_job_folders(tmp_path: Path, name: str) -> None:
+    with TranscodeJob(tmp_path / name, {}) as job:
+        job.add(b"", PACKETS)
+    other = tmp_path / f"m{name[1:]}"
+    assert folder_of(other) != folder_of(tmp_path / name)
+    with TranscodeJob(tmp_path / name, {}, resume=True) as job:
+        assert job.frames == 1
+        job.remove()
+    assert list(tmp_path.iterdir()) == []
