@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,3 +51,9 @@ def _gpus() -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run fast tests first, so that most mistakes show within the first minutes."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of garbage collections: some tests start several."""
+    gc.collect()
+    gc.freeze()
