@@ -128,6 +128,7 @@ def _real(rounds: list[tuple[float, ...]], baseline: list[tuple[float, ...]]) ->
     return SpeedRecord(3, "speed", (series,))
 
 
+@pytest.mark.slow
 def test_an_artificial_slowdown_is_found_in_real_times(
     alternating: tuple[list[tuple[float, ...]], ...],
 ) -> None:
@@ -137,6 +138,7 @@ def test_an_artificial_slowdown_is_found_in_real_times(
     assert change.slower_than(0.05)
 
 
+@pytest.mark.slow
 def test_no_slowdown_is_found_in_real_times_without_one(
     alternating: tuple[list[tuple[float, ...]], ...],
 ) -> None:

@@ -230,6 +230,7 @@ def test_a_configuration_that_cannot_start_takes_no_memory(monkeypatch: pytest.M
     assert list(bout.missing) == [str(TORCH[0])]
 
 
+@pytest.mark.slow
 def test_torch_and_the_engine_are_measured_in_processes(tiny: Tiny) -> None:
     specs = [
         WorkerSpec(each, str(tiny.bundle), str(tiny.checkpoint), 1) for each in (TORCH[0], ENGINE)

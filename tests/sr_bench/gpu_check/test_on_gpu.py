@@ -78,6 +78,7 @@ def test_tiled_frames_are_compared_with_untiled_ones(
     assert found["int8-120x200"]["largest_difference"] <= 1
 
 
+@pytest.mark.slow
 def test_a_soak_test_of_changing_sizes_passes(
     shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

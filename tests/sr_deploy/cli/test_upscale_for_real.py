@@ -83,6 +83,7 @@ PHOTOS: dict[str, tuple[Any, ...]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
 @pytest.mark.parametrize("name", PHOTOS)
 def test_a_large_photo_stays_within_the_memory(skipping: str, tmp_path: Path, name: str) -> None:
@@ -121,6 +122,7 @@ def _peak(arguments: list[str]) -> int:
     return int(done.stdout.splitlines()[-1]) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
 def test_a_folder_of_both_depths_stays_within_the_memory(skipping: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()

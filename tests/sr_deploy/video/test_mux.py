@@ -160,6 +160,7 @@ def test_nothing_is_lost(
     assert_same(probe(path), assembled(path, tmp_path / target), tolerance)
 
 
+@pytest.mark.slow
 def test_real_videos(tmp_path: Path, shared_data: Path) -> None:
     for path in sorted((shared_data / "video").glob("*.mp4")):
         before = probe(path)

@@ -30,6 +30,7 @@ def test_matrix_products_are_counted_through_reshapes() -> None:
     assert found.operations == pytest.approx(2 * 16 * 3)
 
 
+@pytest.mark.slow
 def test_attention_takes_memory_for_each_pair_of_pixels() -> None:
     model = export(network(AttentiveTranslator(), scale=1, grid=8), Strategy(8, None))
     spent = cost.measure(model, (128, 128))

@@ -57,6 +57,7 @@ def test_a_fixed_file(tmp_path: Path) -> None:
     assert (found.scale, found.fixed_size, found.fixed_batch) == (2, (24, 32), 1)
 
 
+@pytest.mark.slow
 def test_a_file_for_images_of_few_pixels_becomes_a_bundle(tmp_path: Path) -> None:
     fixed = export(network(Convolutions()), Strategy(1, 1, (16, 24)))
     assert cli.main([str(_saved(fixed, tmp_path)), "--min-psnr", "int8=10"]) == 0

@@ -24,18 +24,18 @@ def _largest_difference(model: onnx.ModelProto, module: nn.Module, shape: tuple[
 @pytest.mark.parametrize(
     "module", [Convolutions(), Attended()], ids=lambda each: type(each).__name__
 )
-@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (3, 3, 7, 12), (1, 3, 32, 17)])
-def test_any_size_and_batch(module: nn.Module, shape: tuple[int, ...]) -> None:
+def test_any_size_and_batch(module: nn.Module) -> None:
     model = export(network(module), Strategy(1, None))
-    # float32 rounding of a few hundred terms near 1
-    assert _largest_difference(model, module, shape) < 1e-5
+    for shape in ((1, 3, 1, 1), (3, 3, 7, 12), (1, 3, 32, 17)):
+        # float32 rounding of a few hundred terms near 1
+        assert _largest_difference(model, module, shape) < 1e-5, shape
 
 
-@pytest.mark.parametrize("size", [(3, 3), (5, 9), (9, 5), (16, 8), (17, 23)])
-def test_padding_inside_the_graph_matches_a_network_that_pads_itself(size: tuple[int, int]) -> None:
+def test_padding_inside_the_graph_matches_a_network_that_pads_itself() -> None:
     module = Windowed()
     model = export(network(module, scale=1, grid=4), Strategy(4, 1))
-    assert _largest_difference(model, module, (1, 3, *size)) < 1e-5
+    for size in ((3, 3), (5, 9), (9, 5), (16, 8), (17, 23)):
+        assert _largest_difference(model, module, (1, 3, *size)) < 1e-5, size
 
 
 def test_padded_gives_the_size_of_the_whole_image() -> None:

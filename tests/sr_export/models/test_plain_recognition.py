@@ -337,6 +337,7 @@ def test_numbered_layers_sorted_by_name_are_reordered() -> None:
     _same(found, reference)
 
 
+@pytest.mark.slow
 def test_sorted_words_need_trained_weights() -> None:
     """The order of such layers can only be inferred by restoring photos."""
     torch.manual_seed(0)
@@ -412,6 +413,7 @@ def test_other_networks_are_refused(kind: str) -> None:
         recognize([module.state_dict()])
 
 
+@pytest.mark.slow
 def test_spandrel_has_priority() -> None:
     from spandrel.architectures.Compact import Compact
     from spandrel.architectures.DnCNN import DnCNN
@@ -457,6 +459,7 @@ def test_a_family_that_does_not_fit() -> None:
         find(_fsrcnn(1, 2, 4).state_dict(), "ESPCN")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "spec", "shown"),
     [

@@ -95,6 +95,7 @@ def test_branchless_colors_equal_the_original() -> None:
         assert torch.allclose(module.trans.PHVIT(hvi), original.PHVIT(hvi), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_colors_survive_the_exporter() -> None:
     """The exporter removes additions of 1e-8; divisions by the sum then resulted in NaN."""
 

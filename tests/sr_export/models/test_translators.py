@@ -129,6 +129,7 @@ def test_missing_tensors_are_named(name: str, fact: str) -> None:
         recognize([weights])
 
 
+@pytest.mark.slow
 def test_unet_in_tanh_is_exported_for_any_size(tmp_path: Path) -> None:
     module = _randomized(Pix2PixUNet())
     bundle = _build(tmp_path, dict(module.state_dict()))
@@ -152,6 +153,7 @@ def test_unet_in_tanh_is_exported_for_any_size(tmp_path: Path) -> None:
     assert odd.shape == (71, 45, 3)
 
 
+@pytest.mark.slow
 def test_instance_norm_is_global(tmp_path: Path) -> None:
     bundle = _build(tmp_path, dict(_randomized(ResnetGenerator()).state_dict()))
     written = Bundle.open(bundle).manifest
@@ -159,6 +161,7 @@ def test_instance_norm_is_global(tmp_path: Path) -> None:
     assert written.model.multiple_of == 4
 
 
+@pytest.mark.slow
 def test_values_beyond_half_precision_are_detected(tmp_path: Path) -> None:
     """Instance norm hides how large its input is, and half precision overflows."""
     module = _randomized(TransformerNet())
@@ -180,6 +183,7 @@ def test_values_beyond_half_precision_are_detected(tmp_path: Path) -> None:
     assert np.abs(found - expected[0].permute(1, 2, 0).numpy().clip(0, 255)).max() <= 0.6
 
 
+@pytest.mark.slow
 def test_self_attention_as_the_users_own_class(tmp_path: Path) -> None:
     """With spectral norm as in SAGAN, in the class and in the file; its tanh is detected."""
     module = _randomized(AttentiveTranslator())

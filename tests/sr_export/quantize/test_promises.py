@@ -34,6 +34,7 @@ def _variant(bundle: Bundle, precision: str) -> Variant:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "budget"), [("fp16", 58), ("bf16", 45), ("int8", 45)])
 def test_the_shipped_checkpoint_holds_every_budget(
     precision: str, budget: float, shipped: Bundle
@@ -44,6 +45,7 @@ def test_the_shipped_checkpoint_holds_every_budget(
     assert quality.psnr >= budget
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_set5_loses_a_tenth_of_a_decibel_at_most(
     precision: str, shipped: Bundle, shared_data: Path
@@ -61,6 +63,7 @@ def test_set5_loses_a_tenth_of_a_decibel_at_most(
     assert np.mean(losses) <= 0.1
 
 
+@pytest.mark.slow
 def test_summary_names_every_precision(
     shipped: Bundle, shipped_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,7 +103,7 @@ def _corrupt(folder: Path) -> None:
         (_no_folder, "no such folder"),
         (_file, "a file; calibration needs a folder"),
         (_empty, "no calibration images"),
-        (_corrupt, "none of the 1 images can be read|a.png"),
+        pytest.param(_corrupt, "none of the 1 images can be read|a.png", marks=pytest.mark.slow),
     ],
 )
 def test_calibration_folders_that_hold_nothing(

@@ -128,6 +128,7 @@ def test_what_is_infinite_on_purpose_fits_into_half() -> None:
     assert not found.refused
 
 
+@pytest.mark.slow
 def test_a_budget_out_of_reach_is_refused_in_plain_words() -> None:
     found = _offer(_subject(), budgets={"int8": 99.0, "fp16": 99.0, "bf16": 99.0})
     assert found.variants == ()
@@ -136,6 +137,7 @@ def test_a_budget_out_of_reach_is_refused_in_plain_words() -> None:
     assert found.int8 is not None  # what was tried is kept
 
 
+@pytest.mark.slow
 def test_networks_of_matrix_products_stay_in_half() -> None:
     net = Net().conv(8, side=1)
     net.add("Transpose", perm=[0, 2, 3, 1]).add("MatMul", np.full((8, 512), 0.01, np.float32))
@@ -173,6 +175,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         _offer(_subject(), calibration=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_file() -> None:
     first, second = (
         next(each.model for each in found.variants if each.precision == "int8")

@@ -41,6 +41,7 @@ def shipped(shipped_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     return Bundle.open(target)
 
 
+@pytest.mark.slow
 def test_every_precision_holds_its_budget(shipped: Bundle) -> None:
     for pixel_format in ("yuv420p", "p010"):
         found = [each for each in shipped.manifest.variants if each.pixel_format == pixel_format]
@@ -62,6 +63,7 @@ def _frame(kind: Kind) -> np.ndarray:
     return np.asarray(np.rint(yuv_oracle.from_rgb(photo, kind)).astype(int))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "precision", "budget"),
     [
