@@ -121,6 +121,12 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the module of --arch-file generates images from N random numbers",
     )
+    network.add_argument(
+        "--network-output",
+        metavar="NAME",
+        help="output of a network with several: its name, or its number from 0 (default: the only "
+        "one that is an image)",
+    )
     pixels = parser.add_argument_group(
         "pixel values of the network (default: known for the architecture, or inferred from photos)"
     )
@@ -264,6 +270,7 @@ def _options(arguments: argparse.Namespace, target: Path) -> Options:
         architecture=" ".join(arguments.arch) if arguments.arch else None,
         arch_file=tuple(arguments.arch_file or ()),
         latent=arguments.latent,
+        network_output=arguments.network_output,
         ranges=ranges,
         precisions=tuple(arguments.precision),
         yuv=tuple(arguments.yuv or (() if arguments.yuv is None else get_args(YuvFormat))),

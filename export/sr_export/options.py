@@ -29,6 +29,8 @@ class Options:
     """The user's module, `FILE.py:CLASS`, and its arguments, `KEY=VALUE`; empty: none."""
     latent: int | None = None
     """Random numbers from which the module of `arch_file` generates an image; None: an upscaler."""
+    network_output: str | None = None
+    """Name or number of the output to use, of several; None: the only one that is an image."""
     ranges: Ranges | None = None
     """Pixel values of the network; None: known for the architecture, or inferred from photos."""
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")

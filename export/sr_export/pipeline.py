@@ -15,7 +15,7 @@ from sr_export import generator_export, photos
 from sr_export.bundle_writer import Exported, write
 from sr_export.checkpoint import load
 from sr_export.checkpoint.state_dict import strippings
-from sr_export.graph import foreign_onnx, padding, to_onnx, verify
+from sr_export.graph import foreign_onnx, to_onnx, verify
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.models import generators
 from sr_export.models.custom import load_module
@@ -179,13 +179,16 @@ def _export(network: Network, options: Options, report: Report, skip: int) -> Ex
 
 def _export_onnx(path: Path, options: Options, report: Report) -> Exported:
     """Return the graph of an ONNX file in the form of our own exports, verified."""
-    found = foreign_onnx.read(path)
+    found = foreign_onnx.read(path, options.network_output)
     report("testing the network")
-    ranges = options.ranges or infer_ranges(
-        found.reference, found.channels, found.scale, found.probe_size()
+    known = Ranges() if found.bytes else None
+    ranges = (
+        options.ranges
+        or known
+        or infer_ranges(found.reference, found.channels, found.scale, found.probe_size())
     )
     reference = ranges.around(found.reference)
-    model = ranges.put_into(padding.pad_inside(found.model, found.grid, found.scale))
+    model = ranges.put_into(found.model)
     limits = verify.InputLimits(1, found.grid, found.fixed_size, found.fixed_batch)
     limits, checks = _verify(model, reference, limits, found.channels, report)
     return Exported(
@@ -198,6 +201,7 @@ def _export_onnx(path: Path, options: Options, report: Report) -> Exported:
         ranges=ranges,
         limits=limits,
         checks=checks,
+        how=found.choice,
     )
 
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -81,6 +81,31 @@ def drop_unused(graph: onnx.GraphProto) -> None:
     kept = [each for each in graph.initializer if each.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def keep_needed(graph: onnx.GraphProto) -> None:
+    """Remove nodes and initializers that no output of the graph depends on."""
+    needed = {each.name for each in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(_read(node))
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    weights = [each for each in graph.initializer if each.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names of all values that a node reads, those of its subgraphs included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (each.name for each in graph.output)
+            for inner in graph.node:
+                yield from _read(inner)
 
 
 class NodeChain:

@@ -13,7 +13,7 @@ from sr_deploy.errors import ExportError
 from sr_deploy.machine import cores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -36,14 +36,16 @@ class OnnxSession:
         self.inputs = [each.name for each in self._session.get_inputs()]
         self.outputs = [each.name for each in self._session.get_outputs()]
 
-    def run(self, values: Mapping[str, np.ndarray[Any, Any]]) -> list[Any]:
-        """Return all outputs for inputs by name.
+    def run(
+        self, values: Mapping[str, np.ndarray[Any, Any]], names: Sequence[str] | None = None
+    ) -> list[Any]:
+        """Return the outputs of these names, or all, for inputs by name.
 
         Raises:
             ExportError: ONNX Runtime failed.
         """
         try:
-            found: list[Any] = self._session.run(None, dict(values))
+            found: list[Any] = self._session.run(names, dict(values))
         except Exception as error:
             raise ExportError(str(error)) from error
         return found

@@ -23,7 +23,7 @@ from torch import nn
 
 from sr_deploy.errors import CheckpointError, ExportError
 from sr_export.graph import onnx_graph
-from sr_export.graph.padding import pad_inside
+from sr_export.graph.padding import Padding, pad_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -219,7 +219,7 @@ def _export_scripted(network: Network, strategy: Strategy) -> onnx.ModelProto:
     )
     # A frozen module keeps its weights in Constant nodes; quantization and cost read initializers.
     model = onnx_graph.copied(onnx.load_model_from_string(buffer.getvalue()))
-    return pad_inside(model, grid, network.scale)
+    return pad_inside(model, Padding(grid, network.scale))
 
 
 def _example_shape(network: Network, strategy: Strategy) -> tuple[int, int, int, int]:
