@@ -123,7 +123,14 @@ def test_each_network_gets_gradients_from_its_own_loss(kind: str) -> None:
     assert bool((found < 0).all())
 
 
-@pytest.mark.parametrize("network", [VggDiscriminator, UNetDiscriminator, PatchDiscriminator])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(VggDiscriminator, marks=pytest.mark.slow),
+        pytest.param(UNetDiscriminator, marks=pytest.mark.slow),
+        PatchDiscriminator,
+    ],
+)
 @pytest.mark.parametrize("kind", ADVERSARIAL_LOSSES)
 def test_discriminators_learn_to_separate_noise_from_stripes(
     kind: str, network: type[nn.Module]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,19 @@ def _save(path: Path, pixels: NDArray[Any]) -> Path:
     return path
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def photos_by_shade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve photos, which differ in shade by ten each."""
+    folder = tmp_path_factory.mktemp("photos")
     for i in range(12):
-        _save(tmp_path / "photos" / f"{i:02}.png", _photo(10 * i))
-    return tmp_path / "photos"
+        _save(folder / f"{i:02}.png", _photo(10 * i))
+    return folder
+
+
+@pytest.fixture
+def folder(photos_by_shade: Path, tmp_path: Path) -> Path:
+    """A copy of the photos, which a test may change."""
+    return Path(shutil.copytree(photos_by_shade, tmp_path / "photos"))
 
 
 def _shades(images: Any) -> set[int]:
