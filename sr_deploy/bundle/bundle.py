@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sr_deploy.bundle import manifest
+from sr_deploy.bundle import manifest, onnx_bounds
 from sr_deploy.errors import BundleError, NotFoundError
 from sr_deploy.files import inside, sha256_of
 
@@ -50,10 +50,11 @@ class Bundle:
         return None
 
     def verified(self, stored: Stored | Variant) -> Path:
-        """Return the path of a file of the bundle after checking its hash.
+        """Return the path of a file of the bundle after checking its hash, and bounds of a network.
 
         Raises:
-            BundleError: the name leads out of the bundle, or the hash differs.
+            BundleError: the name leads out of the bundle, the hash differs, or the network is made
+                to fill the memory or to compute without end.
             NotFoundError: the file is missing.
         """
         path = inside(self.folder, stored.file)
@@ -63,4 +64,6 @@ class Bundle:
                 f"{path}: damaged or changed since the export "
                 f"(SHA-256 {found[:12]}, recorded {stored.sha256[:12]})"
             )
+        if path.suffix == ".onnx":
+            onnx_bounds.check(path)
         return path

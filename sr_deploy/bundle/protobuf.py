@@ -37,9 +37,9 @@ def walk(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
         elif kind in _SIZES:
             size = _SIZES[kind]
         else:
-            raise BundleError(f"invalid ONNX file: wire type {kind}")
+            raise BundleError(f"not a valid ONNX file: wire type {kind}")
         if position + size > len(data):
-            raise BundleError("invalid ONNX file: truncated")
+            raise BundleError("not a valid ONNX file: truncated")
         yield number, kind, data[position : position + size]
         position += size
 
@@ -136,7 +136,7 @@ def _varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if position >= len(data) or shift > 63:
-            raise BundleError("invalid ONNX file: unterminated integer")
+            raise BundleError("not a valid ONNX file: unterminated integer")
         byte = data[position]
         value |= (byte & 127) << shift
         position, shift = position + 1, shift + 7
