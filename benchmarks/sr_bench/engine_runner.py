@@ -155,7 +155,7 @@ def direct_call(
     scale = model.scale
     shape = (batches.shape[1], scale * height, scale * width, batches.shape[4])
     output = np.empty(shape, np.uint8)
-    return supported[backend](bundle.verified(variant), precision, spec.threads, batches, output)
+    return supported[backend](bundle.network(variant), precision, spec.threads, batches, output)
 
 
 def _openvino_call(

@@ -50,11 +50,10 @@ class Bundle:
         return None
 
     def verified(self, stored: Stored | Variant) -> Path:
-        """Return the path of a file of the bundle after checking its hash, and bounds of a network.
+        """Return the path of a file of the bundle after checking its hash.
 
         Raises:
-            BundleError: the name leads out of the bundle, the hash differs, or the network is made
-                to fill the memory or to compute without end.
+            BundleError: the name leads out of the bundle, or the hash differs.
             NotFoundError: the file is missing.
         """
         path = inside(self.folder, stored.file)
@@ -64,6 +63,15 @@ class Bundle:
                 f"{path}: damaged or changed since the export "
                 f"(SHA-256 {found[:12]}, recorded {stored.sha256[:12]})"
             )
-        if path.suffix == ".onnx":
-            onnx_bounds.check(path)
+        return path
+
+    def network(self, variant: Variant) -> Path:
+        """Return the path of a variant after checking its hash, and what its graph asks for.
+
+        Raises:
+            BundleError: as `verified`, or it is made to fill the memory or compute without end.
+            NotFoundError: the file is missing.
+        """
+        path = self.verified(variant)
+        onnx_bounds.check(path)
         return path

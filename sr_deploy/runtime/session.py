@@ -242,7 +242,7 @@ class Session:
         if not self._pools:
             self.threads, self.precision = threads, variant.precision
         request = LoadRequest(
-            self._bundle.verified(variant),
+            self._bundle.network(variant),
             self._bundle.manifest.model,
             frames,
             variant.precision,

@@ -168,7 +168,7 @@ class PlanBuilder:
         """
         from sr_deploy.bundle.locking import locked  # needs filelock, which --help does not
 
-        path = self._bundle.verified(variant)
+        path = self._bundle.network(variant)
         ways = self._recipes(variant, path)
         blank = PlanRecord(
             schema=SCHEMA,
