@@ -130,7 +130,7 @@ def _constant_names(network: Network, content: load.Weights) -> dict[str, str]:
 
 def _export(network: Network, options: Options, report: Report, skip: int) -> Exported:
     """Try the export strategies in turn, and return the first graph that is correct."""
-    report("testing the network")  # ends the limits of reading, see `subprocess_export`
+    report("testing the network")
     run = _torch_runner(network.module)
     image = photos.as_float(photos.batch(1, *network.probe_size(), network.channels))
     # The network may write into its input.
@@ -179,8 +179,8 @@ def _export(network: Network, options: Options, report: Report, skip: int) -> Ex
 
 def _export_onnx(path: Path, options: Options, report: Report) -> Exported:
     """Return the graph of an ONNX file in the form of our own exports, verified."""
-    found = foreign_onnx.read(path, options.network_output)
     report("testing the network")
+    found = foreign_onnx.read(path, options.network_output)
     known = Ranges() if found.bytes else None
     ranges = (
         options.ranges

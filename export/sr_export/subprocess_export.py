@@ -4,8 +4,8 @@ PyTorch's exporters can crash with a segmentation fault. The parent then starts 
 skips the strategies that have crashed. `python -m sr_export.subprocess_export` is the child.
 
 Checkpoints come from strangers, so the child has limits that follow from the file's size. They are
-narrow while the file is read and recognized, when memory should be a small multiple of the file;
-an export computes, and gets more of both memory and time.
+narrow while the file is read and recognized, when memory should be a small multiple of the file,
+and wider for the first runs on small images; an export gets most.
 """
 
 from __future__ import annotations
@@ -32,15 +32,33 @@ _MODULE = "sr_export.subprocess_export"
 _ATTEMPT = "exporting"
 _MOST_CRASHES = 4
 
-_READING = "reading the checkpoint"
-# Beyond what the child's libraries take: the file, its weights in float32, and the module with them
-# are up to 5 times an FP16 file. Processor time of a file of 1 MB on the slowest boards: seconds.
-_READING_MEMORY, _READING_TIMES = 448 << 20, 6
-_READING_SECONDS, _READING_SECONDS_PER_MB = 60, 1
-# Measured: 0.6 GiB for 2.4 MB of weights. Small files of wide images need most, beside their size.
-_EXPORT_MEMORY, _EXPORT_TIMES = 4 << 30, 200
-_EXPORT_SECONDS, _EXPORT_SECONDS_PER_MB = 6 * 3600, 600
 _FILE_SIZE, _FILE_TIMES = 1 << 30, 20
+
+
+@dataclasses.dataclass(frozen=True)
+class _Allowance:
+    """What a stage may use beyond what the child has used before.
+
+    Attributes:
+        memory: Bytes for a file of any size.
+        times: Bytes for each byte of the file.
+        seconds: Processor time for a file of any size.
+        seconds_per_mb: Processor time for each megabyte of the file.
+    """
+
+    memory: int
+    times: int
+    seconds: int
+    seconds_per_mb: int
+
+
+# The file, its weights in float32, and a module with them are up to 5 times an FP16 file.
+_ALLOWED = {
+    "reading the checkpoint": _Allowance(448 << 20, 6, 60, 1),
+    "testing the network": _Allowance(2 << 30, 100, 600, 60),
+}
+# Measured: 0.3 GiB for 2.4 MB of weights, all precisions. Wide images need most of it.
+_EXPORTING = _Allowance(4 << 30, 200, 6 * 3600, 600)
 
 
 def export(options: Options, target: Path, report: Report, *, module: str = _MODULE) -> None:
@@ -97,40 +115,29 @@ class _Stages:
         self("starting")
 
     def __call__(self, stage: str) -> None:
-        before, self.last = self.last, stage
         self.attempts += stage.startswith(_ATTEMPT)
-        if stage == _READING or before in ("", _READING):
-            self._worker.limits = self._limits()
+        if stage in _ALLOWED or self.last in ("", *_ALLOWED):
+            self._worker.limits = self._limits(_ALLOWED.get(stage, _EXPORTING))
+        self.last = stage
         self._report(stage)
 
     def error(self, path: Path, limit: WorkerLimitError) -> CheckpointError | ExportError:
         """Return the error that reports a limit."""
-        file = f"a file of {machine.format_bytes(self._size)}"
-        if self.last == _READING:
-            return CheckpointError(
-                f"{path}: reading it took more than {limit}, the limit for {file}; it is damaged "
-                "or forged"
-            )
-        return ExportError(
-            f"{path}: {self.last} took more than {limit}, the limit on this machine for {file}; "
-            "close other programs, or export on a larger machine"
+        text = (
+            f"{path}: {self.last} took more than {limit}, the limit on this machine for a file of "
+            f"{machine.format_bytes(self._size)}"
         )
+        if self.last in _ALLOWED:
+            return CheckpointError(f"{text}; the file is damaged, forged, or unusual")
+        return ExportError(f"{text}; close other programs, or export on a larger machine")
 
-    def _limits(self) -> Limits:
-        """Return the limits of the current stage, beyond what the child has used before."""
+    def _limits(self, allowed: _Allowance) -> Limits:
         memory, seconds = self._worker.usage()
-        free, megabytes = machine.free_memory(), self._size / 1e6
-        files = _FILE_SIZE + _FILE_TIMES * self._size
-        if self.last == _READING:
-            return Limits(
-                memory + min(free, _READING_MEMORY + _READING_TIMES * self._size),
-                seconds + _READING_SECONDS + _READING_SECONDS_PER_MB * megabytes,
-                files,
-            )
+        most = allowed.memory + allowed.times * self._size
         return Limits(
-            memory + min(free, _EXPORT_MEMORY + _EXPORT_TIMES * self._size),
-            seconds + _EXPORT_SECONDS + _EXPORT_SECONDS_PER_MB * megabytes,
-            files,
+            memory + min(machine.free_memory(), most),
+            seconds + allowed.seconds + allowed.seconds_per_mb * self._size / 1e6,
+            _FILE_SIZE + _FILE_TIMES * self._size,
         )
 
 

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 # Side of a free axis, and bytes of an element.
 _SIDE = 64
 _ELEMENT = 4
-# A value may take this much; in a network for large images only, so much for each element of the
-# image: 4096 channels of floats at each pixel of an RGB image take a third of it.
+# A value may take this much, and a constant that a backend computes; in a network for large images
+# only, so much for each element of the image: 4096 floats at each RGB pixel take a third of it.
 _MOST_BYTES = 1 << 30
+_MOST_CONSTANT = 256 << 20
 _MOST_PER_ELEMENT = 16 << 10
 _MOST_ITERATIONS = 1_000_000
 _MOST_CALLS = 100
@@ -71,6 +72,7 @@ class _Walk:
         self._external = external
         self._visits = self._calls = 0
         self._most = _MOST_BYTES
+        self._stored = 0
 
     def run(self) -> Scope:
         graph = self._file.graph
@@ -175,7 +177,8 @@ class _Walk:
 
     def _constant(self, tensor: OnnxTensor) -> Sized:
         claimed = math.prod(tensor.shape) * tensor.itemsize
-        if claimed > max(_MOST_BYTES, tensor.stored) and not self._external:
+        self._stored += _ELEMENT * tensor.stored
+        if claimed > max(_MOST_CONSTANT, tensor.stored) and not self._external:
             raise BundleError(
                 f"its constant {tensor.name!r} claims {format_bytes(claimed)}, of which it has "
                 f"{format_bytes(tensor.stored)}"
@@ -184,11 +187,11 @@ class _Walk:
 
     def _check_size(self, value: Sized, what: str) -> None:
         size = value.count * _ELEMENT
-        if size > self._most:
+        most = max(_MOST_CONSTANT, self._stored) if value.fixed else self._most
+        if size > most:
             when = "" if value.fixed else f" for an image of {_SIDE}x{_SIDE}"
             raise BundleError(
-                f"{what} takes {format_bytes(size)}{when}; at most {format_bytes(self._most)} are "
-                "allowed"
+                f"{what} takes {format_bytes(size)}{when}; at most {format_bytes(most)} are allowed"
             )
 
 

@@ -63,8 +63,8 @@ def test_errors_keep_their_class(tmp_path: Path) -> None:
 def test_too_much_memory_names_the_file_and_the_limit(
     tmp_path: Path, stage: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit is far above what a plain export takes, so only its order is tested here."""
-    monkeypatch.setattr(subprocess_export, "_EXPORT_MEMORY", 256 << 20)
+    narrow = replace(subprocess_export._EXPORTING, memory=256 << 20)
+    monkeypatch.setattr(subprocess_export, "_EXPORTING", narrow)
     path = tmp_path / "net.pth"
     path.write_bytes(b"x" * 1000)
     options = replace(OPTIONS, checkpoint=str(path), name=f"greedy {stage}")

@@ -13,7 +13,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from sr_deploy.errors import CheckpointError, SrDeployError
+from sr_deploy.bundle import onnx_bounds
+from sr_deploy.errors import BundleError, CheckpointError, SrDeployError
 from sr_export.checkpoint import file_kind, int8_record, state_dict, unpickle, weight_norm
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Onnx:
-    """An ONNX file that has not been parsed yet."""
+    """An ONNX file within bounds that has not been parsed yet."""
 
     path: Path
 
@@ -85,6 +86,10 @@ def read(path: Path, *, ema: bool = True, key: str | None = None, trust: bool = 
     if key is not None and kind in ("onnx", "torchscript", "program"):
         raise CheckpointError(f"{path}: --key is for checkpoints of weights; this is {kind}")
     if kind == "onnx":
+        try:
+            onnx_bounds.check(path, external=True)
+        except BundleError as error:
+            raise CheckpointError(str(error)) from error
         return Onnx(path)
     if kind in ("torchscript", "program"):
         if not trust:
