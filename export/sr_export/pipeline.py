@@ -73,12 +73,12 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
             return generator_export.build(generator, options, taken, folder, report)
         if options.arch_file:
             name, module = load_module(options.arch_file, strippings(content.tensors))
-            network = from_module(module, name)
+            network = from_module(module, name, output=options.network_output)
         else:
             candidates = strippings(content.tensors)
             network = recognize(candidates, options.architecture, options.ranges)
     elif isinstance(content, load.Program):
-        network = from_program(content.program)
+        network = from_program(content.program, options.network_output)
     else:
         network = from_module(content.module, "TorchScript")
     exported = _export(network, options, report, skip)

@@ -173,11 +173,30 @@ def _full_name(module: str, name: str) -> str:
 
 def _code_text(path: Path, unsafe: list[str]) -> str:
     more = f" and {len(unsafe) - 6} more" if len(unsafe) > 6 else ""
+    old = any(name.startswith("torch.nn.backends.") for name in unsafe)
     return (
         f"opening it runs Python code ({', '.join(unsafe[:6])}{more}), which sr-export never does;"
-        f' if you trust it, run where it was trained: m = torch.load("{path.name}",'
-        ' weights_only=False); torch.save(m.state_dict(), "weights.pth")'
-        '  # m["..."] in place of m if it is a dict'
+        " if you trust it, save its weights alone: run this in Python, in the folder of the "
+        f"program that it was trained with: {_recipe(path.name, old=old)}"
+    )
+
+
+def _recipe(name: str, *, old: bool) -> str:
+    """Return Python code that saves the weights of a pickled module, or of those in a dict.
+
+    Args:
+        name: The file.
+        old: Whether it needs `torch.nn.backends`, which PyTorch 1.3 removed.
+    """
+    backends = (
+        'import sys; from unittest.mock import MagicMock as M; sys.modules["torch.nn.backends"] = '
+        'M(); sys.modules["torch.nn.backends.thnn"] = M(); '
+    )
+    return (
+        f"{backends if old else ''}import torch; m = torch.load({name!r}, map_location='cpu', "
+        "weights_only=False); w = lambda v: v.state_dict() if hasattr(v, 'state_dict') else v; "
+        "torch.save(w(m) if hasattr(m, 'state_dict') else {k: w(v) for k, v in m.items() if "
+        "hasattr(v, 'state_dict') or isinstance(v, (dict, torch.Tensor))}, 'weights.pth')"
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sr_deploy.errors import CheckpointError
+from sr_export.models.outputs import with_one_output
 from sr_export.models.rewrite import rewrite
 from sr_export.models.spandrel_import import ImageModelDescriptor
 
@@ -139,7 +140,7 @@ def window_sizes(module: nn.Module) -> set[int]:
     return sizes
 
 
-def from_program(program: torch.export.ExportedProgram) -> Network:
+def from_program(program: torch.export.ExportedProgram, output: str | None = None) -> Network:
     """Return the network of a torch.export program, whose example may have fixed the size."""
     module = program.module()
     # A program is exported for training or for inference; switching raises an error.
@@ -153,11 +154,22 @@ def from_program(program: torch.export.ExportedProgram) -> Network:
         )
     sides = [side for side in shapes[0][2:] if isinstance(side, int)]
     size = (sides[0], sides[1]) if len(sides) == 2 else None
-    return from_module(module, "torch.export", size)
+    return from_module(module, "torch.export", size, output)
 
 
-def from_module(module: nn.Module, name: str, fixed: tuple[int, int] | None = None) -> Network:
+def from_module(
+    module: nn.Module,
+    name: str,
+    fixed: tuple[int, int] | None = None,
+    output: str | None = None,
+) -> Network:
     """Return the network of a module; channels, scale and sizes are measured by running it.
+
+    Args:
+        module: The module.
+        name: Name of the architecture.
+        fixed: The only (height, width) that it accepts; None: unknown.
+        output: Name or number of its output, of several; None: the only one that is an image.
 
     Raises:
         CheckpointError: it does not map one gray or RGB image to one of the same kind.
@@ -170,23 +182,28 @@ def from_module(module: nn.Module, name: str, fixed: tuple[int, int] | None = No
     for channels in (3, 1):
         for size in sizes:
             try:
-                output = _run(module, channels, size)
+                found = _call(module, channels, size)
+                single, how = with_one_output(module, found, channels, size, output)
+                image = _run(single, channels, size)
+            except CheckpointError:
+                raise
             except FAILURES as error:
                 failure = failure or " ".join(str(error).split())[:200]
                 continue
-            scale = output.shape[2] // size[0]
-            if scale < 1 or output.shape != (1, channels, size[0] * scale, size[1] * scale):
-                failure = f"1x{channels}x{size[0]}x{size[1]} becomes {tuple(output.shape)}"
+            scale = image.shape[2] // size[0]
+            if scale < 1 or image.shape != (1, channels, size[0] * scale, size[1] * scale):
+                failure = f"1x{channels}x{size[0]}x{size[1]} becomes {tuple(image.shape)}"
                 continue
-            free = not fixed and _accepts(module, channels, (2 * size[0], 2 * size[1]))
+            free = not fixed and _accepts(single, channels, (2 * size[0], 2 * size[1]))
             return Network(
-                module=module,
+                module=single,
                 architecture=name,
                 scale=scale,
                 channels=channels,
-                grid=_measure_grid(module, channels, scale) if free else 1,
+                grid=_measure_grid(single, channels, scale) if free else 1,
                 fixed_size=None if free else size,
                 windowed=bool(window_sizes(module)),
+                how=how,
             )
     raise CheckpointError(
         f"{name}: not a network from image to image: {failure}. For a generator of images from N "
@@ -194,9 +211,13 @@ def from_module(module: nn.Module, name: str, fixed: tuple[int, int] | None = No
     )
 
 
-def _run(module: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
+def _call(module: nn.Module, channels: int, size: tuple[int, int]) -> object:
     with torch.inference_mode():
-        output = module(torch.full((1, channels, *size), 0.5))
+        return module(torch.full((1, channels, *size), 0.5))
+
+
+def _run(module: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
+    output = _call(module, channels, size)
     if not isinstance(output, torch.Tensor) or output.ndim != 4:
         raise ValueError(f"returns {type(output).__name__}, not one batch of images")
     return output

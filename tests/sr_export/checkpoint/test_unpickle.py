@@ -7,7 +7,10 @@ import collections
 import datetime
 import os
 import pickle
+import sys
+import types
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +20,7 @@ import torch
 from torch import nn
 
 from sr_deploy.errors import CheckpointError
-from sr_export.checkpoint import unpickle
+from sr_export.checkpoint import load, unpickle
 
 WEIGHT = torch.arange(6.0).reshape(2, 3)
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -86,8 +89,54 @@ def test_pickled_modules_are_refused_with_a_remedy(tmp_path: Path, legacy: bool)
     path = save(nn.Sequential(nn.Conv2d(3, 4, 3)), tmp_path / "net.pth", legacy=legacy)
     with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.conv\.Conv2d") as caught:
         unpickle.load(path, legacy=legacy)
-    assert 'torch.load("net.pth", weights_only=False)' in str(caught.value)
-    assert "state_dict()" in str(caught.value)
+    assert "torch.load('net.pth', map_location='cpu', weights_only=False)" in str(caught.value)
+
+
+class _OldBackend:
+    """A function of PyTorch 1.2 that modules of its time name, by which it can be found no more."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.modules["torch.nn.backends.thnn"].find, ()
+
+
+def _old_module() -> nn.Module:
+    module = nn.Conv2d(3, 4, 3)
+    module.__dict__["_backend"] = _OldBackend()
+    return module
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda: nn.Conv2d(3, 4, 3),
+        lambda: nn.DataParallel(nn.Conv2d(3, 4, 3)),
+        lambda: {"epoch": 7, "options": Options(), "generator": nn.Conv2d(3, 4, 3)},
+        _old_module,
+    ],
+)
+def test_the_remedy_works_when_pasted(
+    content: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend: Any = types.ModuleType("torch.nn.backends.thnn")
+    backend.find = _find
+    monkeypatch.setitem(sys.modules, "torch.nn.backends", types.ModuleType("torch.nn.backends"))
+    monkeypatch.setitem(sys.modules, "torch.nn.backends.thnn", backend)
+    monkeypatch.setattr(_find, "__module__", "torch.nn.backends.thnn")
+    monkeypatch.setattr(_find, "__qualname__", "find")
+    path = save(content(), tmp_path / "it's.pth", legacy=False)
+    del sys.modules["torch.nn.backends.thnn"], sys.modules["torch.nn.backends"]
+    with pytest.raises(CheckpointError) as caught:
+        unpickle.load(path, legacy=False)
+    monkeypatch.chdir(tmp_path)
+    _, _, recipe = str(caught.value).partition("trained with: ")
+    exec(recipe, {})
+    found = load.read(tmp_path / "weights.pth")
+    assert isinstance(found, load.Weights)
+    assert {tuple(each.shape) for each in found.tensors.values()} == {(4, 3, 3, 3), (4,)}
+
+
+def _find() -> str:
+    return "backend"
 
 
 def test_foreign_classes_are_named(tmp_path: Path) -> None:

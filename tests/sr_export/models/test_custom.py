@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_channels_and_scale_are_measured(file: Path) -> None:
     [
         ("broken", r"broken\(\) .*RuntimeError: out of ideas"),
         ("text", r"text\(\) .*\bstr\b"),
-        ("missing", r"missing\(\) .*AttributeError"),
+        ("missing", r"'missing'.*Net"),
     ],
 )
 def test_functions_that_return_no_module_are_refused(file: Path, function: str, fact: str) -> None:
@@ -117,3 +118,101 @@ def test_classifiers_are_refused() -> None:
     classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10))
     with pytest.raises(CheckpointError, match="--latent"):
         from_module(classifier, "mine")
+
+
+_NETWORK = """
+class Net(nn.Module):
+    def __init__(self, **unused):
+        super().__init__()
+        self.body = {layer}
+
+    def forward(self, image{parameters}):
+        image = self.body(image)
+        return {result}
+"""
+
+
+def _network(
+    path: Path, *, layer: str = "nn.Conv2d(3, 3, 1)", parameters: str = "", result: str = "image"
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    network = _NETWORK.format(layer=layer, parameters=parameters, result=result)
+    path.write_text("import torch\nfrom torch import nn\n" + network)
+    return path
+
+
+def _small() -> dict[str, torch.Tensor]:
+    return {"body.weight": torch.rand(3, 3, 1, 1), "body.bias": torch.rand(3)}
+
+
+@pytest.mark.parametrize(
+    ("folders", "line"),
+    [
+        ((), "from layers_beside import make"),
+        ((), "from .layers_beside import make"),
+        (("inner",), "from ..layers_beside import make"),
+        (("inner",), "from layers_beside import make"),
+    ],
+)
+def test_files_beside_it_and_its_package_are_importable(
+    folders: tuple[str, ...],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.path", sys.path[:])
+    before = set(sys.modules)
+    root = tmp_path / f"package{abs(hash((folders, line)))}"
+    path = _network(root.joinpath(*folders, "network.py"), layer="make()")
+    path.write_text(f"{line}\n{path.read_text()}")
+    (root / "layers_beside.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Conv2d(3, 3, 1)\n"
+    )
+    # what a training program imports there may be missing here
+    (root / "__init__.py").write_text("import no_such_library_of_the_trainer")
+    found = _from_file(path, "Net", [_small()])
+    assert (found.scale, found.channels) == (1, 3)
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_names_are_matched_without_regard_to_case_and_suggested(file: Path) -> None:
+    weights = nn.Sequential(nn.Conv2d(3, 7, 3), nn.Conv2d(7, 3, 3)).state_dict()
+    assert _from_file(file, "NET", [weights], "features=7").architecture == "Net"
+    with pytest.raises(CheckpointError, match=r"'Nett'.*mean Net\?.*has Net"):
+        _from_file(file, "Nett", [weights])
+
+
+def test_arguments_of_forward(tmp_path: Path) -> None:
+    result = "nn.functional.interpolate(image, scale_factor=scale)"
+    path = _network(tmp_path / "scaled.py", parameters=", scale", result=result)
+    assert _from_file(path, "Net", [_small()], "scale=3").scale == 3
+    with pytest.raises(CheckpointError, match=r"forward\(\) needs scale.*scale=VALUE"):
+        _from_file(path, "Net", [_small()])
+
+
+@pytest.mark.parametrize(
+    ("result", "how"),
+    [
+        ("(image.mean(), image)", "output 1 of 0, 1"),
+        ("{'features': image[:, :2], 'sr': image}", "output sr of features, sr"),
+    ],
+)
+def test_the_output_that_is_an_image(result: str, how: str, tmp_path: Path) -> None:
+    found = _from_file(_network(tmp_path / "two.py", result=result), "Net", [_small()])
+    assert (found.scale, found.how) == (1, how)
+    assert found.module(torch.rand(1, 3, 4, 5)).shape == (1, 3, 4, 5)
+
+
+def test_one_of_several_images(tmp_path: Path) -> None:
+    path = _network(
+        tmp_path / "pyramid.py",
+        result="[image.repeat(1, 1, 2, 2), image.repeat(1, 1, 4, 4)]",
+    )
+    weights = _small()
+    name, module = load_module((f"{path}:Net",), [weights])
+    with pytest.raises(CheckpointError, match=r"\(0, 1\).*--network-output.*1x3x128x128"):
+        from_module(module, name)
+    with pytest.raises(CheckpointError, match="'sr'"):
+        from_module(module, name, output="sr")
+    assert from_module(module, name, output="1").scale == 4
