@@ -14,6 +14,7 @@ from sr_deploy.bundle.manifest import Method, Precision, YuvFormat
 from sr_deploy.cli import console
 from sr_deploy.errors import BundleError, CheckpointError, InvalidInputError, NotFoundError
 from sr_deploy.files import collect_leftovers
+from sr_export.checkpoint import other_formats
 from sr_export.summary import summary
 from sr_export.trt import command
 
@@ -206,7 +207,7 @@ def _command(arguments: argparse.Namespace) -> int:
     if not checkpoint.exists():
         raise NotFoundError(f"{checkpoint}: no such file")
     if checkpoint.is_dir():
-        raise CheckpointError(f"{checkpoint}: is a folder; sr-export reads one checkpoint file")
+        raise CheckpointError(f"{checkpoint}: this folder {other_formats.in_folder(checkpoint)}")
     target = arguments.output or checkpoint.with_suffix(bundle.SUFFIX)
     _check_target(target, overwrite=arguments.overwrite)
     options = _options(arguments, target)

@@ -6,40 +6,18 @@ import zipfile
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from sr_deploy.errors import CheckpointError, NotFoundError
+from sr_export.checkpoint import other_formats
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Kind = Literal["torch", "torch-legacy", "torchscript", "program", "safetensors", "onnx"]
 
-READABLE = "a PyTorch checkpoint, safetensors, TorchScript, a torch.export program or ONNX"
-
 MAX_EXPANSION = 100
 """Largest ratio of unpacked to stored bytes. PyTorch stores without compression: ratio 1."""
 
 # Files of torch.save before PyTorch 1.6 begin with its pickled magic number.
 _LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-
-# Offset, magic bytes, name of the format.
-_UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\x89HDF\r\n\x1a\n", "a Keras or other HDF5 file (.h5)"),
-    (4, b"TFL3", "a TensorFlow Lite model"),
-    (0, b"GGUF", "a GGUF file"),
-    (0, b"ptrt", "a TensorRT engine, which cannot be converted back to a network"),
-    (0, b"ftrt", "a TensorRT engine, which cannot be converted back to a network"),
-    (0, b"7767517", "an ncnn parameter file"),
-    (0, b"\x93NUMPY", "a NumPy array"),
-    (0, b"\x89PNG", "a PNG image"),
-    (0, b"\xff\xd8\xff", "a JPEG image"),
-    (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (0, b"\xfd7zXZ", "an xz archive; unpack it first"),
-    (0, b"BZh", "a bzip2 archive; unpack it first"),
-    (0, b"7z\xbc\xaf", "a 7-Zip archive; unpack it first"),
-    (0, b"Rar!", "a RAR archive; unpack it first"),
-    (257, b"ustar", "a tar archive; unpack it first (PyTorch before 0.2 also wrote tar files)"),
-)
-
-_WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".onnx")
 
 
 def identify(path: Path) -> Kind:
@@ -50,7 +28,7 @@ def identify(path: Path) -> Kind:
         CheckpointError: the file is damaged or unsupported; the message names what it is.
     """
     if path.is_dir():
-        raise CheckpointError(_folder_text(path))
+        raise CheckpointError(f"{path}: this folder {other_formats.in_folder(path)}")
     if not path.exists():
         raise NotFoundError(f"{path}: no such file")
     if not path.is_file():
@@ -76,11 +54,8 @@ def _identify(path: Path, file: BinaryIO) -> Kind:
         if header > size - 8:
             raise CheckpointError(f"{path}: {_damaged('safetensors file')}")
         return "safetensors"
-    for offset, magic, name in _UNSUPPORTED:
-        if head[offset : offset + len(magic)] == magic:
-            raise CheckpointError(f"{path}: this is {name}; expected {READABLE}")
-    if text := _text_kind(head):
-        raise CheckpointError(f"{path}: this is {text}; expected {READABLE}")
+    if text := other_formats.by_head(path, head):
+        raise CheckpointError(f"{path}: this is {text}")
     return _identify_protobuf(path, file, size)
 
 
@@ -101,7 +76,7 @@ def _identify_zip(path: Path) -> Kind:
         return "torchscript"
     if "data.pkl" in inner:
         return "torch"
-    raise CheckpointError(f"{path}: this is {_zip_text(names)}; expected {READABLE}")
+    raise CheckpointError(f"{path}: this is {other_formats.in_zip(path, names)}")
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
@@ -131,49 +106,20 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
         raise CheckpointError(f"{path}: {_damaged('zip file')} (CRC-32 of {damaged!r} differs)")
 
 
-def _zip_text(names: list[str]) -> str:
-    weights = next((name for name in names if name.lower().endswith(_WEIGHT_SUFFIXES)), None)
-    if weights:
-        return f"a zip archive that contains {weights}; unpack it first"
-    if "model.weights.h5" in names:
-        return "a Keras model"
-    if any(name.endswith("extern_modules") for name in names):
-        return "a torch.package archive, which contains Python code; save its state_dict() instead"
-    if names and all(name.endswith(".npy") for name in names):
-        return "a NumPy archive (.npz)"
-    return "a zip archive without a network"
-
-
-def _text_kind(head: bytes) -> str | None:
-    """Name text files that are often mistaken for weights; return None for binary content."""
-    if not any(head):
-        return "a file of zeros, as an interrupted download leaves behind"
-    text = head.decode("utf-8-sig", errors="replace").strip()
-    low = text.lower()
-    if low.startswith(("<!doctype html", "<html")):
-        return "a web page saved under this name; download the file itself"
-    if low.startswith("version https://git-lfs"):
-        return "a Git LFS pointer, not the weights; run `git lfs pull` in the clone"
-    if sum(char == "\ufffd" or (char < " " and char not in "\t\r\n") for char in text) > 1:
-        return None  # one character cut at the end of the head does not make the file binary
-    first = text.splitlines()[0] if text else ""
-    return f"a text file that begins with {first[:40]!r}"
-
-
 def _identify_protobuf(path: Path, file: BinaryIO, size: int) -> Kind:
     """Tell ONNX from TensorFlow by the numbers of the top-level fields; neither has a magic."""
     fields = _protobuf_fields(file, size)
     if fields is not None and {(1, 0), (7, 2)} <= fields:  # ir_version, graph
         return "onnx"
-    if fields is not None and fields in ({(1, 0), (2, 2)}, {(1, 2)}, {(1, 2), (4, 2)}):
-        raise CheckpointError(f"{path}: this is a TensorFlow graph (.pb); expected {READABLE}")
+    if fields is not None and (text := other_formats.by_fields(path, fields)):
+        raise CheckpointError(f"{path}: this is {text}")
     file.seek(0)
     if file.read(1) == b"\x80":
         raise CheckpointError(
             f"{path}: this is a Python pickle that torch.save did not write; "
             "save the network's state_dict() with torch.save"
         )
-    raise CheckpointError(f"{path}: unknown file format, or a damaged file; expected {READABLE}")
+    raise CheckpointError(f"{path}: {other_formats.unknown(path)}")
 
 
 def _protobuf_fields(file: BinaryIO, size: int) -> set[tuple[int, int]] | None:
@@ -214,12 +160,3 @@ def _varint(file: BinaryIO) -> int | None:
 
 def _damaged(kind: str) -> str:
     return f"the {kind} is truncated or damaged; copy or download it again"
-
-
-def _folder_text(path: Path) -> str:
-    inside = sorted(each.name for each in path.iterdir() if each.suffix in _WEIGHT_SUFFIXES)
-    if (path / "saved_model.pb").is_file():
-        return f"{path}: this folder is a TensorFlow SavedModel; expected {READABLE}"
-    if inside:
-        return f"{path}: this is a folder; name a file in it, such as {', '.join(inside[:3])}"
-    return f"{path}: this is a folder; expected {READABLE}"

@@ -6,6 +6,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper, save
@@ -75,8 +76,19 @@ def test_onnx(path: Path) -> None:
         (b"\0" * 5000, "zeros"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 99, "Keras"),
         (b"\x1c\0\0\0TFL3" + b"\0" * 99, "TensorFlow Lite"),
-        (b"\x0a\x06\x0a\x04conv", "TensorFlow graph"),
-        (b"\x08\x01\x12\x04\x0a\x02\x08\x01", "TensorFlow graph"),
+        (b"\x0a\x06\x0a\x04conv", r"TensorFlow graph.*tf2onnx.*--graphdef weights\.txt"),
+        (b"\x08\x01\x12\x04\x0a\x02\x08\x01", "SavedModel.*tf2onnx"),
+        (b"\x08\x04\x12\x02\x0a\x00\xa2\x1f\x02\x0a\x00", "Core ML"),
+        (b"\x0a\x02ab\xa2\x06\x02\x0a\x00", "Caffe"),
+        (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + b" " * 90 + b"\0\1IM", "scipy"),
+        (b"7767517\n75 83\nInput data", r"ncnn.*\.pth"),
+        (b"GIF89a\0\0\0\0", "sr-upscale takes images"),
+        (b"RIFF\x24\0\0\0WEBPVP8 ", "sr-upscale takes images"),
+        (b"\0\0\0\x18ftypmp42\0\0", "sr-upscale takes images and videos"),
+        (b'{"format": "layers-model", "modelTopology": {}}', "tensorflowjs_converter.*weights"),
+        (b'<?xml version="1.0"?>\n<net name="main_graph" version="11">', "OpenVINO"),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "web server"),
+        (b"\xe4\xbd" * 9 + b"\x12\x01", "unknown"),
         (b"\x1f\x8b\x08\0\0\0", "gzip"),
         (b"\x89PNG\r\n\x1a\n\0\0", "PNG image"),
         (b"ptrt\0\0\0\0\1\2", "TensorRT engine"),
@@ -112,6 +124,50 @@ def test_unsupported_zip_archives_are_named(path: Path, names: list[str], fact: 
             archive.writestr(name, "x")
     with pytest.raises(CheckpointError, match=fact):
         identify(path)
+
+
+def test_the_way_out_of_a_numpy_archive_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights.npz"
+    np.savez(path, w=np.ones((2, 3)))
+    with pytest.raises(CheckpointError) as caught:
+        identify(path)
+    monkeypatch.chdir(tmp_path)
+    exec(str(caught.value).partition("state dict: ")[2], {})
+    assert identify(tmp_path / "weights.pth") == "torch"
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "fact"),
+    [
+        ("net.bin", "net.param", "ncnn"),
+        ("net.bin", "net.xml", "OpenVINO"),
+        ("model.ckpt.data-00000-of-00001", "model.ckpt.index", r"TensorFlow.*\.keras"),
+        ("net.onnx", "net.txt", "ONNX file is truncated"),
+    ],
+)
+def test_files_without_marks_are_named_by_those_beside(
+    name: str, beside: str, fact: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(bytes(range(255, 0, -1)))
+    (tmp_path / beside).touch()
+    with pytest.raises(CheckpointError, match=fact):
+        identify(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("names", "fact"),
+    [
+        (["Manifest.json", "Data"], "Core ML"),
+        (["checkpoint", "model.ckpt.index", "model.ckpt.meta"], r"TensorFlow.*\.keras"),
+    ],
+)
+def test_folders_of_other_programs(names: list[str], fact: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=fact):
+        identify(tmp_path)
 
 
 def test_truncated_checkpoint(path: Path) -> None:
