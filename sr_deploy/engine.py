@@ -75,7 +75,7 @@ class Engine:
     Args:
         path: The bundle's folder, `NAME.srd`.
         backend: "auto" for the best installed one that can run the network, or "openvino",
-            "onnxruntime", or "tensorrt" (NVIDIA GPUs).
+            "onnxruntime", "tensorrt" (NVIDIA GPUs), or "tensorrt_rtx" (RTX GPUs).
         precision: "auto" for the fastest on this device, or "fp32", "bf16", "fp16" or "int8". All
             precisions of a bundle passed a quality check. A named precision applies to 8-bit
             frames; 16-bit frames use it if the bundle has it for them, else FP32.

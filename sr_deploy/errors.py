@@ -39,6 +39,10 @@ class BackendError(SrDeployError, RuntimeError):
     """A backend failed while loading or running a network."""
 
 
+class DriverError(BackendError):
+    """CUDA or the NVIDIA driver failed: this says nothing about the network."""
+
+
 class BackendMissingError(SrDeployError, ImportError):
     """The package of a backend is not installed; the message says what to install."""
 

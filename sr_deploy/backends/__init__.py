@@ -26,24 +26,34 @@ class BackendEntry:
 
     Attributes:
         module: Module with a function `create()`.
-        package: Package that the module imports.
+        packages: Package that the module imports, under each of its names.
         install: Command that installs the package.
     """
 
     module: str
-    package: str
+    packages: tuple[str, ...]
     install: str
+
+    @property
+    def package(self) -> str:
+        """The name under which the package is installed, else its usual name."""
+        return next(filter(_installed, self.packages), self.packages[0])
 
 
 REGISTRY = {  # best first
     "tensorrt": BackendEntry(
-        "sr_deploy.backends.tensorrt.backend", "tensorrt", "pip install sr-deploy[gpu]"
+        "sr_deploy.backends.tensorrt.backend", ("tensorrt",), "pip install sr-deploy[gpu]"
+    ),
+    "tensorrt_rtx": BackendEntry(
+        "sr_deploy.backends.tensorrt.rtx",
+        ("tensorrt_rtx_bindings", "tensorrt_rtx"),  # from PyPI, and from NVIDIA's archive
+        "pip install sr-deploy[rtx]",
     ),
     "openvino": BackendEntry(
-        "sr_deploy.backends.openvino.backend", "openvino", "pip install sr-deploy[cpu]"
+        "sr_deploy.backends.openvino.backend", ("openvino",), "pip install sr-deploy[cpu]"
     ),
     "onnxruntime": BackendEntry(
-        "sr_deploy.backends.onnxruntime.backend", "onnxruntime", "pip install sr-deploy[cpu]"
+        "sr_deploy.backends.onnxruntime.backend", ("onnxruntime",), "pip install sr-deploy[cpu]"
     ),
 }
 

@@ -104,7 +104,8 @@ class LoadRequest:
         threads: CPU threads of all lanes together.
         lanes: Frames to compute at once; None for the backend's choice.
         memory: The user's limit in bytes, for GPU memory too; None for no limit.
-        build: Whether missing plans may be built for this machine, "auto" or "never".
+        build: Whether missing plans may be built for this machine, "auto" or "never"; "existing":
+            not now, because another backend may do without.
         streaming: Whether frames follow each other while others are read and written.
     """
 

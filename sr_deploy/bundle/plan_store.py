@@ -1,10 +1,11 @@
 """The TensorRT plans of a bundle: what each was built for, and which of them run on this machine.
 
 A plan is a file in `engines/` with a JSON record of the same name. It is bound to one ONNX file,
-one version of TensorRT and one kind of GPU. A bundle may contain the plans of many machines, and
-no machine changes those of another. TensorRT gets a plan only if the record fits and the file has
-the recorded hash, because TensorRT itself reports wrong plans cryptically and crashes on damaged
-ones.
+one version of one library, and one kind of GPU. TensorRT for RTX builds portable plans: one runs on
+all RTX GPUs since Ampere, or on all of Turing, and may come from a machine without a GPU. A bundle
+may contain the plans of many machines, and no machine changes those of another. A library gets a
+plan only if the record fits and the file has the recorded hash, because the library itself reports
+wrong plans cryptically and crashes on damaged ones.
 """
 
 from __future__ import annotations
@@ -34,9 +35,16 @@ _LARGEST_RECORD = 1 << 16
 Shape = tuple[int, int, int]
 """Batch, height and width of the network's input. A generator's noise counts as an image of one
 row."""
-Compatibility = Literal["gpu", "capability", "ampere"]
+LibraryName = Literal["tensorrt", "tensorrt_rtx"]
+"""NVIDIA's library that builds and runs a plan: TensorRT, or TensorRT for RTX."""
+TITLES: dict[LibraryName, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
+"""The libraries' names for messages."""
+Compatibility = Literal["gpu", "capability", "ampere", "rtx", "turing"]
 """The GPUs that a plan runs on: those with the same name, those with the same compute capability,
-or all since Ampere."""
+or all since Ampere; of TensorRT for RTX, all since Ampere, or those of Turing."""
+_SINCE_AMPERE = (8, 0)
+TURING = (7, 5)
+"""Compute capability of Turing."""
 Computed = Literal["asked", "mixed"]
 """How a plan computes: in the requested precision, or with everything but convolutions in FP32,
 because nothing else gave correct images."""
@@ -93,10 +101,11 @@ class PlanRequest:
     """SHA-256 of the variant's ONNX file."""
     precision: Precision
     tensorrt: str
-    """Version of TensorRT that will run it: 10.16.1.11."""
+    """Version of the library that will run it: 10.16.1.11."""
     device: GpuInfo
     shape: Shape | None = None
     """None for any."""
+    library: LibraryName = "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,9 @@ class PlanRecord:
     onnx: str
     precision: Precision
     tensorrt: str
-    device: GpuInfo
-    """The GPU that built it."""
+    """Version of the library that built it, which must be the one that runs it."""
+    device: GpuInfo | None
+    """The GPU that built it; None for a portable plan."""
     shapes: Shapes
     reach: Compatibility
     version_compatible: bool
@@ -124,6 +134,7 @@ class PlanRecord:
     """Size of the plan in bytes."""
     device_memory: int = 0
     """GPU memory of an execution context in bytes, without the weights."""
+    library: LibraryName = "tensorrt"
     built: str = ""
     """Date and time of the build."""
     seconds: float = 0.0
@@ -136,14 +147,16 @@ class PlanRecord:
     @property
     def name(self) -> str:
         """Base name of the files, unique for each combination of machine, network and settings."""
+        gpu = () if self.device is None else (self.device.name, self.device.capability)
         key = (
-            (self.onnx, self.precision, self.tensorrt, self.device.name, self.device.capability),
+            (self.onnx, self.precision, self.tensorrt, *gpu),
             (self.shapes, self.reach, self.version_compatible, sorted(self.settings.items())),
         )
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:8]
-        gpu = re.sub(r"[^A-Za-z0-9]+", "-", self.device.name).strip("-")
+        target = self.reach if self.device is None else file_part(self.device.name)
         most = "x".join(map(str, self.shapes.most))
-        return f"{self.precision}-{most}-{gpu}-tensorrt-{self.tensorrt}-{digest}"
+        library = self.library.replace("_", "-")
+        return f"{self.precision}-{most}-{target}-{library}-{self.tensorrt}-{digest}"
 
     def differences(self, wanted: PlanRequest) -> tuple[str, ...]:
         """Return the reasons why the plan does not meet a request; empty if it does."""
@@ -152,7 +165,8 @@ class PlanRecord:
             _differs("its precision is", self.precision, wanted.precision),
         ]
         if not _same_tensorrt(self.tensorrt, wanted.tensorrt, later=self.version_compatible):
-            found.append(_differs("built with TensorRT", self.tensorrt, wanted.tensorrt))
+            title = f"built with {TITLES[self.library]}"
+            found.append(_differs(title, self.tensorrt, wanted.tensorrt))
         found += self._other_device(wanted.device)
         if wanted.shape is not None and not self.shapes.accept(wanted.shape):
             shape = "x".join(map(str, wanted.shape))
@@ -160,11 +174,19 @@ class PlanRecord:
         return tuple(each for each in found if each)
 
     def _other_device(self, device: GpuInfo) -> list[str]:
-        here, there = (f"{a}.{b}" for a, b in (device.capability, self.device.capability))
-        if self.reach == "ampere":
-            if device.capability >= (8, 0):
+        here = _dotted(device.capability)
+        if self.reach == "turing":
+            if device.capability == TURING:
                 return []
-            return [f"built for GPUs of compute capability 8.0 and up, this one has {here}"]
+            return [f"built for GPUs of compute capability {_dotted(TURING)}, this one has {here}"]
+        if self.reach in ("ampere", "rtx"):
+            if device.capability >= _SINCE_AMPERE:
+                return []
+            least = _dotted(_SINCE_AMPERE)
+            return [f"built for GPUs of compute capability {least} and up, this one has {here}"]
+        if self.device is None:
+            return [f"its record names no GPU, which plans for {self.reach} need"]
+        there = _dotted(self.device.capability)
         found = [_differs("built for compute capability", there, here)]
         if self.reach == "gpu":
             found.append(_differs("built on a GPU", self.device.name, device.name))
@@ -231,7 +253,8 @@ def find(bundle: Path, wanted: PlanRequest) -> FoundPlan:
         except (BundleError, OSError) as error:
             reasons.append(str(error))
             continue
-        if (record.onnx, record.precision) != (wanted.onnx, wanted.precision):
+        key = (wanted.onnx, wanted.precision, wanted.library)
+        if (record.onnx, record.precision, record.library) != key:
             continue
         if differences := record.differences(wanted):
             reasons.append(f"{path.name}: {'; '.join(differences)}")
@@ -292,6 +315,15 @@ def _distance(shapes: Shapes, shape: Shape | None) -> tuple[bool, int]:
     if shape is None:
         return False, -pixels
     return shapes.least != shapes.most, abs(pixels - shape[0] * shape[1] * shape[2])
+
+
+def file_part(text: str) -> str:
+    """Return a text as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return "{}.{}".format(*capability)
 
 
 def _differs(what: str, there: str, here: str) -> str:

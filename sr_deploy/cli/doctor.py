@@ -18,6 +18,7 @@ import sr_deploy
 from sr_deploy import backends, machine
 from sr_deploy.backends.cuda import driver
 from sr_deploy.cli import console
+from sr_deploy.errors import SrDeployError
 from sr_deploy.tiling import native
 
 if TYPE_CHECKING:
@@ -122,6 +123,15 @@ def _ask_tensorrt(_: Any) -> dict[str, str]:
     return found
 
 
+def _ask_tensorrt_rtx(module: Any) -> dict[str, str]:
+    """Return the same; without a GPU, the library still builds plans."""
+    found = {"portable plans": "are built here, without CUDA or a driver"}
+    try:
+        return found | _ask_tensorrt(module)
+    except SrDeployError as error:
+        return found | {"running them": f"not possible: {error}"}
+
+
 def _ask_openvino(openvino: Any) -> dict[str, str]:
     """Return OpenVINO's devices with their precisions."""
     return {device: _precisions("openvino", device) for device in openvino.Core().available_devices}
@@ -142,7 +152,12 @@ def _precisions(backend: str, device: str) -> str:
     return ", ".join(backends.create(backend).precisions(device)) + " (fastest first)"
 
 
-_ASKED = {"tensorrt": _ask_tensorrt, "openvino": _ask_openvino, "onnxruntime": _ask_onnxruntime}
+_ASKED = {
+    "tensorrt": _ask_tensorrt,
+    "tensorrt_rtx": _ask_tensorrt_rtx,
+    "openvino": _ask_openvino,
+    "onnxruntime": _ask_onnxruntime,
+}
 
 
 def _package(name: str, purpose: str, extra: str) -> Package:

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         default="auto",
-        help="openvino, onnxruntime or tensorrt; sr-doctor lists the installed ones",
+        help="openvino, onnxruntime, tensorrt or tensorrt_rtx; sr-doctor lists the installed ones",
     )
     parser.add_argument(
         "--precision",

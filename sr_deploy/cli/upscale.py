@@ -98,7 +98,7 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--backend",
         default="auto",
-        help="openvino, onnxruntime or tensorrt; sr-doctor lists the installed ones",
+        help="openvino, onnxruntime, tensorrt or tensorrt_rtx; sr-doctor lists the installed ones",
     )
     engine.add_argument(
         "--precision",

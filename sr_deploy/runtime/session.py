@@ -141,6 +141,7 @@ class Session:
         self.closed = False
         self._bundle = bundle
         self._options = options
+        self._build = options.build
         self._pools: dict[PixelFormat, LanePool] = {}
         self._loading = threading.Lock()
         self._current: LanePool | None = None
@@ -206,13 +207,37 @@ class Session:
     def _open_first(self, frames: PixelFormat) -> None:
         """Choose the best backend that can run the network, and load it."""
 
-        def pool(backend: Backend) -> LanePool:
-            self.backend = backend
+        def pool(backend: Backend, build: str) -> LanePool:
+            self.backend, self._build = backend, build
             return self.pool(frames)
 
         found = backends.candidates(self._options.backend, self._options.device)
-        attempts = ((each.name, partial(pool, each)) for each in found)
+        attempts = (
+            ("" if build == "existing" else each.name, partial(pool, each, build))
+            for each, build in self._builds(found)
+        )
         _first_working(attempts, (BackendError, InvalidInputError, OutOfMemoryError))
+        self._build = self._options.build
+
+    def _builds(self, found: Iterable[Backend]) -> Iterator[tuple[Backend, str]]:
+        """Yield backends with what each may build: first what is there, or takes seconds.
+
+        TensorRT builds a plan in minutes. A plan that it has for this GPU is best; without one, a
+        portable plan of TensorRT for RTX is used at once.
+        """
+        wanted = self._options.build
+        portable = self._options.backend == "auto" and "tensorrt_rtx" in backends.available()
+        later: list[Backend] = []
+        for each in found:
+            if each.name == "tensorrt" and portable and wanted == "auto":
+                later.append(each)
+                yield each, "existing"
+                continue
+            if each.name != "tensorrt_rtx":
+                yield from ((slow, wanted) for slow in later)
+                later.clear()
+            yield each, wanted
+        yield from ((slow, wanted) for slow in later)
 
     def _choices(self, frames: PixelFormat) -> list[Variant]:
         computed = self.backend.precisions(self._options.device)
@@ -250,7 +275,7 @@ class Session:
             threads,
             self._options.lanes or tuned.lanes,
             self._options.memory,
-            self._options.build,
+            self._build,
             self._options.streaming,
         )
         return LanePool(self.backend.load(request), tuned)
@@ -273,7 +298,7 @@ def _first_working(
     """Return the pool of the first attempt that succeeds, with a warning if others failed before.
 
     Args:
-        attempts: Functions by name, the best first.
+        attempts: Functions by name, the best first; without a name: no warning if it fails.
         failures: Errors after which the next attempt follows.
 
     Raises:
@@ -284,7 +309,7 @@ def _first_working(
         try:
             pool = attempt()
         except failures as error:
-            failure = failure or error
+            failure = failure or (error if name else None)
         else:
             if failure is not None:
                 _log.warning("%s; falling back to %s", failure, name)

@@ -1,4 +1,4 @@
-"""Type stubs of the real TensorRT bindings, made on a machine without a GPU.
+"""Type stubs of the real bindings of TensorRT and TensorRT for RTX, made without a GPU.
 
     python tests/bindings/check.py
 
@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".tensorrt"
 _STUBGEN = "pybind11-stubgen==2.5.5"
 _NEEDED = ("numpy", "Pillow")  # by TensorRT's module and by ours
-_LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")
+_LIBRARIES = {
+    "tensorrt": ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers"),
+    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_onnxparser_rtx"),
+}
 # Symbols that the bindings of all versions import from their libraries. They are never called.
 _FUNCTIONS = (
     "createInferBuilder_INTERNAL",
@@ -50,8 +53,8 @@ _FAILING = (
     "deserialize_cuda_engine",
 )
 _LIST_NAMES = """
-import json, tensorrt
-print(json.dumps({name: dir(value) for name, value in vars(tensorrt).items()}))
+import json, MODULE
+print(json.dumps({name: dir(value) for name, value in vars(MODULE).items()}))
 """
 
 
@@ -67,6 +70,7 @@ class Version:
     distribution: str
     pythons: tuple[str, ...]
     """Supported Python versions with wheels."""
+    module: str = "tensorrt"
 
     @property
     def folder(self) -> Path:
@@ -101,6 +105,7 @@ VERSIONS = (
     Version("10.3.0", "tensorrt-cu12-bindings", _MODERN[:3]),
     Version("10.16.1.11", "tensorrt-cu13-bindings", _MODERN),
     Version("11.4.0.106", "tensorrt-cu13-bindings", _MODERN),
+    Version("1.7.1.116", "tensorrt-rtx-cu13-bindings", _MODERN[:4], "tensorrt_rtx"),
 )
 
 
@@ -121,15 +126,19 @@ def prepare(version: Version) -> None:
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         folder = Path(name)
-        _unpack(_download(version, python, folder), folder)
-        _compile_libraries(version.number.split(".")[0], folder)
+        _unpack(_download(version, python, folder), version.module, folder)
+        _compile_libraries(version, folder)
         environment = os.environ | {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(folder)}
         tools = _tools(python)
-        generate = [str(tools), "-m", "pybind11_stubgen", "tensorrt", "--ignore-all-errors"]
+        generate = [str(tools), "-m", "pybind11_stubgen", version.module, "--ignore-all-errors"]
         _run([*generate, "--output-dir", str(folder / "stubs")], environment)
-        stubs = folder / "stubs" / "tensorrt.pyi"
-        stubs.write_text(mended(stubs.read_text()))
-        names = _run([str(tools), "-c", _LIST_NAMES], environment)
+        made = (folder / "stubs" / f"{version.module}.pyi").read_text()
+        # Our annotations have TensorRT's name for the classes of both libraries.
+        (folder / "stubs" / "tensorrt.pyi").write_text(
+            mended(made.replace(f"{version.module}.", "tensorrt."))
+        )
+        listing = _LIST_NAMES.replace("MODULE", version.module)
+        names = _run([str(tools), "-c", listing], environment)
         (folder / "names.json").write_text(names)
         (folder / "python").write_text(str(tools))
         shutil.rmtree(version.folder, ignore_errors=True)
@@ -211,22 +220,22 @@ def _download(version: Version, python: str, folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def _unpack(wheel: Path, folder: Path) -> None:
+def _unpack(wheel: Path, module: str, folder: Path) -> None:
     """Extract the bindings from the wheel, as a single module."""
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = (each for each in archive.namelist() if each.endswith("/tensorrt.so"))
-        (folder / "tensorrt.so").write_bytes(archive.read(name))
+        (name,) = (each for each in archive.namelist() if each.endswith(f"/{module}.so"))
+        (folder / f"{module}.so").write_bytes(archive.read(name))
     wheel.unlink()
 
 
-def _compile_libraries(major: str, folder: Path) -> None:
+def _compile_libraries(version: Version, folder: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
         raise UnavailableError("this needs Linux and a C compiler")
     source = folder / "functions.c"
     source.write_text("\n".join(f"void *{name}(void) {{ return 0; }}" for name in _FUNCTIONS))
-    for library in _LIBRARIES:
-        name = f"lib{library}.so.{major}"
+    for library in _LIBRARIES[version.module]:
+        name = f"lib{library}.so.{version.number.split('.')[0]}"
         flags = ["-shared", "-fPIC", "-w", f"-Wl,-soname,{name}"]
         _run([compiler, *flags, "-o", str(folder / name), str(source)])
 
@@ -250,11 +259,11 @@ def main() -> int:
     """Prepare every version; an unavailable one is reported, and is not an error."""
     for version in VERSIONS:
         if not ready(version):
-            sys.stderr.write(f"TensorRT {version.number}: making type stubs\n")
+            sys.stderr.write(f"{version.module} {version.number}: making type stubs\n")
         try:
             prepare(version)
         except UnavailableError as error:
-            sys.stderr.write(f"TensorRT {version.number}: not available: {error}\n")
+            sys.stderr.write(f"{version.module} {version.number}: not available: {error}\n")
     return 0
 
 

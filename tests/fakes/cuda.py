@@ -63,6 +63,8 @@ class FakeCuda:
         count: GPUs.
 
     Attributes:
+        driver_version: The CUDA version of the driver.
+        driver_fault: What TensorRT says of the driver, if it does not work.
         calls: The names of all calls, in order.
         hasty: How often memory was freed while there was work, which makes all wait.
         failing: What the next call of a name returns instead of doing anything.
@@ -78,6 +80,8 @@ class FakeCuda:
 
     def __init__(self, memory: int = 1 << 30, count: int = 1) -> None:
         self.total, self.count = memory, count
+        self.driver_version = 12080
+        self.driver_fault = ""
         self.calls: list[str] = []
         self.hasty = 0
         self.failing: dict[str, enum.IntEnum] = {}
@@ -155,7 +159,7 @@ class FakeCuda:
         return Status.cudaSuccess, f"in words: {status.name}".encode()
 
     def cudaDriverGetVersion(self) -> Any:
-        return Status.cudaSuccess, 12080
+        return Status.cudaSuccess, self.driver_version
 
     def cudaRuntimeGetVersion(self) -> Any:
         return Status.cudaSuccess, 12090

@@ -1,4 +1,4 @@
-"""A fake of the `tensorrt` package, builder and runtime, in the versions 8.6 to 11.
+"""A fake of TensorRT 8.6 to 11, builder and runtime, and of TensorRT for RTX.
 
 A plan is a JSON header and the ONNX file that it was built from. ONNX Runtime computes the file, or
 an oracle in its place, in the memory and streams of the fake CUDA. Each version has the names, and
@@ -23,16 +23,16 @@ from onnx import TensorProto
 
 from tests.fakes.cuda import FakeCuda
 
-_IMPORTERS = (
-    "sr_deploy.backends.tensorrt.backend",
-    "sr_deploy.backends.tensorrt.contexts",
-    "sr_export.trt.builder",
-)
+# They keep kernels of the fake GPU.
+_IMPORTERS = ("sr_deploy.backends.tensorrt.rtx", "sr_deploy.backends.tensorrt.backend")
+_MODULES = ("tensorrt", "tensorrt_rtx_bindings", "tensorrt_rtx")
+RTX = "1.7.1.116"
 _CREATION = {
     "8.6.0": ["EXPLICIT_BATCH"],
     "10.3.0": ["EXPLICIT_BATCH", "STRONGLY_TYPED"],
     "10.16.1.11": ["EXPLICIT_BATCH", "STRONGLY_TYPED"],
     "11.4.0.106": ["STRONGLY_TYPED", "PREFER_JIT_PYTHON_PLUGINS"],
+    RTX: ["STRONGLY_TYPED"],
 }
 _FLAGS = ["TF32", "GPU_FALLBACK", "VERSION_COMPATIBLE"]
 _PRECISIONS = {
@@ -40,8 +40,11 @@ _PRECISIONS = {
     "10.3.0": ["FP16", "INT8", "BF16"],
     "10.16.1.11": ["FP16", "INT8", "BF16"],
     "11.4.0.106": [],
+    RTX: [],
 }
-VERSIONS = tuple(_CREATION)
+ALL = tuple(_CREATION)
+VERSIONS = tuple(each for each in ALL if each != RTX)
+"""The versions of TensorRT."""
 
 
 def _enum(name: str, members: list[str], first: int = 0) -> Any:
@@ -49,10 +52,10 @@ def _enum(name: str, members: list[str], first: int = 0) -> Any:
 
 
 class FakeTensorRt(types.ModuleType):
-    """The module `tensorrt`.
+    """The module of a library.
 
     Args:
-        version: One of `VERSIONS`.
+        version: One of `ALL`.
         cuda: The fake GPU.
         network: Maps a batch to its result in place of the plans' ONNX files.
 
@@ -60,7 +63,9 @@ class FakeTensorRt(types.ModuleType):
         faults: Faults of the next builds, one each: "black", "noise", "none" or "refused".
         builds: Configurations of all builds.
         fast_int8: Whether the GPU has fast INT8; 11 does not ask.
+        memory: Bytes for the intermediates of the next plans.
         old: Whether it is 8.6.
+        rtx: Whether it is TensorRT for RTX.
         typed_only: Whether precision flags are gone, as in 11.
     """
 
@@ -70,18 +75,22 @@ class FakeTensorRt(types.ModuleType):
         cuda: FakeCuda,
         network: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        super().__init__("tensorrt")
+        self.rtx = version == RTX
+        name = "tensorrt_rtx_bindings" if self.rtx else "tensorrt"
+        super().__init__(name)
+        self.memory = 4096
         self.old = old = version.startswith("8.")
         self.typed_only = new = not _PRECISIONS[version]
         self.network = network
         self.__version__ = version
-        self.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # it is installed
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)  # it is installed
         self.cuda = cuda
         self.faults: list[str] = []
         self.builds: list[_Config] = []
         self.fast_int8 = True
         # Numbers move between versions.
-        self.BuilderFlag = _enum("BuilderFlag", _PRECISIONS[version] + _FLAGS, 0 if old else 3)
+        flags = _PRECISIONS[version] + _FLAGS + (["REQUIRE_USER_ALLOCATION"] if self.rtx else [])
+        self.BuilderFlag = _enum("BuilderFlag", flags, 0 if old else 3)
         self.NetworkDefinitionCreationFlag = _enum("Creation", _CREATION[version])
         self.TensorIOMode = _enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
         self.MemoryPoolType = _enum("MemoryPoolType", ["WORKSPACE", "DLA_LOCAL_DRAM"])
@@ -99,6 +108,11 @@ class FakeTensorRt(types.ModuleType):
         if not old:
             self.IProgressMonitor = _Monitor
             self.ExecutionContextAllocationStrategy = _enum("Strategy", ["STATIC", "USER_MANAGED"])
+        if self.rtx:
+            self.ComputeCapability = _enum("ComputeCapability", ["NONE", "CURRENT", "SM75", "SM80"])
+            self.DynamicShapesKernelSpecializationStrategy = _enum(
+                "Specialization", ["LAZY", "EAGER", "NONE"]
+            )
 
 
 class _Logger:
@@ -145,11 +159,14 @@ class _Builder:
             monitor.phase_start("Building", None, 2)
             assert monitor.step_complete("Building", 0) is True
             monitor.phase_finish("Building")
-        config.timing_cache.content += b"timed "
+        if not trt.rtx:
+            config.timing_cache.content += b"timed "
+        self._log.log(_Logger.INFO, f"Total Activation Memory: {trt.memory} bytes")
         header = {
             "fault": fault,
             "code": "VERSION_COMPATIBLE" in config.flags,
-            "memory": 4096,
+            "memory": trt.memory,
+            "capturable": not trt.rtx or "REQUIRE_USER_ALLOCATION" in config.flags,
             "profiles": [each.shapes for each in config.profiles],
             "inputs": network.shapes("input"),
             "outputs": network.shapes("output"),
@@ -226,6 +243,8 @@ class _Config:
         self.preview: set[str] = set()
         self.tactics = sum(1 << each for each in trt.TacticSource)
         self.timing_cache = _Cache(b"")
+        self.num_compute_capabilities = 0
+        self.capabilities: dict[int, str] = {}
         self.builder_optimization_level = 3
         self.max_aux_streams = -1
         self.DLA_core = -1
@@ -254,6 +273,10 @@ class _Config:
     def add_optimization_profile(self, profile: _Profile) -> int:
         self.profiles.append(profile)
         return 0
+
+    def set_compute_capability(self, capability: enum.IntEnum, index: int) -> bool:
+        self.capabilities[index] = capability.name
+        return index < self.num_compute_capabilities
 
     def create_timing_cache(self, content: bytes) -> _Cache | None:
         return _Cache(content)
@@ -286,6 +309,11 @@ class _Runtime:
         except ValueError:
             self._log.log(_Logger.ERROR, "magic tag does not match")
             return None
+        if self._trt.cuda.driver_fault:
+            self._log.log(
+                _Logger.ERROR, f"Error Code 1: Cuda Runtime ({self._trt.cuda.driver_fault})"
+            )
+            return None
         if found["code"] and not self.engine_host_code_allowed:
             self._log.log(_Logger.ERROR, "host code is not allowed")
             return None
@@ -298,7 +326,10 @@ class _Engine:
     ) -> None:
         self.trt, self.log, self.header = trt, log, header
         self.network = trt.network or _session(content, header)
-        if trt.old:
+        if trt.rtx:
+            self.create_runtime_config = lambda: _RuntimeConfig(trt)
+            self.create_execution_context = self._create_configured
+        elif trt.old:
             self.create_execution_context_without_device_memory = lambda: _Context(self)
         else:
             self.create_execution_context = self._create
@@ -308,6 +339,17 @@ class _Engine:
     def _create(self, strategy: Any) -> _Context:
         assert strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         return _Context(self)
+
+    def _create_configured(self, runtime_config: _RuntimeConfig) -> _Context:
+        trt = self.trt
+        strategies = trt.DynamicShapesKernelSpecializationStrategy
+        user = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        assert runtime_config.strategy == user
+        assert runtime_config.dynamic_shapes_kernel_specialization_strategy == strategies.EAGER
+        context = _Context(self)
+        context.compiled = runtime_config.get_runtime_cache()
+        context.is_stream_capturable = lambda _: bool(self.header["capturable"])
+        return context
 
     @property
     def tensors(self) -> dict[str, list[int]]:
@@ -329,12 +371,55 @@ class _Engine:
         return tuple(self.tensors[name])
 
 
+class _RuntimeCache:
+    """The kernels of TensorRT for RTX; here, the shapes that they were compiled for."""
+
+    def __init__(self, environment: str) -> None:
+        self._environment = environment
+        self.shapes: set[str] = set()
+
+    def deserialize(self, blob: bytes) -> bool:
+        environment, _, shapes = bytes(blob).decode().partition(":")
+        if environment != self._environment:
+            return False
+        self.shapes = set(shapes.split())
+        return True
+
+    def serialize(self) -> bytes:
+        return f"{self._environment}:{' '.join(sorted(self.shapes))}".encode()
+
+
+class _RuntimeConfig:
+    def __init__(self, trt: FakeTensorRt) -> None:
+        self._trt = trt
+        self.strategy = trt.ExecutionContextAllocationStrategy.STATIC
+        specialization = trt.DynamicShapesKernelSpecializationStrategy
+        self.dynamic_shapes_kernel_specialization_strategy = specialization.LAZY
+        self._cache: _RuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: enum.IntEnum) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> _RuntimeCache:
+        return _RuntimeCache(f"{self._trt.__version__} {self._trt.cuda.driver_version}")
+
+    def set_runtime_cache(self, cache: _RuntimeCache) -> bool:
+        self._cache = cache
+        return True
+
+    def get_runtime_cache(self) -> _RuntimeCache:
+        assert self._cache is not None
+        return self._cache
+
+
 class _Context:
     def __init__(self, engine: _Engine) -> None:
         self._engine = engine
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
         self._lent = (0, 0)
+        self.compiled: _RuntimeCache | None = None
+        self.is_stream_capturable: Callable[[int], bool]
         if not engine.trt.old:
             self.update_device_memory_size_for_shapes = self._needed
             self.set_device_memory = self._lend
@@ -380,6 +465,8 @@ class _Context:
         (source,) = (self._addresses[name] for name in list(engine.header["inputs"])[:1])
         (target,) = (self._addresses[name] for name in engine.header["outputs"])
         cuda = engine.trt.cuda
+        if self.compiled is not None:
+            self.compiled.shapes.add("x".join(map(str, shape)))
 
         def compute() -> None:
             cuda.array(scratch, size)[...] = 7  # damages whatever else is there
@@ -425,6 +512,7 @@ def plan(
         "fault": "",
         "code": False,
         "memory": memory,
+        "capturable": True,
         "profiles": [{"pixels": limits}],
         "inputs": {"pixels": [-1, most[2]] if rows else [-1, -1, -1, 3]},
         "outputs": {"upscaled": [-1, -1, -1, 3]},
@@ -438,10 +526,13 @@ def install(
     cuda: FakeCuda,
     network: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> FakeTensorRt:
-    """Make the library import a fake of a version; see `uninstall`."""
+    """Make the library import a fake of a version, and no real library; see `uninstall`."""
     uninstall()
     fake = FakeTensorRt(version, cuda, network)
-    patch.setitem(sys.modules, "tensorrt", fake)
+    patch.setitem(sys.modules, fake.__name__, fake)
+    for name in _MODULES:
+        if not isinstance(sys.modules.get(name), FakeTensorRt):
+            patch.setitem(sys.modules, name, None)  # type: ignore[arg-type]  # as if not installed
     return fake
 
 

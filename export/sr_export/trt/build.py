@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import logging
-import re
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
-import numpy as np
-
-from sr_deploy.backends.host import SAMPLES
+from sr_deploy.backends.cuda import driver
 from sr_deploy.bundle import plan_store, schema
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import PixelFormat, YuvFormat
-from sr_deploy.bundle.plan_store import SCHEMA, GpuInfo, PlanRecord, PlanRequest
-from sr_deploy.errors import BackendError, BundleError, InvalidInputError
+from sr_deploy.bundle.plan_store import SCHEMA, TITLES, GpuInfo, LibraryName, PlanRecord, StoredPlan
+from sr_deploy.errors import BackendError, BundleError, DriverError, InvalidInputError
 from sr_export.trt import cast_pass, plan_validation
 from sr_export.trt.build_request import BuildRequest, BuildSettings, ShapeOptions, recipes
+from sr_export.trt.plan_trial import PlanTrial
 from sr_export.trt.worker import TensorRtProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Sequence
 
     from sr_deploy.bundle.manifest import Precision, Variant
     from sr_deploy.bundle.plan_store import Shapes
@@ -36,14 +33,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
+# TensorRT for RTX computes most networks in INT8 more slowly than in FP16.
+_DEFAULT_PRECISIONS: dict[LibraryName, tuple[Precision, ...]] = {
+    "tensorrt": ("fp16", "int8"),
+    "tensorrt_rtx": ("fp16",),
+}
 _RECIPE_NAMES = {"asked": "as exported", "mixed": "with all but the convolutions in FP32"}
 
 
 def build_plan(
     folder: Path, precision: Precision, pixel_format: PixelFormat, device: int
 ) -> PlanRecord:
-    """Build a plan that an engine shortfall: the entry point `sr_deploy.plan_builders`.
+    """Build a plan that an engine lacks: the entry point `sr_deploy.plan_builders`.
 
     It takes minutes. TensorRT runs in a child process. Of several processes or threads that need
     the same plan, one builds it while the others wait.
@@ -57,21 +58,57 @@ def build_plan(
     Raises:
         SrDeployError: no plan was built.
     """
+    machine = functools.partial(Machine.of, library="tensorrt", index=device)
+    return _built(folder, precision, pixel_format, machine, BuildSettings())
+
+
+def build_portable_plan(
+    folder: Path, precision: Precision, pixel_format: PixelFormat, device: int
+) -> PlanRecord:
+    """Build a portable plan that an engine lacks: the entry point for TensorRT for RTX.
+
+    It takes seconds, and other GPUs run the plan, too. Turing needs a plan of its own.
+
+    Args:
+        folder: The bundle's folder.
+        precision: Precision of the variant.
+        pixel_format: Pixel format of the variant.
+        device: Index of the GPU.
+
+    Raises:
+        SrDeployError: no plan was built.
+    """
+    turing = driver.describe(device).capability == plan_store.TURING
+    machine = functools.partial(Machine.of, library="tensorrt_rtx", index=None)
+    settings = BuildSettings(compatibility="turing" if turing else "rtx")
+    return _built(folder, precision, pixel_format, machine, settings)
+
+
+def _built(
+    folder: Path,
+    precision: Precision,
+    pixel_format: PixelFormat,
+    describe: Callable[[TensorRtProcess], Machine],
+    settings: BuildSettings,
+) -> PlanRecord:
     bundle = Bundle.open(folder)
     (variant,) = choose_variants(bundle, (precision,), pixel_format)
     with TensorRtProcess(lambda _: None) as process:
-        machine = Machine.of(process, device)
+        machine = describe(process)
         shapes = ShapeOptions().shapes(bundle.manifest.model, pixel_format, machine.free)
-        record = PlanBuilder(bundle, BuildSettings(), machine, process).build(variant, shapes)
+        record = PlanBuilder(bundle, settings, machine, process).build(variant, shapes)
     if record.plan is None:
         raise BackendError(f"no plan of {precision}: {'; '.join(record.refused)}")
     return record
 
 
 def choose_variants(
-    bundle: Bundle, precisions: Sequence[Precision], pixel_format: PixelFormat
+    bundle: Bundle,
+    precisions: Sequence[Precision],
+    pixel_format: PixelFormat,
+    library: LibraryName = "tensorrt",
 ) -> list[Variant]:
-    """Return the variants of some precisions; of none, those of FP16 and INT8, or FP32.
+    """Return the variants of some precisions; of none, the fast ones of a library, or FP32.
 
     Raises:
         InvalidInputError: the bundle lacks a precision, or no plans are built for the format.
@@ -86,7 +123,7 @@ def choose_variants(
         for each in bundle.manifest.variants
         if each.pixel_format == pixel_format
     }
-    default = [each for each in _DEFAULT_PRECISIONS if each in variants]
+    default = [each for each in _DEFAULT_PRECISIONS[library] if each in variants]
     wanted = dict.fromkeys(precisions or default or ("fp32",))
     missing = [each for each in wanted if each not in variants]
     if missing:
@@ -104,29 +141,37 @@ class Machine:
     """The machine that builds.
 
     Attributes:
-        index: Index of the GPU.
-        tensorrt: Version of TensorRT.
-        abilities: Names of TensorRT's flags.
-        device: The GPU.
+        library: The library.
+        index: Index of the GPU; None: the plans are portable, so neither CUDA nor a driver is used.
+        tensorrt: Version of the library.
+        abilities: Names of the library's flags.
+        device: The GPU; None: as for `index`.
         free: Free GPU memory in bytes.
     """
 
-    index: int
+    library: LibraryName
+    index: int | None
     tensorrt: str
     abilities: tuple[str, ...]
-    device: GpuInfo
+    device: GpuInfo | None
     free: int
 
     @classmethod
-    def of(cls, process: TensorRtProcess, index: int) -> Machine:
+    def of(cls, process: TensorRtProcess, library: LibraryName, index: int | None) -> Machine:
         """Describe this machine.
 
         Raises:
-            BackendMissingError: TensorRT or cuda-python is not installed.
-            BackendError: the GPU does not exist.
+            BackendMissingError: the library or cuda-python is not installed.
+            DriverError: the GPU does not exist, or CUDA does not work.
         """
-        found = process.call("describe", "starting TensorRT", device=index)
+        stage = f"starting {TITLES[library]}"
+        found = process.call("describe", stage, library=library, device=index)
         return schema.decode(cls, found | {"index": index}, "this machine")
+
+    @property
+    def title(self) -> str:
+        """Name and version of the library, for messages."""
+        return f"{TITLES[self.library]} {self.tensorrt}"
 
 
 @dataclass(frozen=True)
@@ -164,8 +209,11 @@ class PlanBuilder:
 
         Raises:
             BundleError: the ONNX file was changed since the export.
+            InvalidInputError: the library does not support the settings.
+            DriverError: CUDA or the driver does not work; nothing is recorded.
             BackendError: this TensorRT cannot compute the precision.
         """
+        self._settings.check()
         from sr_deploy.bundle.locking import locked  # needs filelock, which --help does not
 
         path = self._bundle.network(variant)
@@ -182,6 +230,7 @@ class PlanBuilder:
             settings=self._settings.recorded(),
             plan=None,
             refused=(),
+            library=self._machine.library,
         )
         self._folder.mkdir(exist_ok=True)
         with locked(self._folder / ".lock", "building plans of this bundle"):
@@ -202,22 +251,23 @@ class PlanBuilder:
         )
         if not found:
             raise BackendError(
-                f"TensorRT {self._machine.tensorrt} cannot compute {variant.precision} from "
+                f"{self._machine.title} cannot compute {variant.precision} from "
                 f"{variant.file}; build another precision"
             )
         return found
 
     def _existing(self, blank: PlanRecord) -> PlanRecord | None:
         """Return the record of an undamaged plan of the same request."""
-        wanted = PlanRequest(blank.onnx, blank.precision, blank.tensorrt, blank.device)
-        for plan in plan_store.find(self._bundle.folder, wanted).plans:
-            if plan.record.name == blank.name:
-                try:
-                    plan.read()
-                except (BundleError, OSError) as error:
-                    _log.warning("%s", error)
-                else:
-                    return plan.record
+        path = self._folder / f"{blank.name}.json"
+        if not path.is_file():
+            return None
+        try:
+            record = plan_store.read(path)
+            if record.plan is not None:
+                StoredPlan(self._folder, record).read()
+                return record
+        except (BundleError, OSError) as error:
+            _log.warning("%s", error)
         return None
 
     def _first_valid(
@@ -225,12 +275,16 @@ class PlanBuilder:
     ) -> tuple[PlanRecord, bytes | None]:
         """Try the recipes in order until a plan passes validation."""
         refused: list[str] = []
-        validator = plan_validation.PlanValidator(self._bundle.folder, self._model, variant)
+        validator = None
+        if blank.device is not None:
+            validator = plan_validation.PlanValidator(self._bundle.folder, self._model, variant)
         try:
             for recipe in ways:
                 try:
                     attempt = self._attempt(variant, path, recipe, blank, validator)
                     problem = attempt.problem
+                except DriverError:
+                    raise
                 except BackendError as error:
                     problem = str(error)
                 if problem is None:
@@ -238,7 +292,8 @@ class PlanBuilder:
                     return record, attempt.plan
                 refused.append(f"{_RECIPE_NAMES[recipe.computed]}: {problem}")
         finally:
-            validator.close()
+            if validator is not None:
+                validator.close()
         return dataclasses.replace(blank, refused=tuple(refused), built=_now()), None
 
     def _attempt(
@@ -247,72 +302,59 @@ class PlanBuilder:
         path: Path,
         recipe: PrecisionRecipe,
         blank: PlanRecord,
-        validator: PlanValidator,
+        validator: PlanValidator | None,
     ) -> _Attempt:
-        """Build with a recipe and validate the result.
+        """Build with a recipe and validate the result; a portable plan at its first use.
 
         Raises:
+            DriverError: CUDA or the driver does not work.
             BackendError: TensorRT fails to build or to run the plan.
             OutOfMemoryError: the build or the run exceeds memory.
         """
-        gpu = re.sub(r"[^A-Za-z0-9]+", "-", self._machine.device.name).strip("-")
-        # Timings are valid for one version of TensorRT on one kind of GPU.
-        timings = f"{gpu}-tensorrt-{self._machine.tensorrt}.{plan_store.TIMING_CACHE}"
         request = BuildRequest(
             onnx=str(path),
             recipe=recipe,
             exact=variant.precision == "fp32",
             shapes=blank.shapes,
             settings=self._settings,
-            timing_cache=str(self._folder / timings),
+            timing_cache=self._timings(),
             device=self._machine.index,
         )
-        sample = SAMPLES[variant.pixel_format]
-        batches = plan_validation.batches(self._model, blank.shapes, deep=sample.itemsize == 2)
         with tempfile.TemporaryDirectory() as name:
             plan = Path(name) / "plan"
             start = time.monotonic()
             stage = f"building {variant.precision} for {blank.shapes}"
-            self._process.call("build", stage, request=dataclasses.asdict(request), plan=str(plan))
-            seconds = time.monotonic() - start
-            memory, images = self._run(plan, batches, sample)
+            library, asked = self._machine.library, dataclasses.asdict(request)
+            found = self._process.call(
+                "build", stage, library=library, request=asked, plan=str(plan)
+            )
+            record = dataclasses.replace(
+                blank,
+                computed=recipe.computed,
+                device_memory=found["device_memory"],
+                built=_now(),
+                seconds=round(time.monotonic() - start, 1),
+                compared="nothing: a portable plan is validated at its first use on a GPU",
+            )
+            if validator is None:
+                return _Attempt(record, plan.read_bytes(), None)
+            assert self._machine.index is not None
+            trial = PlanTrial(self._model, variant, record, self._machine.index)
+            memory, result = trial.run(self._process, plan, validator)
             content = plan.read_bytes()
-        result = validator.validate(batches, images)
         record = dataclasses.replace(
-            blank,
-            computed=recipe.computed,
-            device_memory=memory,
-            built=_now(),
-            seconds=round(seconds, 1),
-            psnr=result.psnr,
-            compared=result.compared,
+            record, device_memory=memory, psnr=result.psnr, compared=result.compared
         )
         return _Attempt(record, content, result.problem)
 
-    def _run(
-        self, plan: Path, batches: list[NDArray[Any]], sample: np.dtype[Any]
-    ) -> tuple[int, list[NDArray[Any]]]:
-        """Run a plan; the arrays go through files beside it.
-
-        Returns:
-            The memory of an execution context in bytes, and the images of each batch.
-        """
-        inputs, outputs = plan.with_name("inputs.npz"), plan.with_name("outputs.npz")
-        np.savez(inputs, *(each.view(np.uint8) for each in batches))
-        shapes = [plan_validation.result_shape(self._model, each) for each in batches]
-        found = self._process.call(
-            "run",
-            "validating its images",
-            plan=str(plan),
-            inputs=str(inputs),
-            outputs=str(outputs),
-            shapes=[(*shape[:3], shape[3] * sample.itemsize) for shape in shapes],
-            version_compatible=self._settings.version_compatible,
-            device=self._machine.index,
-        )
-        with np.load(outputs) as arrays:
-            images = [arrays[name].view(sample) for name in arrays.files]
-        return found["device_memory"], images
+    def _timings(self) -> str | None:
+        """Return the path of the kernel timings; None: the library times nothing."""
+        if self._machine.device is None:
+            return None
+        # Timings are valid for one version of TensorRT on one kind of GPU.
+        gpu = plan_store.file_part(self._machine.device.name)
+        timings = f"{gpu}-tensorrt-{self._machine.tensorrt}.{plan_store.TIMING_CACHE}"
+        return str(self._folder / timings)
 
 
 def _now() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from sr_deploy.bundle.manifest import YuvFormat
 
 # Imported at run time: sr_deploy.bundle.schema reads the annotations to decode the JSON.
-from sr_deploy.bundle.plan_store import Compatibility, Computed, Shapes
+from sr_deploy.bundle.plan_store import TITLES, Compatibility, Computed, LibraryName, Shapes
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.runtime.generator import MOST_AT_ONCE
 from sr_deploy.tiling.planner import TilePlanner
@@ -28,6 +28,12 @@ _DEFAULT_FRAME = (1080, 1920)
 _SMALLEST_SIDE = 64
 # Share of the GPU's free memory: lanes, their frames and other programs need the rest.
 _MEMORY_SHARE = 0.5
+
+PORTABLE: tuple[Compatibility, ...] = ("rtx", "turing")
+"""Plans that are built without a GPU, by TensorRT for RTX."""
+PORTABLE_MEMORY = 8 << 30
+"""GPU memory that a portable plan is built for: that of a common RTX GPU."""
+_OPTIONS = {"level": "optimization-level"}
 
 Rewriting = Literal["none", "lowered", "mixed"]
 """Change of the ONNX file before the build: none; to opset 17 and FP32; or all layers but the
@@ -143,6 +149,28 @@ class BuildSettings:
     version_compatible: bool = False
     compatibility: Compatibility = "gpu"
 
+    @property
+    def library(self) -> LibraryName:
+        """The library that builds plans for these GPUs."""
+        return "tensorrt_rtx" if self.compatibility in PORTABLE else "tensorrt"
+
+    def check(self) -> None:
+        """Check that the library has what is set.
+
+        Raises:
+            InvalidInputError: it does not.
+        """
+        if self.library == "tensorrt":
+            return
+        given = [*self.recorded(), *(["version-compatible"] if self.version_compatible else [])]
+        options = ", ".join(f"--{_OPTIONS.get(each, each)}" for each in given)
+        if given:
+            raise InvalidInputError(
+                f"{TITLES[self.library]} does not support {options}: its plans run on one version, "
+                "and their kernels are chosen on the GPU that runs them; drop it, or choose "
+                "--compatibility this-gpu"
+            )
+
     def recorded(self) -> dict[str, str]:
         """Return the settings for the plan's record, as text by the record's names."""
         settings = {
@@ -181,8 +209,9 @@ class BuildRequest:
         exact: Whether FP32 must not be rounded to TF32.
         shapes: Shapes of the input.
         settings: The user's settings.
-        timing_cache: Path of the file with kernel timings, which the build extends.
-        device: Index of the GPU.
+        timing_cache: Path of the file with kernel timings, which the build extends; None: TensorRT
+            for RTX, which times nothing.
+        device: Index of the GPU; None: the build needs none.
     """
 
     onnx: str
@@ -190,8 +219,8 @@ class BuildRequest:
     exact: bool
     shapes: Shapes
     settings: BuildSettings
-    timing_cache: str
-    device: int
+    timing_cache: str | None
+    device: int | None
 
 
 def recipes(

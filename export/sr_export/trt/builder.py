@@ -1,20 +1,24 @@
-"""TensorRT's builder, 8.6 to 11: one code path, which checks for names instead of versions."""
+"""The builder of TensorRT 8.6 to 11 and of TensorRT for RTX: one code path for all.
+
+The library's module is handed in, as `trt`. The code checks for names instead of versions.
+"""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tensorrt as trt
-
-from sr_deploy.backends.tensorrt.contexts import messages
+from sr_deploy.backends.tensorrt.contexts import messages, title
 from sr_deploy.errors import BackendError
 from sr_deploy.files import atomic_file
 from sr_export.trt import cast_pass, fusion_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import tensorrt
 
     from sr_deploy.bundle.plan_store import Shapes
     from sr_export.trt.build_request import BuildRequest, BuildSettings
@@ -27,52 +31,72 @@ _FOREIGN_CORE = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
 # With 8.6, only one lane can use a plan without it; later releases always share profiles.
 _SHARED_PROFILES = "PROFILE_SHARING_0806"
 _NOISE_AXES = 2
+# A plan of TensorRT for RTX allocates memory while it runs, which a CUDA graph cannot hold, unless
+# this is set. It then needs all of it at once: networks with attention need several times as much.
+_NO_ALLOCATION = "REQUIRE_USER_ALLOCATION"
+_MOST_MEMORY = 4 << 30
 _COMPATIBILITY = {"ampere": "AMPERE_PLUS", "capability": "SAME_COMPUTE_CAPABILITY"}
 
 
-def version() -> str:
-    """Return TensorRT's version."""
-    return trt.__version__
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A plan.
+
+    Attributes:
+        content: Content of its file.
+        memory: GPU memory for intermediates in bytes, as the library reported it; 0: it did not.
+    """
+
+    content: bytes
+    memory: int
 
 
-def abilities() -> tuple[str, ...]:
-    """Return the names of this TensorRT's flags."""
+def abilities(trt: Any) -> tuple[str, ...]:
+    """Return the names of a library's flags."""
     return (*dir(trt.NetworkDefinitionCreationFlag), *dir(trt.BuilderFlag))
 
 
-def build(request: BuildRequest, report: Callable[[str], None]) -> bytes:
-    """Build a plan and return its content.
+def build(trt: Any, request: BuildRequest, report: Callable[[str], None]) -> BuiltPlan:
+    """Build a plan.
 
     Args:
+        trt: The library's module.
         request: The plan.
         report: Called with the phase and its progress.
 
     Raises:
-        BackendError: TensorRT rejects the network or a setting; its messages are in the text.
+        DriverError: CUDA or the driver does not work.
+        BackendError: the library rejects the network or a setting; its messages are in the text.
     """
-    log = messages()
-    builder = trt.Builder(log)
+    log = messages(trt)
+    builder = trt.Builder(log.logger)
     flags = [getattr(trt.NetworkDefinitionCreationFlag, each) for each in request.recipe.creation]
     network = builder.create_network(sum(1 << int(each) for each in flags))
-    parser = trt.OnnxParser(network, log)
+    parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(_rewritten(request)):
         found = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
-        raise BackendError(f"TensorRT {version()} cannot read {Path(request.onnx).name}: {found}")
+        raise BackendError(f"{title(trt)} cannot read {Path(request.onnx).name}: {found}")
     config = builder.create_builder_config()
-    _set_precision(builder, config, request)
-    _set_tactics(config)
-    _set(config, request.settings)
-    _set_shapes(builder, config, network, request.shapes)
-    timings = _read_timings(config, Path(request.timing_cache))
-    monitor = monitor_progress(config, report)
+    _set_precision(trt, builder, config, request)
+    _set_tactics(trt, config)
+    _set(trt, config, request.settings)
+    _set_shapes(trt, builder, config, network, request.shapes)
+    timings = _read_timings(config, request.timing_cache)
+    monitor = monitor_progress(trt, config, report)
+    flag = getattr(trt.BuilderFlag, _NO_ALLOCATION, None)
+    if flag is not None:
+        config.set_flag(flag)
     plan = builder.build_serialized_network(network, config)
-    del monitor  # TensorRT keeps no reference to it
+    if flag is not None and log.activations > _MOST_MEMORY:
+        config.clear_flag(flag)
+        plan = builder.build_serialized_network(network, config)
+    del monitor  # the library keeps no reference to it
     if plan is None:
-        raise log.error(f"TensorRT {version()} failed to build the plan")
-    if timings is not None:
+        raise log.error(f"{title(trt)} failed to build the plan")
+    if timings is not None and request.timing_cache is not None:
         with atomic_file(Path(request.timing_cache)) as temporary:
             temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
-    return bytes(plan)
+    return BuiltPlan(bytes(plan), log.activations)
 
 
 def _rewritten(request: BuildRequest) -> bytes:
@@ -82,21 +106,26 @@ def _rewritten(request: BuildRequest) -> bytes:
     return cast_pass.mixed(content) if request.recipe.rewriting == "mixed" else content
 
 
-def _set_precision(builder: trt.Builder, config: trt.IBuilderConfig, request: BuildRequest) -> None:
+def _set_precision(
+    trt: Any,
+    builder: tensorrt.Builder,
+    config: tensorrt.IBuilderConfig,
+    request: BuildRequest,
+) -> None:
     """Set the flags of the recipe.
 
     Raises:
         BackendError: the GPU computes INT8 more slowly than FP16.
     """
     if "INT8" in request.recipe.flags and not getattr(builder, "platform_has_fast_int8", True):
-        raise BackendError(f"TensorRT {version()} has no fast INT8 on this GPU")
+        raise BackendError(f"{title(trt)} has no fast INT8 on this GPU")
     for name in request.recipe.flags:
         config.set_flag(getattr(trt.BuilderFlag, name))
     if request.exact:
         config.clear_flag(trt.BuilderFlag.TF32)
 
 
-def _set_tactics(config: trt.IBuilderConfig) -> None:
+def _set_tactics(trt: Any, config: tensorrt.IBuilderConfig) -> None:
     sources = config.get_tactic_sources()
     for name in _FOREIGN_TACTICS:
         if hasattr(trt.TacticSource, name):
@@ -106,7 +135,7 @@ def _set_tactics(config: trt.IBuilderConfig) -> None:
         config.set_preview_feature(getattr(trt.PreviewFeature, _FOREIGN_CORE), True)
 
 
-def _set(config: trt.IBuilderConfig, settings: BuildSettings) -> None:
+def _set(trt: Any, config: tensorrt.IBuilderConfig, settings: BuildSettings) -> None:
     """Apply the user's settings.
 
     Raises:
@@ -124,20 +153,25 @@ def _set(config: trt.IBuilderConfig, settings: BuildSettings) -> None:
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if settings.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if settings.compatibility != "gpu":
+    if settings.compatibility == "turing":  # not among the targets of other plans
+        config.num_compute_capabilities = 1
+        if not config.set_compute_capability(trt.ComputeCapability.SM75, 0):
+            raise BackendError(f"{title(trt)} does not support --compatibility turing")
+    elif settings.compatibility in _COMPATIBILITY:
         name = _COMPATIBILITY[settings.compatibility]
         if not hasattr(trt.HardwareCompatibilityLevel, name):
             raise BackendError(
-                f"TensorRT {version()} does not support --compatibility {settings.compatibility}; "
-                "choose gpu or ampere"
+                f"{title(trt)} does not support --compatibility {settings.compatibility}; choose "
+                "this-gpu or ampere"
             )
         config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, name)
 
 
 def _set_shapes(
-    builder: trt.Builder,
-    config: trt.IBuilderConfig,
-    network: trt.INetworkDefinition,
+    trt: Any,
+    builder: tensorrt.Builder,
+    config: tensorrt.IBuilderConfig,
+    network: tensorrt.INetworkDefinition,
     shapes: Shapes,
 ) -> None:
     """Set the range of the input's dynamic dimensions.
@@ -166,8 +200,13 @@ def _input_shape(fixed: tuple[int, ...], shape: tuple[int, int, int]) -> tuple[i
     return (batch, width) if len(fixed) == _NOISE_AXES else (*shape, *fixed[3:])
 
 
-def _read_timings(config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache | None:
+def _read_timings(
+    config: tensorrt.IBuilderConfig, file: str | None
+) -> tensorrt.ITimingCache | None:
     """Load the kernel timings of earlier builds; None if TensorRT rejects even an empty cache."""
+    if file is None:
+        return None
+    path = Path(file)
     known = path.read_bytes() if path.is_file() else b""
     for content in dict.fromkeys((known, b"")):
         cache = config.create_timing_cache(content)
@@ -177,7 +216,7 @@ def _read_timings(config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache | 
     return None
 
 
-def monitor_progress(config: Any, report: Callable[[str], None]) -> Any:
+def monitor_progress(trt: Any, config: Any, report: Callable[[str], None]) -> Any:
     """Report the progress of the build; nothing before TensorRT 10, which cannot.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`sr-export BUNDLE --engine`: builds TensorRT plans for the GPU of this machine."""
+"""`sr-export BUNDLE --engine`: builds TensorRT plans, for the GPU of this machine or portable."""
 
 from __future__ import annotations
 
@@ -6,34 +6,39 @@ import argparse
 import re
 from typing import TYPE_CHECKING, get_args
 
-from sr_deploy import machine
+from sr_deploy import backends, machine
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import Precision
-from sr_deploy.bundle.plan_store import Compatibility
+from sr_deploy.bundle.plan_store import TITLES, Compatibility
 from sr_deploy.cli import console
 from sr_deploy.errors import BackendError, InvalidInputError
 from sr_deploy.runtime.selection import pixel_format
 from sr_export.trt.build import Machine, PlanBuilder, choose_variants
-from sr_export.trt.build_request import BuildSettings, ShapeOptions
+from sr_export.trt.build_request import PORTABLE, BuildSettings, ShapeOptions
 from sr_export.trt.worker import TensorRtProcess
 
 if TYPE_CHECKING:
     from sr_deploy.bundle.plan_store import PlanRecord, Shape
 
 _MOST_EFFORT = 5
+# By the option's value; records call a GPU model "gpu".
+_COMPATIBILITY: dict[str, Compatibility] = {
+    {"gpu": "this-gpu"}.get(each, each): each for each in get_args(Compatibility)
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `--engine`."""
     group = parser.add_argument_group(
-        "TensorRT plans of a bundle, built for the GPU of this machine"
+        "TensorRT plans of a bundle, for the GPU of this machine or for all RTX GPUs"
     )
     group.add_argument(
         "--engine",
         nargs="*",
         choices=get_args(Precision),
         metavar="PRECISION",
-        help="build plans of these precisions (default: FP16 and INT8, if the bundle has them)",
+        help="build plans of these precisions (default: FP16 and INT8, if the bundle has them; "
+        "portable plans: FP16)",
     )
     group.add_argument(
         "--frame",
@@ -78,10 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--compatibility",
-        choices=get_args(Compatibility),
-        default="gpu",
-        help="GPUs that run the plan: the same model, the same compute capability, or Ampere and "
-        "later (default: %(default)s; the others are slower)",
+        choices=_COMPATIBILITY,
+        help="GPUs that run the plan. TensorRT: this-gpu (the same model), capability (the same "
+        "compute capability) or ampere (Ampere and later), both slower. TensorRT for RTX, which "
+        "needs no GPU to build: rtx (RTX GPUs since Ampere) or turing (default: this-gpu, or rtx "
+        "if only TensorRT for RTX is installed)",
     )
     group.add_argument(
         "--no-fallback",
@@ -100,19 +106,14 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle.open(arguments.checkpoint)
     model = bundle.manifest.model
     frames = arguments.format or pixel_format(model.channels, itemsize=1)
-    variants = choose_variants(bundle, arguments.engine, frames)
+    settings = _settings(arguments)
+    settings.check()
+    variants = choose_variants(bundle, arguments.engine, frames, settings.library)
     exact = None if arguments.no_fallback else bundle.variant("fp32", frames)
     shape_options = ShapeOptions(arguments.frame, arguments.tile, arguments.batch, arguments.range)
-    settings = BuildSettings(
-        workspace=arguments.workspace,
-        optimization_level=arguments.optimization_level,
-        streams=arguments.streams,
-        dla=arguments.dla,
-        version_compatible=arguments.version_compatible,
-        compatibility=arguments.compatibility,
-    )
     with console.Progress() as progress, TensorRtProcess(progress.stage) as process:
-        target = Machine.of(process, arguments.device)
+        index = None if settings.compatibility in PORTABLE else arguments.device
+        target = Machine.of(process, settings.library, index)
         shapes = shape_options.shapes(model, frames, target.free)
         builder = PlanBuilder(bundle, settings, target, process)
         records: list[PlanRecord] = []
@@ -131,9 +132,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _settings(arguments: argparse.Namespace) -> BuildSettings:
+    wanted = arguments.compatibility
+    if wanted is None:
+        installed = backends.available()
+        only_rtx = "tensorrt_rtx" in installed and "tensorrt" not in installed
+        wanted = "rtx" if only_rtx else "this-gpu"
+    return BuildSettings(
+        workspace=arguments.workspace,
+        optimization_level=arguments.optimization_level,
+        streams=arguments.streams,
+        dla=arguments.dla,
+        version_compatible=arguments.version_compatible,
+        compatibility=_COMPATIBILITY[wanted],
+    )
+
+
 def summary(record: PlanRecord) -> list[str]:
     """Return lines that describe a plan, or its failure."""
-    lines = [f"{record.precision} for {record.shapes}, TensorRT {record.tensorrt}"]
+    title = f"{TITLES[record.library]} {record.tensorrt}"
+    lines = [f"{record.precision} for {record.shapes}, {title}"]
     lines += [f"  rejected, {each}" for each in record.refused]
     if record.plan is not None:
         decibels = "equal" if record.psnr is None else f"{record.psnr:.1f} dB"
@@ -145,8 +163,11 @@ def summary(record: PlanRecord) -> list[str]:
             f"  build time {console.clock(record.seconds)}",
             f"  size       {machine.format_bytes(record.size)}",
             f"  GPU memory {machine.format_bytes(record.device_memory)} while it runs",
-            f"  images     {compared}{record.compared}",
         ]
+        if record.device is None:
+            lines.append("  images     not validated yet: the first use on a GPU does it")
+        else:
+            lines.append(f"  images     {compared}{record.compared}")
     return lines
 
 

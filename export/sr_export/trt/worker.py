@@ -1,8 +1,8 @@
-"""TensorRT in a child process: `python -m sr_export.trt.worker`.
+"""TensorRT, or TensorRT for RTX, in a child process: `python -m sr_export.trt.worker`.
 
-A build takes minutes in which nothing can interrupt TensorRT, and a broken kernel ends the process.
-In a child, Ctrl-C works and a crash is an error. `TensorRtProcess` is the parent's side; the
-functions below it run in the child.
+A build can take minutes in which nothing can interrupt TensorRT, and a broken kernel ends the
+process. In a child, Ctrl-C works and a crash is an error. `TensorRtProcess` is the parent's side;
+the functions below it run in the child.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sr_deploy import backends
 from sr_deploy._worker import Limits, Worker, WorkerCrashError, WorkerLimitError, serve
 from sr_deploy.backends.cuda import driver
-from sr_deploy.bundle import schema
+from sr_deploy.backends.tensorrt import contexts
+from sr_deploy.bundle import plan_store, schema
 from sr_deploy.cli import console
 from sr_deploy.errors import BackendError, BackendMissingError
-from sr_export.trt.build_request import BuildRequest
+from sr_export.trt import builder
+from sr_export.trt.build_request import PORTABLE_MEMORY, BuildRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from sr_deploy.backends.tensorrt.contexts import LoadedPlan
+    from sr_deploy.bundle.plan_store import LibraryName
 
     Report = Callable[[str], None]
 
@@ -91,73 +94,86 @@ class TensorRtProcess:
             ) from RuntimeError(crash.log)
 
 
-def describe(progress: Report, device: int) -> dict[str, Any]:
-    """Return TensorRT's version and abilities, and the GPU."""
+def describe(progress: Report, library: LibraryName, device: int | None) -> dict[str, Any]:
+    """Return the library's version and abilities, and the GPU, if the build needs one."""
     # The GPU first: without a driver, TensorRT crashes.
-    gpu = driver.describe(device)
-    free, _total = driver.memory(device)
+    gpu = None if device is None else dataclasses.asdict(driver.describe(device))
+    free = PORTABLE_MEMORY if device is None else driver.memory(device)[0]
     try:
-        from sr_export.trt import builder
+        trt = contexts.library(library)
     except ImportError as error:
+        entry, title = backends.REGISTRY[library], plan_store.TITLES[library]
+        jetson = "; on a Jetson, use the Python for which JetPack has it"
         raise BackendMissingError(
-            f"TensorRT cannot be imported ({error}): pip install sr-deploy[gpu]; on a Jetson, "
-            "use the Python for which JetPack has it"
+            f"{title} cannot be imported ({error}): {entry.install}"
+            f"{jetson if library == 'tensorrt' else ''}"
         ) from error
     return {
-        "tensorrt": builder.version(),
-        "abilities": builder.abilities(),
-        "device": dataclasses.asdict(gpu),
+        "library": library,
+        "tensorrt": trt.__version__,
+        "abilities": builder.abilities(trt),
+        "device": gpu,
         "free": free,
     }
 
 
-def build(progress: Report, request: dict[str, Any], plan: str) -> None:
-    """Build a plan into a file."""
-    from sr_export.trt import builder
-
+def build(
+    progress: Report, library: LibraryName, request: dict[str, Any], plan: str
+) -> dict[str, Any]:
+    """Build a plan into a file; return the memory that the library reported."""
     decoded = schema.decode(BuildRequest, request, "build request")
-    driver.use(decoded.device)
-    Path(plan).write_bytes(builder.build(decoded, progress))
+    if decoded.device is not None:
+        driver.use(decoded.device)
+    built = builder.build(contexts.library(library), decoded, progress)
+    Path(plan).write_bytes(built.content)
+    return {"device_memory": built.memory}
 
 
 def run(
     progress: Report,
+    library: LibraryName,
     device: int,
     plan: str,
     inputs: str,
     outputs: str,
     shapes: list[list[int]],
     version_compatible: bool,
+    cache: str | None = None,
 ) -> dict[str, Any]:
-    """Run a plan on batches from a file; write its results to another."""
-    from sr_deploy.backends.tensorrt.contexts import LoadedPlan
-
+    """Run a plan on batches from a file; write its results, and its kernels to `cache`."""
     driver.use(device)
-    loaded = LoadedPlan(Path(plan).read_bytes(), "the plan", version_compatible=version_compatible)
+    loaded = contexts.LoadedPlan(
+        contexts.library(library),
+        Path(plan).read_bytes(),
+        "the plan",
+        version_compatible=version_compatible,
+        cache=None if cache is None else Path(cache),
+    )
     with np.load(inputs) as stored:
         batches = [stored[name] for name in stored.files]
     results = [
         _infer(loaded, batch, tuple(shape)) for batch, shape in zip(batches, shapes, strict=True)
     ]
     np.savez(outputs, *results)
+    loaded.save_cache()
     return {"device_memory": loaded.memory}
 
 
-def _infer(plan: LoadedPlan, batch: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _infer(
+    plan: contexts.LoadedPlan, batch: NDArray[np.uint8], shape: tuple[int, ...]
+) -> NDArray[np.uint8]:
     """Return the result of a batch (N, h, w, bytes), in a shape of the same layout."""
-    from sr_deploy.backends.tensorrt.contexts import Contexts
-
     sent, result = driver.page_locked(batch.shape), driver.page_locked(shape)
     np.copyto(sent, batch)
-    contexts, stream = Contexts(lambda _: plan), driver.CudaStream()
+    network, stream = contexts.Contexts(lambda _: plan), driver.CudaStream()
     source, target = driver.Memory(sent.nbytes), driver.Memory(result.nbytes)
-    scratch = driver.Memory(contexts.bind(sent.shape, source.address, target.address, None))
-    contexts.lend(scratch)
+    scratch = driver.Memory(network.bind(sent.shape, source.address, target.address, None))
+    network.lend(scratch)
     driver.copy_bytes(source.address, sent.ctypes.data, sent.nbytes, stream)
-    contexts.enqueue(stream)
+    network.enqueue(stream)
     driver.copy_bytes(result.ctypes.data, target.address, result.nbytes, stream)
     stream.synchronize()
-    contexts.close()
+    network.close()
     for each in (scratch, source, target, stream):
         each.close()
     return result

@@ -11,13 +11,15 @@ import functools
 import importlib
 import logging
 import os
+import re
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sr_deploy.bundle.plan_store import GpuInfo
-from sr_deploy.errors import BackendError, BackendMissingError, OutOfMemoryError
+from sr_deploy.errors import BackendError, BackendMissingError, DriverError, OutOfMemoryError
 from sr_deploy.machine import format_bytes
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 LEGACY_STREAM = 1
 """Handle of the default stream."""
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _THREADS = 256
 _MOST_BLOCKS = 65535
 
@@ -47,6 +50,16 @@ REMEDIES = {
     "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": "update the driver",
 }
 """Remedies by the error's name in the runtime or driver API."""
+_MACHINE_FAULTS = {
+    "cudaErrorNoDevice",
+    "cudaErrorInvalidDevice",
+    "cudaErrorSystemDriverMismatch",
+    "cudaErrorSystemNotReady",
+    "cudaErrorDevicesUnavailable",
+    "cudaErrorECCUncorrectable",
+    "cudaErrorUnknown",
+}
+"""Errors of the machine, not of what runs on it."""
 
 
 @functools.cache
@@ -89,14 +102,15 @@ def _failure(name: str, status: Any, about: str) -> BackendError | OutOfMemoryEr
     if status.name in ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY"):
         return OutOfMemoryError(f"CUDA: {what}: out of memory")
     if status.name == "cudaErrorInsufficientDriver":
-        return BackendError(_driver_problem())
+        return DriverError(_driver_problem())
     text = str(status.name)
     if text.startswith("cuda"):
         _, description = runtime_api().cudaGetErrorString(status)
         text = f"{text}, {description.decode(errors='replace')}"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "(not set)")
     remedy = REMEDIES.get(status.name, "see sr-doctor").format(visible=visible)
-    return BackendError(f"CUDA: {what}: {text}; {remedy}")
+    kind = DriverError if status.name in _MACHINE_FAULTS else BackendError
+    return kind(f"CUDA: {what}: {text}; {remedy}")
 
 
 def _driver_problem() -> str:
@@ -139,7 +153,17 @@ def describe(index: int) -> GpuInfo:
     found = _call("cudaGetDeviceProperties", index, about=f"device {index}")
     name = found.name.decode(errors="replace").rstrip("\0")
     supported = _version(_call("cudaDriverGetVersion"))
-    return GpuInfo(name, (found.major, found.minor), f"for CUDA {supported}")
+    driver = f"{_driver_version()} for CUDA {supported}".strip()
+    return GpuInfo(name, (found.major, found.minor), driver)
+
+
+def _driver_version() -> str:
+    """Return the version of the driver, such as 580.65.06; empty if it is not known."""
+    try:
+        found = re.search(r"Module +([\d.]+)", _DRIVER_FILE.read_text(errors="replace"))
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 def use(index: int) -> None:

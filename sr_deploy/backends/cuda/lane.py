@@ -70,6 +70,9 @@ class Execution(Protocol):
             BackendError: the backend failed otherwise.
         """
 
+    def capturable(self, stream: CudaStream) -> bool:
+        """Return whether a CUDA graph can hold the computation of a batch."""
+
     def close(self) -> None:
         """Free all resources."""
 
@@ -273,17 +276,23 @@ class CudaLane:
                 self._execution.lend(memory)
                 self._lent = memory
             if self._graph is None and self._can_capture and self._count >= _STEADY:
-                try:
-                    self._graph = Graph(self._stream, self._enqueue)
-                except SrDeployError as error:
-                    # Only its text: a stored log record would keep the frame alive.
-                    _log.debug("no CUDA graph, each step is launched alone: %s", str(error))
-                    self._can_capture = False
+                self._capture()
             if self._graph is not None:
                 self._graph.launch(self._stream)
             else:
                 self._enqueue()
             self._count += 1
+
+    def _capture(self) -> None:
+        """Make the CUDA graph, if the network allows it."""
+        try:
+            if not self._execution.capturable(self._stream):
+                raise BackendError("the plan allocates memory while it runs")
+            self._graph = Graph(self._stream, self._enqueue)
+        except SrDeployError as error:
+            # Only its text: a stored log record would keep the frame alive.
+            _log.debug("no CUDA graph, each step is launched alone: %s", str(error))
+            self._can_capture = False
 
     def _enqueue(self) -> None:
         if self._tiles is None:

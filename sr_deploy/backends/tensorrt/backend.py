@@ -1,7 +1,8 @@
-"""TensorRT: fastest on NVIDIA GPUs, with plans that are built on the machine that runs them.
+"""TensorRT, fastest on NVIDIA GPUs, and TensorRT for RTX: one backend for both libraries.
 
-Supports TensorRT 8.6 to 11. Names that differ between versions are looked up; version numbers are
-not compared.
+TensorRT's plans are built on the machine that runs them. Those of TensorRT for RTX are portable;
+see `rtx`. Supports TensorRT 8.6 to 11: names that differ between versions are looked up, version
+numbers are not compared.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import re
 import threading
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import tensorrt
 
 from sr_deploy.backends.base import Footprint
 from sr_deploy.backends.cuda import driver
@@ -24,13 +24,14 @@ from sr_deploy.backends.cuda.buffers import Scratch
 from sr_deploy.backends.cuda.device_frames import CudaFrames
 from sr_deploy.backends.cuda.lane import CudaLane
 from sr_deploy.backends.host import SAMPLES
-from sr_deploy.backends.tensorrt.contexts import Contexts, LoadedPlan
-from sr_deploy.bundle import plan_store
+from sr_deploy.backends.tensorrt.contexts import Contexts, LoadedPlan, library
+from sr_deploy.bundle import plan_store, plan_verdicts
 from sr_deploy.bundle.manifest import YuvFormat
-from sr_deploy.bundle.plan_store import PlanRequest
+from sr_deploy.bundle.plan_store import TITLES, PlanRequest
 from sr_deploy.errors import (
     BackendError,
     BundleError,
+    DriverError,
     NotFoundError,
     OutOfMemoryError,
     SrDeployError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.backends.base import LoadRequest
     from sr_deploy.bundle.manifest import Model, Precision
-    from sr_deploy.bundle.plan_store import PlanRecord, Shape, StoredPlan
+    from sr_deploy.bundle.plan_store import LibraryName, PlanRecord, Shape, StoredPlan
 
 _log = logging.getLogger(__name__)
 
@@ -58,28 +59,39 @@ _NOISE_BYTES = np.dtype(np.float32).itemsize
 _BF16_SINCE = (8, 0)
 """First compute capability with BF16 arithmetic."""
 PLAN_BUILDERS = "sr_deploy.plan_builders"
-"""Entry points with functions that build plans: `(folder, precision, pixel_format, device)`."""
+"""Entry points that build plans, by library: `(folder, precision, pixel_format, device)`."""
+PLAN_VALIDATORS = "sr_deploy.plan_validators"
+"""Entry points that judge plans, by library: `(folder, plan, device)`."""
 
 
 def create() -> TensorRtBackend:
     """Return the backend."""
-    return TensorRtBackend()
+    return TensorRtBackend("tensorrt")
 
 
 class TensorRtBackend:
-    """Runs networks with TensorRT."""
+    """Runs networks with TensorRT, or with TensorRT for RTX.
 
-    name = "tensorrt"
+    Args:
+        name: The library.
+    """
+
+    def __init__(self, name: LibraryName) -> None:
+        self.name: LibraryName = name
+        self._trt = library(name)
 
     def precisions(self, device: str | None) -> tuple[Precision, ...]:
         """Return the precisions of a device, fastest first."""
+        halves: tuple[Precision, ...] = ("fp16", "fp32")
         if driver.describe(_index(device)).capability >= _BF16_SINCE:
-            return ("int8", "fp16", "bf16", "fp32")
-        return ("int8", "fp16", "fp32")
+            halves = ("fp16", "bf16", "fp32")
+        # TensorRT for RTX computes most networks in INT8 more slowly: its kernels requantize in a
+        # pass of their own.
+        return (*halves, "int8") if self.name == "tensorrt_rtx" else ("int8", *halves)
 
     def load(self, request: LoadRequest) -> TensorRtNetwork:
         """Load a network; see `Backend.load`."""
-        return TensorRtNetwork(request, _index(request.device))
+        return TensorRtNetwork(request, _index(request.device), self.name, self._trt)
 
 
 def _index(name: str | None) -> int:
@@ -119,8 +131,10 @@ class _NoPlanError(BackendError):
 class TensorRtNetwork:
     """The plans of one variant; each is loaded when a frame first needs it."""
 
-    def __init__(self, request: LoadRequest, index: int) -> None:
+    def __init__(self, request: LoadRequest, index: int, name: LibraryName, trt: Any) -> None:
         self._request = request
+        self._name: LibraryName = name
+        self._trt = trt
         self._model = request.model
         self._index = index
         self.device = f"cuda:{index}"
@@ -128,11 +142,13 @@ class TensorRtNetwork:
         self._rows = Fraction(3, 2) if request.pixel_format in get_args(YuvFormat) else Fraction(1)
         free, _ = driver.memory(index)
         self._bundle = request.file.parent
+        self._gpu = driver.describe(index)
         self._wanted = PlanRequest(
             onnx=sha256_of(request.file),
             precision=request.precision,
-            tensorrt=tensorrt.__version__,
-            device=driver.describe(index),
+            tensorrt=trt.__version__,
+            device=self._gpu,
+            library=name,
         )
         free = int(_SHARE * free)
         self._budget = free if request.memory is None else min(request.memory, free)
@@ -178,6 +194,8 @@ class TensorRtNetwork:
     def close(self) -> None:
         """Free the plans and their memory."""
         self._scratch.close()
+        for each in self._loaded_plans.values():
+            each.save_cache()
         self._loaded_plans.clear()
 
     def _open_plans(self) -> tuple[StoredPlan, ...]:
@@ -194,22 +212,50 @@ class TensorRtNetwork:
             if self._request.build != "auto":
                 raise
             _log.debug("%s", error)
-        _build(self._request, self._index)
+        _build(self._request, self._index, self._name)
         return self._find_plans()
 
     def _find_plans(self) -> tuple[StoredPlan, ...]:
         found = plan_store.find(self._bundle, self._wanted)
-        if found.plans:
-            self.lanes = self._affordable_lanes(found.plans[0].record)
-            self._load(found.plans[0])
-            return found.plans
-        reasons = "; ".join(found.refused or found.reasons) or "nothing was built"
+        wrong = {plan.path.name: self._problem(plan) for plan in found.plans}
+        plans = tuple(each for each in found.plans if wrong[each.path.name] is None)
+        if plans:
+            self.lanes = self._affordable_lanes(plans[0].record)
+            self._load(plans[0])
+            return plans
+        refused = found.refused or tuple(f"{name}: {why}" for name, why in wrong.items())
+        reasons = "; ".join(refused or found.reasons) or "nothing was built"
         # A refused plan failed validation, so another build would fail too.
-        kind = BackendError if found.refused else _NoPlanError
+        kind = BackendError if refused else _NoPlanError
+        portable = " --compatibility rtx" if self._name == "tensorrt_rtx" else ""
         raise kind(
-            f"{self._bundle}: no TensorRT plan of {self._request.precision} runs here ({reasons}); "
-            f"build one: sr-export {self._bundle} --engine {self._request.precision}"
+            f"{self._bundle}: no plan of {self._request.precision} for {TITLES[self._name]} runs "
+            f"here ({reasons}); build one: sr-export {self._bundle} --engine "
+            f"{self._request.precision}{portable}"
         )
+
+    def _problem(self, plan: StoredPlan) -> str | None:
+        """Return why the images of a plan are wrong here; a plan from elsewhere is tried first.
+
+        Raises:
+            DriverError: the plan cannot be tried.
+            BundleError: the plan is damaged.
+        """
+        if not plan_verdicts.needed(plan, self._gpu):
+            return None
+        plan.read()
+        verdict = plan_verdicts.find(plan, self._gpu)
+        if verdict is None:
+            _log.info("%s: first use on this GPU, comparing its images with the CPU", plan.path)
+            judge = _entry_point(PLAN_VALIDATORS, self._name)
+            if judge is None:
+                raise BackendError(
+                    f"{plan.path}: not validated on this GPU, because the exporter is not "
+                    "installed; reinstall sr-deploy"
+                )
+            verdict = judge.load()(self._bundle, plan, self._index)
+            trim_heap()  # the validation has run the network on the CPU
+        return verdict.problem
 
     def _closest_plan(self, shape: Shape) -> StoredPlan | None:
         """Return the plan that accepts a shape and is tuned closest to it."""
@@ -236,9 +282,12 @@ class TensorRtNetwork:
         with self._loading:
             name = plan.path.name
             if name not in self._loaded_plans:
-                compatible = plan.record.version_compatible
                 self._loaded_plans[name] = LoadedPlan(
-                    plan.read(), name, version_compatible=compatible
+                    self._trt,
+                    plan.read(),
+                    name,
+                    version_compatible=plan.record.version_compatible,
+                    cache=plan_verdicts.cache_path(plan, self._gpu),
                 )
             return self._loaded_plans[name]
 
@@ -301,29 +350,35 @@ def _planner(model: Model, record: PlanRecord, pixels: int, rows: Fraction) -> T
     return TilePlanner(model, (high[0], high[1]), pixels)
 
 
-def _build(request: LoadRequest, index: int) -> None:
-    """Build a plan for this machine, in minutes; the bundle keeps it.
+def _entry_point(group: str, name: str) -> importlib.metadata.EntryPoint | None:
+    return next(iter(importlib.metadata.entry_points(group=group, name=name)), None)
+
+
+def _build(request: LoadRequest, index: int, name: LibraryName) -> None:
+    """Build a plan for this machine; the bundle keeps it.
 
     Raises:
+        DriverError: CUDA or the driver does not work.
         BackendError: the plan cannot be built.
     """
     folder = request.file.parent
     if request.pixel_format in get_args(YuvFormat):
         raise BackendError(f"{folder}: TensorRT plans do not support {request.pixel_format} frames")
-    builders = importlib.metadata.entry_points(group=PLAN_BUILDERS, name="tensorrt")
-    if not builders:
+    builder = _entry_point(PLAN_BUILDERS, name)
+    if builder is None:
         raise BackendError(
             f"{folder}: no TensorRT plan was built, because the exporter is not installed; "
             "reinstall sr-deploy, or copy the bundle with its plans from a machine with such a GPU"
         )
-    builder, *_ = builders
+    title, takes = TITLES[name], "seconds" if name == "tensorrt_rtx" else "minutes"
     _log.warning(
-        "%s: building a TensorRT plan of %s for this GPU; this takes minutes, once",
-        folder,
-        request.precision,
+        "%s: building a plan of %s for %s; this takes %s, once",
+        *(folder, request.precision, title, takes),
     )
     try:
         builder.load()(folder, request.precision, request.pixel_format, index)
+    except DriverError:
+        raise
     except (OSError, SrDeployError) as error:
         raise BackendError(f"no TensorRT plan was built: {error}") from error
     trim_heap()  # the validation has run the network on the CPU

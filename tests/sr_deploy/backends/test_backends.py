@@ -103,7 +103,7 @@ def test_a_module_without_a_spec_does_not_count_as_installed(
 
 
 def test_a_broken_backend_is_not_reported_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = backends.BackendEntry("tests.sr_deploy.there_is_no_such_module", "numpy", "")
+    entry = backends.BackendEntry("tests.sr_deploy.there_is_no_such_module", ("numpy",), "")
     monkeypatch.setitem(backends.REGISTRY, "broken", entry)
     with pytest.raises(BackendError, match="sr-doctor"):
         backends.create("broken")

@@ -132,3 +132,19 @@ def test_of_a_gpu_it_says_what_tensorrt_finds(
     gpu.failing["cudaGetDeviceCount"] = Status.cudaErrorNoDevice
     assert main([]) == 0
     assert re.search(r"tensorrt .*BROKEN: .*cudaErrorNoDevice", capsys.readouterr().out)
+
+
+def test_without_a_driver_tensorrt_for_rtx_still_builds_plans(
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_tensorrt.install(monkeypatch, fake_tensorrt.RTX, gpu)
+    monkeypatch.setattr(doctor, "_version", lambda _: fake_tensorrt.RTX)
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert "portable plans: are built here" in text
+    assert "cuda:0: Fake GPU" in text
+    gpu.failing["cudaGetDeviceCount"] = Status.cudaErrorNoDevice
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert "portable plans: are built here" in text
+    assert re.search("running them: .*cudaErrorNoDevice", text)

@@ -49,12 +49,14 @@ class Workshop:
         self.bundle = Bundle.open(folder)
         self.worker = InProcess()
 
-    @property
-    def machine(self) -> Machine:
-        return Machine.of(self.worker, 0)
-
     def building(self, **settings: Any) -> PlanBuilder:
-        return PlanBuilder(self.bundle, BuildSettings(**settings), self.machine, self.worker)
+        """Return a builder; with TensorRT for RTX, of portable plans."""
+        if self.tensorrt.rtx:
+            settings = {"compatibility": "rtx"} | settings
+        chosen = BuildSettings(**settings)
+        index = None if self.tensorrt.rtx else 0
+        machine = Machine.of(self.worker, chosen.library, index)
+        return PlanBuilder(self.bundle, chosen, machine, self.worker)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ def variant(workshop: Workshop, precision: Precision) -> Variant:
 
 
 def wanted(record: PlanRecord) -> PlanRequest:
+    assert record.device is not None
     return PlanRequest(record.onnx, record.precision, record.tensorrt, record.device)
 
 
@@ -45,6 +46,7 @@ def test_every_version_builds_every_precision_with_correct_images(
     assert record.psnr is None or record.psnr > 42
     assert record.compared.startswith("FP32 in onnxruntime on a CPU, photos of 1x120x150, 1x32x32")
     assert record.tensorrt == version
+    assert record.device is not None
     assert record.device.name == "Fake GPU"
     assert record.device_memory == 4096
     (plan,) = plan_store.find(shop.bundle.folder, wanted(record)).plans
@@ -197,6 +199,7 @@ def test_a_damaged_plan_is_built_again(workshop: Open) -> None:
 def test_plans_of_other_machines_and_settings_are_kept(workshop: Open) -> None:
     shop = workshop("10.3.0")
     record = shop.building().build(variant(shop, "fp16"), SHAPES)
+    assert record.device is not None
     elsewhere = dataclasses.replace(
         record, device=dataclasses.replace(record.device, name="NVIDIA Orin")
     )

@@ -4,6 +4,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from sr_export.trt import builder
 from tests.sr_export.trt.conftest import Workshop
 
 Open = Callable[[str], Workshop]
@@ -11,12 +12,12 @@ Open = Callable[[str], Workshop]
 
 def monitored(workshop: Open, version: str) -> tuple[Any, list[str]]:
     """Return what a version's builder attaches to its configuration, and its reports."""
-    workshop(version)
-    from sr_export.trt import builder
-
+    trt = workshop(version).tensorrt
     reports: list[str] = []
     config = types.SimpleNamespace()
-    assert builder.monitor_progress(config, reports.append) is vars(config).get("progress_monitor")
+    assert builder.monitor_progress(trt, config, reports.append) is vars(config).get(
+        "progress_monitor"
+    )
     return config, reports
 
 

@@ -35,4 +35,4 @@ def test_the_real_child_names_what_is_missing() -> None:
         TensorRtProcess(lambda _: None) as process,
         pytest.raises((BackendMissingError, BackendError)),
     ):
-        process.call("describe", "starting", device=0)
+        process.call("describe", "starting", library="tensorrt", device=0)

@@ -37,7 +37,7 @@ class FakeExecution:
         self.lent: Memory | None = None
         self.most_pixels = 1 << 40
         self.error: BaseException | None = None
-        self.capturable = True
+        self.can_be_captured = True
         self.closed = False
         self.threads: set[int] = set()
 
@@ -50,12 +50,15 @@ class FakeExecution:
     def lend(self, memory: Memory) -> None:
         self.lent = memory
 
+    def capturable(self, stream: CudaStream) -> bool:
+        return True
+
     def enqueue(self, stream: CudaStream) -> None:
         self.threads.add(threading.get_ident())
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        if stream.handle in self.cuda.capturing and not self.capturable:
+        if stream.handle in self.cuda.capturing and not self.can_be_captured:
             raise BackendError("this network cannot be captured")
         shape, pixels, result = self.bound
         assert self.lent is not None
@@ -222,7 +225,7 @@ def test_after_a_failed_capture_steps_are_launched_one_by_one(
     lane, execution = make()
     image = frame(40, 30)
     if call == "enqueue":
-        execution.capturable = False
+        execution.can_be_captured = False
     else:
         gpu.failing[call] = Status.cudaErrorStreamCaptureUnsupported
     with caplog.at_level(logging.DEBUG):
