@@ -58,7 +58,8 @@ def setup(_options: list[str]) -> None:
     stamp = ENVIRONMENT / "made-from"
     if stamp.is_file() and stamp.read_text() == fingerprint:
         return
-    create(ENVIRONMENT, "--constraint", PINNED)
+    # With TensorRT for RTX, tests build real plans, without a GPU.
+    create(ENVIRONMENT, "--constraint", PINNED, extras="[cpu,export,rtx,video]")
     stamp.write_text(fingerprint)
 
 

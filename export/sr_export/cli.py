@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from sr_deploy import backends
 from sr_deploy.bundle import bundle
 from sr_deploy.bundle.manifest import Method, Precision, YuvFormat
 from sr_deploy.cli import console
@@ -31,6 +32,8 @@ written.
 Supported files: PyTorch checkpoints of about fifty architectures (the generator of a GAN is found,
 EMA weights are preferred), safetensors, ONNX, TorchScript and torch.export programs. A checkpoint
 cannot run code, except the last two with --trust, and the Python file of --arch-file.
+
+Where TensorRT for RTX is installed (sr-deploy[rtx]), the bundle also gets a plan for all RTX GPUs.
 """
 
 _EXAMPLES = """\
@@ -48,6 +51,7 @@ examples:
   sr-export netG.pth                          export a DCGAN generator, for sr-generate
   sr-export mine.pt --arch-file mine.py:G --latent 128       export your own generator
   sr-export net.srd --engine                  build TensorRT plans of a bundle for this GPU
+  sr-export net.srd --engine --compatibility rtx             build a portable plan, without a GPU
 """
 
 
@@ -222,11 +226,13 @@ def _command(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     with console.Progress() as progress:
         subprocess_export.export(options, target, progress.stage)
+        installed = "tensorrt_rtx" in backends.available()
+        plan = f"\n  {command.build_portable(target, progress.stage)}" if installed else ""
     written = bundle.Bundle.open(target).manifest
     if arguments.json:
         console.say_json(json.loads(written.to_json()), indent=2)
     else:
-        console.say(summary(written, target, time.monotonic() - started))
+        console.say(summary(written, target, time.monotonic() - started) + plan)
     return 0
 
 

@@ -328,7 +328,7 @@ class _Engine:
         self.network = trt.network or _session(content, header)
         if trt.rtx:
             self.create_runtime_config = lambda: _RuntimeConfig(trt)
-            self.create_execution_context = self._create_configured
+            self.create_execution_context: Callable[..., _Context] = self._create_configured
         elif trt.old:
             self.create_execution_context_without_device_memory = lambda: _Context(self)
         else:
@@ -532,7 +532,7 @@ def install(
     patch.setitem(sys.modules, fake.__name__, fake)
     for name in _MODULES:
         if not isinstance(sys.modules.get(name), FakeTensorRt):
-            patch.setitem(sys.modules, name, None)  # type: ignore[arg-type]  # as if not installed
+            patch.setitem(sys.modules, name, None)  # as if not installed
     return fake
 
 

@@ -154,8 +154,10 @@ def _set(trt: Any, config: tensorrt.IBuilderConfig, settings: BuildSettings) -> 
     if settings.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if settings.compatibility == "turing":  # not among the targets of other plans
-        config.num_compute_capabilities = 1
-        if not config.set_compute_capability(trt.ComputeCapability.SM75, 0):
+        targets: Any = config  # TensorRT 8 and 10 have none
+        targets.num_compute_capabilities = 1
+        capabilities = getattr(trt, "ComputeCapability", None)
+        if capabilities is None or not targets.set_compute_capability(capabilities.SM75, 0):
             raise BackendError(f"{title(trt)} does not support --compatibility turing")
     elif settings.compatibility in _COMPATIBILITY:
         name = _COMPATIBILITY[settings.compatibility]

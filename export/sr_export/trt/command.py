@@ -11,13 +11,16 @@ from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import Precision
 from sr_deploy.bundle.plan_store import TITLES, Compatibility
 from sr_deploy.cli import console
-from sr_deploy.errors import BackendError, InvalidInputError
+from sr_deploy.errors import BackendError, InvalidInputError, SrDeployError
 from sr_deploy.runtime.selection import pixel_format
 from sr_export.trt.build import Machine, PlanBuilder, choose_variants
 from sr_export.trt.build_request import PORTABLE, BuildSettings, ShapeOptions
 from sr_export.trt.worker import TensorRtProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from sr_deploy.bundle.plan_store import PlanRecord, Shape
 
 _MOST_EFFORT = 5
@@ -130,6 +133,35 @@ def run(arguments: argparse.Namespace) -> int:
         built = any(each.precision == "fp32" and each.plan is not None for each in records)
         raise BackendError(f"no plan of {problems}{'; FP32 was built instead' if built else ''}")
     return 0
+
+
+def build_portable(folder: Path, report: Callable[[str], None]) -> str:
+    """Build the portable plan of a new bundle, where TensorRT for RTX is installed.
+
+    Args:
+        folder: The bundle.
+        report: Called with the current stage.
+
+    Returns:
+        A line for the user about the plan, or about the reason for having none.
+    """
+    bundle = Bundle.open(folder)
+    frames = pixel_format(bundle.manifest.model.channels, itemsize=1)
+    settings = BuildSettings(compatibility="rtx")
+    try:
+        (variant,) = choose_variants(bundle, (), frames, settings.library)
+        with TensorRtProcess(report) as process:
+            target = Machine.of(process, settings.library, None)
+            shapes = ShapeOptions().shapes(bundle.manifest.model, frames, target.free)
+            record = PlanBuilder(bundle, settings, target, process).build(variant, shapes)
+    except SrDeployError as error:
+        return f"RTX plan      none: {error}"
+    if record.plan is None:
+        return f"RTX plan      none: {'; '.join(record.refused)}"
+    return (
+        f"RTX plan      {record.precision}, {machine.format_bytes(record.size)}, "
+        f"{target.title}; validated at its first use on a GPU"
+    )
 
 
 def _settings(arguments: argparse.Namespace) -> BuildSettings:

@@ -110,7 +110,7 @@ def test_a_broken_backend_is_not_reported_as_missing(monkeypatch: pytest.MonkeyP
 
 
 def test_an_unknown_backend_is_rejected_with_the_known_names() -> None:
-    with pytest.raises(InvalidInputError, match=r"'torch'.*auto.*tensorrt, openvino"):
+    with pytest.raises(InvalidInputError, match=r"'torch'.*auto.*tensorrt, tensorrt_rtx, openvino"):
         backends.create("torch")
 
 
