@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +19,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     yield fake
     gc.collect()
     assert fake.leaks == {}
+
+
+@pytest.fixture(scope="session")
+def two_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MP4 with two videos, of which the second is larger, two sounds and two subtitles."""
+    pytest.importorskip("av")
+    from tests.sr_deploy.video import films
+
+    return films.two_programs(tmp_path_factory.mktemp("films") / "two.mp4")

@@ -30,7 +30,6 @@ from tests.sr_deploy.video import clips  # noqa: E402
 from tests.sr_deploy.video.clips import LOSSLESS, Clip  # noqa: E402
 from tests.sr_deploy.video.films import Film, Sound  # noqa: E402
 
-VIDEOS = ("bt709_full_range.mp4", "h264_10bits.mp4", "h265_video.mp4", "nasa_13013.mp4")
 FFV1 = ["--encoder", "ffv1"]
 
 
@@ -100,12 +99,9 @@ def test_frames_come_upscaled_in_order_with_their_times(repeating: Path, tmp_pat
         assert np.abs(small.astype(int) - before.to_ndarray()).mean() < 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", VIDEOS)
-def test_real_videos_keep_every_frame(
-    shared_data: Path, identity: Path, tmp_path: Path, name: str
-) -> None:
-    source, target = shared_data / "video" / name, tmp_path / "b.mkv"
+@pytest.mark.parametrize("name", clips.DELIVERED)
+def test_delivered_videos_keep_every_frame(identity: Path, tmp_path: Path, name: str) -> None:
+    source, target = clips.DELIVERED[name].write(tmp_path / "a.mp4"), tmp_path / "b.mkv"
     code = upscale.main(command(identity, source, target, *FFV1, "--end", "1.5", "--drop", "all"))
     assert code == 0
     wanted = [each for each in times(source) if each - times(source)[0] < Fraction(3, 2)]

@@ -42,6 +42,7 @@ class Tags:
 
 PQ = Tags(matrix=9, range=1, primaries=9, transfer=16)
 """BT.2020 with the transfer of HDR10."""
+FULL_BT709 = Tags(matrix=1, range=2, primaries=1, transfer=1)
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,14 @@ class Clip:
 
     def _time_base(self) -> Fraction:
         return self.time_base or 1 / self.rate
+
+
+# As cameras and encoders deliver videos: with B-frames, of common codecs, ranges and depths.
+DELIVERED: Mapping[str, Clip] = {
+    "h264 of full range": Clip(45, tags=FULL_BT709),
+    "h264 of 10 bits": Clip(45, pixel_format="yuv420p10le", rate=Fraction(30)),
+    "hevc": Clip(20, codec="libx265", rate=Fraction(10), options={"x265-params": "log-level=none"}),
+}
 
 
 def picture(pixel_format: str, width: int, height: int, index: int = 0) -> av.VideoFrame:

@@ -37,6 +37,9 @@ def _jpeg() -> bytes:
 
 
 COVER = _jpeg()
+_MOV_TEXT = Path(__file__).with_name("mov_text.mp4")
+# As MP4 has them: each text behind its length in bytes.
+_SPOKEN = ((0, 2500, "\0\x05Hello"), (2500, 2500, "\0\x03Two"), (5000, 2000, "\0\x05Three"))
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,30 @@ class Film:
             packet.pts = packet.dts = start
             packet.duration = duration
             yield packet
+
+
+def two_programs(path: Path) -> Path:
+    """Write an MP4 of 7 s: a small video, a sound and subtitles, then the same with a larger video.
+
+    Streams 0 and 3 are the videos; the first has one keyframe only.
+    """
+    packets: list[Any] = []
+    # Not every PyAV opens an encoder of mov_text; a stream of a file serves as the template.
+    with av.open(str(_MOV_TEXT)) as texts, av.open(str(path), "w") as out:
+        for clip in (clips.Clip(175), clips.Clip(210, size=(96, 64), rate=Fraction(30))):
+            options = {"preset": "ultrafast", "bf": "2", "g": "250"}
+            video: Any = out.add_stream(clip.codec, rate=clip.rate, options=options)
+            clip.configure(video.codec_context)
+            sound: Any = out.add_stream("aac", rate=16000)
+            text: Any = out.add_stream_from_template(texts.streams[0], opaque=True)
+            for stream in (video, sound, text):
+                stream.metadata["language"] = "eng"
+                stream.disposition = 1  # default
+            film = Film(clip, subtitles=_SPOKEN, seconds=7.0)
+            packets += [*film._pictures(video), *film._tone(sound), *film._texts(text)]
+        for packet in sorted(packets, key=_decoded):
+            out.mux(packet)
+    return path
 
 
 def info_of(path: Path, stream: int | None = None, hdr: HdrMetadata | None = None) -> VideoInfo:

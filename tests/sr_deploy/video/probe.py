@@ -71,11 +71,12 @@ class FileInfo:
 
 
 def probe(path: Path) -> FileInfo:
-    """Read a file."""
+    """Read a file, without the empty samples by which MP4 ends texts: FFmpeg adds its own."""
     with av.open(str(path)) as container:
         packets: dict[int, list[PacketInfo]] = {each.index: [] for each in container.streams}
         for packet in container.demux():
-            if packet.size or packet.pts is not None:
+            ends_text = packet.stream.type == "subtitle" and bytes(packet) == b"\0\0"
+            if (packet.size or packet.pts is not None) and not ends_text:
                 packets[packet.stream.index].append(_packet(packet))
         streams = [_stream(path, each, packets[each.index]) for each in container.streams]
         chapters = [

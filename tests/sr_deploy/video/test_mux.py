@@ -160,22 +160,26 @@ def test_nothing_is_lost(
     assert_same(probe(path), assembled(path, tmp_path / target), tolerance)
 
 
-@pytest.mark.slow
-def test_real_videos(tmp_path: Path, shared_data: Path) -> None:
-    for path in sorted((shared_data / "video").glob("*.mp4")):
-        before = probe(path)
-        after = assembled(path, tmp_path / path.name)
-        assert_same(before, after)
-        old, new = before.of_kind("video")[0], after.of_kind("video")[0]
-        assert new.time_base == old.time_base
-        assert old.color is not None
-        assert new.color is not None
-        assert new.color[:3] == old.color[:3]
-        assert (new.color[3] == 2) == (old.color[3] == 2)  # 0, unspecified, means limited like 1
+@pytest.mark.parametrize("name", [*clips.DELIVERED, "two programs"])
+def test_delivered_videos_keep_times_and_color(
+    tmp_path: Path, two_programs: Path, name: str
+) -> None:
+    path = two_programs
+    if name in clips.DELIVERED:
+        path = clips.DELIVERED[name].write(tmp_path / "in.mp4")
+    before = probe(path)
+    after = assembled(path, tmp_path / "out.mp4")
+    assert_same(before, after)
+    old, new = before.of_kind("video")[0], after.of_kind("video")[0]
+    assert new.time_base == old.time_base
+    assert old.color is not None
+    assert new.color is not None
+    assert new.color[:3] == old.color[:3]
+    assert (new.color[3] == 2) == (old.color[3] == 2)  # 0, unspecified, means limited like 1
 
 
-def test_subtitles_of_mp4_are_converted_for_matroska(tmp_path: Path, shared_data: Path) -> None:
-    path = shared_data / "video" / "nasa_13013.mp4"
+def test_subtitles_of_mp4_are_converted_for_matroska(tmp_path: Path, two_programs: Path) -> None:
+    path = two_programs
     target = tmp_path / "out.mkv"
     before = probe(path)
     after = assembled(path, target)
@@ -196,8 +200,8 @@ def test_subtitles_of_mp4_are_converted_for_matroska(tmp_path: Path, shared_data
         assert abs(a - b) <= MILLISECOND
 
 
-def test_any_video_of_the_file_can_be_replaced(tmp_path: Path, shared_data: Path) -> None:
-    path = shared_data / "video" / "nasa_13013.mp4"
+def test_any_video_of_the_file_can_be_replaced(tmp_path: Path, two_programs: Path) -> None:
+    path = two_programs
     before = probe(path)
     after = assembled(path, tmp_path / "out.mp4", stream=3)
     assert after.streams[0].contents == before.streams[0].contents
@@ -339,8 +343,8 @@ def test_a_subtitle_over_the_edge_is_cut(tmp_path: Path) -> None:
     assert found == [(0, 480), (680, 200)]
 
 
-def test_a_second_video_begins_at_a_keyframe(tmp_path: Path, shared_data: Path) -> None:
-    path = shared_data / "video" / "nasa_13013.mp4"
+def test_a_second_video_begins_at_a_keyframe(tmp_path: Path, two_programs: Path) -> None:
+    path = two_programs
     info = films.info_of(path, 3)
     settings, target = films.settings_of(info), tmp_path / "out.mkv"
     times = [each for each in films.times_of(path, 3) if 90000 <= each < 180000]
