@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MILLISECOND = Fraction(1, 1000)
+# The empty text by which MP4 ends another; FFmpeg writes it by itself.
+_END_OF_TEXT = b"\0\0"
 _NEGLIGIBLE = Fraction(1, 10)
 """Seconds that may be missing without a note: two videos never have equal picture times."""
 
@@ -156,6 +158,8 @@ class _Track:
             converted.duration, converted.time_base = packet.duration, packet.time_base
             converted.is_keyframe = packet.is_keyframe
             packet = converted
+        elif self.copy.source.type == "subtitle" and bytes(packet) == _END_OF_TEXT:
+            return None  # a second one at the same time would delay the next text
         packet.stream = self.copy.target
         if self.is_cover:
             packet.pts = packet.dts = 0
