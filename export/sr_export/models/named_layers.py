@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
+from sr_deploy.errors import InvalidInputError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -16,13 +20,24 @@ if TYPE_CHECKING:
 
 # Unused statistics of instance norms in files of old versions of PyTorch.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
 class NamedLayers:
-    """Builds layers from a state dict, and keeps track of unused tensors."""
+    """Builds layers from a state dict, and keeps track of unused tensors.
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    Args:
+        tensors: the state dict.
+        settings: what the user gave for settings that the weights do not determine.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], settings: Mapping[str, str] = _NO_SETTINGS
+    ) -> None:
         self._tensors = tensors
+        self._settings = settings
+        self._assumed: dict[str, str] = {}
+        self.known_settings: set[str] = set()
         self._unused = {name for name in tensors if name.rpartition(".")[2] not in _STATISTICS}
 
     def has(self, name: str, *, kernel: bool = False) -> bool:
@@ -42,6 +57,92 @@ class NamedLayers:
         if name not in self._tensors:
             raise ValueError(f"{name} is missing")
         return tuple(self._tensors[name].shape)
+
+    def count(self, pattern: str, first: int = 0) -> int:
+        """Return how many modules "pattern.format(i)" there are, from the first number on."""
+        index = first
+        while self.has_below(pattern.format(index)):
+            index += 1
+        return index - first
+
+    def choice(self, name: str, values: Sequence[int]) -> int:
+        """Return the user's value of a setting, or the first allowed one, which is then assumed.
+
+        Raises:
+            InvalidInputError: the value is not allowed.
+        """
+        texts = [str(each) for each in values]
+        allowed = f"allowed: {', '.join(texts)}"
+        found = int(self._setting(name, texts[0], lambda text: text in texts, allowed))
+        if len(texts) == 1:
+            self._assumed.pop(name, None)
+        return found
+
+    def number(self, name: str, usual: float, most: float) -> float:
+        """Return the user's value of a setting from 0 to `most`, or the usual one.
+
+        Raises:
+            InvalidInputError: the value is not such a number.
+        """
+
+        def allowed(text: str) -> bool:
+            return bool(re.fullmatch(r"\d+(\.\d+)?", text)) and float(text) <= most
+
+        return float(self._setting(name, f"{usual:g}", allowed, f"allowed: 0 to {most:g}"))
+
+    def _setting(
+        self, name: str, usual: str, allowed: Callable[[str], bool], described: str
+    ) -> str:
+        self.known_settings.add(name)
+        if name not in self._settings:
+            self._assumed[name] = usual
+        value = self._settings.get(name, usual)
+        if not allowed(value):
+            raise InvalidInputError(f"{name}={value} does not fit these weights; {described}")
+        return value
+
+    @property
+    def assumed(self) -> str:
+        """The settings that were assumed, as "name=value ..."."""
+        return " ".join(f"{name}={value}" for name, value in self._assumed.items())
+
+    @property
+    def unknown_settings(self) -> set[str]:
+        """Names of the user's settings that no layer asked for."""
+        return self._settings.keys() - self.known_settings
+
+    def same(self, name: str, stride: int = 1, *, inputs: int = 0, dilation: int = 1) -> nn.Conv2d:
+        """Return a convolution with the padding that preserves the size, if stride is 1.
+
+        Args:
+            name: the module.
+            stride: the stride.
+            inputs: number of input channels of a grouped convolution; 0: not grouped.
+            dilation: distance of the kernel's pixels.
+        """
+        outputs, part, *size = self.shape(f"{name}.weight")
+        layer = nn.Conv2d(
+            inputs or part,
+            outputs,
+            (size[0], size[1]),
+            stride,
+            tuple(each // 2 * dilation for each in size),
+            dilation,
+            groups=inputs // part if inputs else 1,
+            bias=f"{name}.bias" in self._tensors,
+        )
+        return self._loaded(layer, name)
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """Return a tensor that belongs to no layer."""
+        self.shape(name)
+        self._unused.discard(name)
+        return nn.Parameter(self._tensors[name].detach().float().clone(), requires_grad=False)
+
+    def skip(self, *names: str) -> None:
+        """Ignore tensors inside these modules, which have no effect on the output."""
+        for name in names:
+            self._unused -= {each for each in self._unused if f"{each}.".startswith(f"{name}.")}
 
     def convolution(self, name: str, stride: int = 1, padding: int = 0) -> nn.Conv2d:
         """Return a convolution."""

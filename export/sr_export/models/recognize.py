@@ -12,15 +12,15 @@ from sr_deploy.errors import CheckpointError, InvalidInputError
 from sr_export.models.custom import parse_arguments
 from sr_export.models.generators import DCGAN
 from sr_export.models.layer_chain import MismatchError
+from sr_export.models.named_arch import NamedArch
 from sr_export.models.network import Network, from_descriptor
 from sr_export.models.plain_recognition import PlainArch, find
 from sr_export.models.ranges import Ranges
 from sr_export.models.registry import registry
 from sr_export.models.spandrel_import import KeyCondition
-from sr_export.models.translators import Translator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -58,9 +58,7 @@ def recognize(
     }
     misfit = None
     if name not in plain:
-        found, misfit = _by_names(stripped, name)
-        if found and arguments:
-            raise InvalidInputError(f"{name}: accepts no settings; the weights determine them all")
+        found, misfit = _by_names(stripped, name, arguments)
         if found:
             return found
         if name:
@@ -89,7 +87,7 @@ def _parse(architecture: str) -> tuple[str, dict[str, str]]:
 
 
 def _by_names(
-    candidates: list[dict[str, Tensor]], name: str | None
+    candidates: list[dict[str, Tensor]], name: str | None, arguments: Mapping[str, str]
 ) -> tuple[Network | None, _MisfitError | None]:
     """Return the first network whose characteristic names and weights fit, or the first misfit."""
     misfit: _MisfitError | None = None
@@ -100,8 +98,14 @@ def _by_names(
                 continue
             if not support.detect(tensors):
                 continue
+            if arguments and not isinstance(architecture, NamedArch):
+                raise InvalidInputError(f"{name}: accepts no settings; the weights determine all")
             try:
+                if isinstance(architecture, NamedArch):
+                    return _from_named(architecture, tensors, arguments), None
                 descriptor = architecture.load(dict(tensors))
+            except InvalidInputError:
+                raise
             except (RuntimeError, LookupError, ValueError, AssertionError, TypeError) as error:
                 reason = " ".join(str(error).split())[:300]
                 misfit = misfit or _MisfitError(
@@ -109,9 +113,22 @@ def _by_names(
                 )
                 misfit.__cause__ = misfit.__cause__ or error
                 continue
-            ranges = architecture.ranges if isinstance(architecture, Translator) else Ranges()
-            return replace(from_descriptor(descriptor, found), ranges=ranges), None
+            return replace(from_descriptor(descriptor, found), ranges=Ranges()), None
     return None, misfit
+
+
+def _from_named(
+    architecture: NamedArch, tensors: dict[str, Tensor], arguments: Mapping[str, str]
+) -> Network:
+    descriptor, assumed = architecture.load_with(tensors, arguments)
+    name = str(architecture.id)
+    network = from_descriptor(descriptor, " ".join([name, *_pairs(arguments)]))
+    how = f'assumed: {assumed}; --arch "{name} {assumed}" with another value changes it'
+    return replace(network, ranges=architecture.ranges, how=how if assumed else "")
+
+
+def _pairs(arguments: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in arguments.items()]
 
 
 def _unknown_text(

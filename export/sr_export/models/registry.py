@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from sr_export.models.known import KNOWN
 from sr_export.models.plain_recognition import ARCHITECTURES
 from sr_export.models.spandrel_import import MAIN_REGISTRY, ArchRegistry, ArchSupport
 from sr_export.models.translators import TRANSLATORS
@@ -13,5 +14,5 @@ from sr_export.models.translators import TRANSLATORS
 def registry() -> ArchRegistry:
     """Return a copy of spandrel's registry, followed by the architectures of this package."""
     extended = MAIN_REGISTRY.copy()
-    extended.add(*map(ArchSupport.from_architecture, (*TRANSLATORS, *ARCHITECTURES)))
+    extended.add(*map(ArchSupport.from_architecture, (*TRANSLATORS, *KNOWN, *ARCHITECTURES)))
     return extended

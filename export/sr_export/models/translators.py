@@ -7,90 +7,21 @@ and dropout are inferred from the names and shapes of the weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from sr_export.models.named_layers import NamedLayers
+from sr_export.models.named_arch import BuiltNetwork, NamedArch
 from sr_export.models.ranges import BYTES, SIGNED, Ranges
-from sr_export.models.spandrel_import import (
-    Architecture,
-    ImageModelDescriptor,
-    KeyCondition,
-    SizeRequirements,
-)
+from sr_export.models.spandrel_import import KeyCondition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from torch import Tensor
 
+    from sr_export.models.named_layers import NamedLayers
+
 _UNET = "model.model"
-# Reflection padding needs images of at least this size.
-_MIN_SIDE = 8
-
-
-@dataclass(frozen=True)
-class _BuiltTranslator:
-    """A module and its inputs."""
-
-    module: nn.Module
-    inputs: int
-    """Number of input channels."""
-    outputs: int
-    """Number of output channels."""
-    grid: int
-    """Image sides must be multiples of this."""
-
-
-class Translator(Architecture[nn.Module]):
-    """A translator as an architecture of spandrel's registry.
-
-    Args:
-        name: Its identifier.
-        detect: The names that identify it.
-        build: Builds the module from weights.
-        ranges: Its pixel values.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        detect: KeyCondition,
-        build: Callable[[NamedLayers], _BuiltTranslator],
-        ranges: Ranges,
-    ) -> None:
-        super().__init__(id=name, detect=detect)
-        self._build = build
-        self.ranges = ranges
-
-    def load(self, state_dict: Mapping[str, Tensor]) -> ImageModelDescriptor[nn.Module]:
-        """Build the network that has these weights.
-
-        Raises:
-            ValueError, RuntimeError: tensors are missing, unused, or do not fit each other.
-        """
-        named = NamedLayers(state_dict)
-        built = self._build(named)
-        named.require_all_used()
-        module, side = built.module.eval(), 2 * max(built.grid, _MIN_SIDE)
-        with torch.inference_mode():
-            module(torch.zeros(1, built.inputs, side, side))  # do the layers fit each other?
-        return ImageModelDescriptor(
-            module,
-            module.state_dict(),
-            architecture=self,
-            purpose="Restoration",
-            tags=[],
-            supports_half=True,
-            supports_bfloat16=True,
-            scale=1,
-            input_channels=built.inputs,
-            output_channels=built.outputs,
-            size_requirements=SizeRequirements(minimum=built.grid, multiple_of=built.grid),
-        )
 
 
 class _ConcatSkip(nn.Module):
@@ -115,7 +46,7 @@ class _AddSkip(nn.Module):
         return image + self.parts(image)
 
 
-def _unet(named: NamedLayers) -> _BuiltTranslator:
+def _unet(named: NamedLayers) -> BuiltNetwork:
     """Build pix2pix's U-Net: each level contains the next one, at half the size.
 
     The dropout of inner levels has no weights, and no effect in eval mode.
@@ -125,7 +56,7 @@ def _unet(named: NamedLayers) -> _BuiltTranslator:
         depth += 1
     down, up = named.convolution(f"{_UNET}.0", 2, 1), named.transposed(f"{_UNET}.3")
     module = nn.Sequential(down, _level(named, 1, depth - 1), nn.ReLU(), up, nn.Tanh())
-    return _BuiltTranslator(module, down.in_channels, up.out_channels, 2**depth)
+    return BuiltNetwork(module, down.in_channels, up.out_channels, grid=2**depth)
 
 
 def _inside(level: int) -> str:
@@ -147,7 +78,7 @@ def _level(named: NamedLayers, level: int, last: int) -> nn.Module:
     return _ConcatSkip(nn.Sequential(*parts))
 
 
-def _resnet(named: NamedLayers) -> _BuiltTranslator:
+def _resnet(named: NamedLayers) -> BuiltNetwork:
     """Build CycleGAN's generator: downsampling, residual blocks, upsampling."""
     head = named.convolution("model.1")
     parts: list[nn.Module] = [nn.ReflectionPad2d(head.kernel_size[0] // 2), head]
@@ -166,8 +97,8 @@ def _resnet(named: NamedLayers) -> _BuiltTranslator:
         index += 3
     tail = named.convolution(f"model.{index + 1}")
     parts += [nn.ReflectionPad2d(tail.kernel_size[0] // 2), tail, nn.Tanh()]
-    return _BuiltTranslator(
-        nn.Sequential(*parts), head.in_channels, tail.out_channels, 2**downsamplings
+    return BuiltNetwork(
+        nn.Sequential(*parts), head.in_channels, tail.out_channels, grid=2**downsamplings
     )
 
 
@@ -185,7 +116,7 @@ def _block(named: NamedLayers, name: str) -> nn.Module:
     return _AddSkip(*parts[:-1])
 
 
-def _style_transfer(named: NamedLayers) -> _BuiltTranslator:
+def _style_transfer(named: NamedLayers) -> BuiltNetwork:
     """Build the style transfer network of PyTorch's examples, with instance norm throughout."""
     parts: list[nn.Module] = []
     for i in (1, 2, 3):
@@ -200,7 +131,7 @@ def _style_transfer(named: NamedLayers) -> _BuiltTranslator:
         parts += [nn.Upsample(scale_factor=2), *enlarged, nn.ReLU()]
     padding, tail = _padded(named, "deconv3")
     inputs = named.shape("conv1.conv2d.weight")[1]
-    return _BuiltTranslator(nn.Sequential(*parts, padding, tail), inputs, tail.out_channels, 4)
+    return BuiltNetwork(nn.Sequential(*parts, padding, tail), inputs, tail.out_channels, grid=4)
 
 
 def _padded(named: NamedLayers, name: str, stride: int = 1) -> tuple[nn.Module, nn.Conv2d]:
@@ -213,7 +144,7 @@ def _normalized(named: NamedLayers, name: str, norm: str, stride: int = 1) -> tu
     return padding, convolution, named.instance_norm(norm, convolution.out_channels)
 
 
-UNET = Translator(
+UNET = NamedArch(
     "Pix2PixUNet",
     KeyCondition.has_all(
         f"{_UNET}.0.weight", f"{_UNET}.3.weight", f"{_UNET}.3.bias", f"{_inside(1)}.1.weight"
@@ -221,7 +152,7 @@ UNET = Translator(
     _unet,
     Ranges(input=SIGNED, output=SIGNED),
 )
-RESNET = Translator(
+RESNET = NamedArch(
     "CycleGANResNet",
     KeyCondition.has_all(
         "model.1.weight",
@@ -233,7 +164,7 @@ RESNET = Translator(
     _resnet,
     Ranges(input=SIGNED, output=SIGNED),
 )
-STYLE = Translator(
+STYLE = NamedArch(
     "FastNeuralStyle",
     KeyCondition.has_all(
         "conv1.conv2d.weight",

@@ -1,0 +1,12 @@
+"""Architectures that spandrel lacks, by the tensor names of their repositories.
+
+Each module holds one family. A builder reads widths, depths and scale from the shapes of the
+weights, and returns a module of our own that computes what the origin's code computes.
+"""
+
+from __future__ import annotations
+
+from sr_export.models.known.cascading import CASCADING
+from sr_export.models.known.distilling import DISTILLING
+
+KNOWN = (*DISTILLING, *CASCADING)

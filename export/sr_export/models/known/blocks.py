@@ -1,0 +1,41 @@
+"""Blocks that several families share."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sr_export.models.named_layers import NamedLayers
+
+
+class AddSkip(nn.Module):
+    """Adds the input to the output of its parts."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.parts(x)
+
+
+def channel_attention(named: NamedLayers, name: str) -> nn.Sequential:
+    """Return two 1x1 convolutions that turn one value per channel into a weight from 0 to 1."""
+    return nn.Sequential(named.same(f"{name}.0"), nn.ReLU(), named.same(f"{name}.2"), nn.Sigmoid())
+
+
+def shuffle_scale(before: nn.Conv2d, channels: int) -> int:
+    """Return the factor of the pixel shuffle between a convolution and an image.
+
+    Raises:
+        ValueError: no factor fits.
+    """
+    factor = math.isqrt(before.out_channels // channels)
+    if factor**2 * channels != before.out_channels:
+        raise ValueError(f"{before.out_channels} channels cannot be shuffled to {channels}")
+    return factor

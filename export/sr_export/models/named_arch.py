@@ -1,0 +1,116 @@
+"""Architectures that are recognized by the names of their tensors, and built from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from sr_deploy.errors import InvalidInputError
+from sr_export.models.named_layers import NamedLayers
+from sr_export.models.spandrel_import import (
+    Architecture,
+    ImageModelDescriptor,
+    KeyCondition,
+    SizeRequirements,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from sr_export.models.ranges import Ranges
+
+# Reflection padding needs images of at least this size.
+_MIN_SIDE = 8
+
+
+@dataclass(frozen=True)
+class BuiltNetwork:
+    """A module and its properties."""
+
+    module: nn.Module
+    inputs: int
+    """Number of input channels."""
+    outputs: int
+    """Number of output channels."""
+    scale: int = 1
+    grid: int = 1
+    """Image sides must be multiples of this."""
+    minimum: int = 1
+    """Smallest image side."""
+
+
+class NamedArch(Architecture[nn.Module]):
+    """An architecture with fixed tensor names, for spandrel's registry.
+
+    Args:
+        name: Its identifier.
+        detect: The names that identify it.
+        build: Builds the module from weights.
+        ranges: Its pixel values; None: its training programs differ.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        detect: KeyCondition,
+        build: Callable[[NamedLayers], BuiltNetwork],
+        ranges: Ranges | None,
+    ) -> None:
+        super().__init__(id=name, detect=detect)
+        self._build = build
+        self.ranges = ranges
+
+    def load(self, state_dict: Mapping[str, Tensor]) -> ImageModelDescriptor[nn.Module]:
+        """Build the network that has these weights.
+
+        Raises:
+            ValueError, RuntimeError: tensors are missing, unused, or do not fit each other.
+        """
+        return self.load_with(state_dict, {})[0]
+
+    def load_with(
+        self, state_dict: Mapping[str, Tensor], settings: Mapping[str, str]
+    ) -> tuple[ImageModelDescriptor[nn.Module], str]:
+        """Build the network that has these weights and the user's settings.
+
+        Returns:
+            The network, and the settings that were assumed, as "name=value ..."; may be empty.
+
+        Raises:
+            ValueError, RuntimeError: tensors are missing, unused, or do not fit each other.
+            InvalidInputError: a setting is unknown or has a wrong value.
+        """
+        named = NamedLayers(state_dict, settings)
+        built = self._build(named)
+        named.require_all_used()
+        if named.unknown_settings:
+            raise InvalidInputError(
+                f"{self.id}: unknown setting {', '.join(sorted(named.unknown_settings))}; allowed "
+                f"with these weights: {', '.join(sorted(named.known_settings)) or 'nothing'}"
+            )
+        module = built.module.eval()
+        grid = built.grid
+        side = 2 * max(grid, -(-max(_MIN_SIDE, built.minimum) // grid) * grid)
+        with torch.inference_mode():
+            module(torch.zeros(1, built.inputs, side, side))  # do the layers fit each other?
+        descriptor = ImageModelDescriptor(
+            module,
+            module.state_dict(),
+            architecture=self,
+            purpose="SR" if built.scale > 1 else "Restoration",
+            tags=[],
+            supports_half=True,
+            supports_bfloat16=True,
+            scale=built.scale,
+            input_channels=built.inputs,
+            output_channels=built.outputs,
+            size_requirements=SizeRequirements(
+                minimum=max(built.grid, built.minimum), multiple_of=built.grid
+            ),
+        )
+        return descriptor, named.assumed
