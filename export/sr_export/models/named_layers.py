@@ -120,13 +120,13 @@ class NamedLayers:
             inputs: number of input channels of a grouped convolution; 0: not grouped.
             dilation: distance of the kernel's pixels.
         """
-        outputs, part, *size = self.shape(f"{name}.weight")
+        outputs, part, height, width = self.shape(f"{name}.weight")
         layer = nn.Conv2d(
             inputs or part,
             outputs,
-            (size[0], size[1]),
+            (height, width),
             stride,
-            tuple(each // 2 * dilation for each in size),
+            (height // 2 * dilation, width // 2 * dilation),
             dilation,
             groups=inputs // part if inputs else 1,
             bias=f"{name}.bias" in self._tensors,
