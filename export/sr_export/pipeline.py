@@ -61,6 +61,7 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
     taken = content.taken if isinstance(content, load.Weights) else "the whole file"
     if isinstance(content, load.Onnx):
         return write(_export_onnx(content.path, options, report), options, taken, folder, report)
+    report("recognizing the network")
     if isinstance(content, load.Weights):
         generator = generators.find(
             content.tensors,

@@ -5,7 +5,7 @@ skips the strategies that have crashed. `python -m sr_export.subprocess_export` 
 
 Checkpoints come from strangers, so the child has limits that follow from the file's size. They are
 narrow while the file is read and recognized, when memory should be a small multiple of the file,
-and wider for the first runs on small images; an export gets most.
+so that a file that is refused took less than 1 GiB; an export gets more.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class _Allowance:
 # The file, its weights in float32, and a module with them are up to 5 times an FP16 file.
 _ALLOWED = {
     "reading the checkpoint": _Allowance(448 << 20, 6, 60, 1),
-    "testing the network": _Allowance(2 << 30, 100, 600, 60),
+    "recognizing the network": _Allowance(512 << 20, 12, 1800, 60),
+    "testing the network": _Allowance(560 << 20, 150, 1800, 60),
 }
 # Measured: 0.3 GiB for 2.4 MB of weights, all precisions. Wide images need most of it.
 _EXPORTING = _Allowance(4 << 30, 200, 6 * 3600, 600)

@@ -284,6 +284,6 @@ def _is_sorted(names: list[str]) -> bool:
 
 
 def _natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return a sort key with numeric order: 2 before 10."""
-    pieces = re.findall(r"\d+|\D+", name)
-    return [(0, int(each), "") if each.isdigit() else (1, 0, each) for each in pieces]
+    """Return a sort key with numeric order, of numbers of any length: 2 before 10."""
+    pieces = (each.lstrip("0") or "0" for each in re.findall(r"\d+|\D+", name))
+    return [(0, len(each), each) if each.isdigit() else (1, 0, each) for each in pieces]

@@ -223,4 +223,4 @@ def _skips_number(before: Stage, stage: Stage) -> bool:
 
 def _numbered(name: str) -> tuple[str, int | None]:
     parent, _, last = name.rpartition(".")
-    return parent, int(last) if last.isdigit() else None
+    return parent, int(last) if last.isdecimal() and len(last) < 10 else None
