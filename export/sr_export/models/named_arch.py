@@ -11,6 +11,7 @@ from torch import nn
 from sr_deploy.errors import InvalidInputError
 from sr_export.models.named_layers import NamedLayers
 from sr_export.models.spandrel_import import (
+    ArchId,
     Architecture,
     ImageModelDescriptor,
     KeyCondition,
@@ -18,7 +19,7 @@ from sr_export.models.spandrel_import import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -49,21 +50,24 @@ class NamedArch(Architecture[nn.Module]):
 
     Args:
         name: Its identifier.
-        detect: The names that identify it.
+        detect: The names that identify it, or a function of the state dict.
         build: Builds the module from weights.
         ranges: Its pixel values; None: its training programs differ.
+        before: Architectures of spandrel that would take the same weights.
     """
 
     def __init__(
         self,
         name: str,
-        detect: KeyCondition,
+        detect: KeyCondition | Callable[[Mapping[str, Tensor]], bool],
         build: Callable[[NamedLayers], BuiltNetwork],
         ranges: Ranges | None,
+        before: Sequence[str] = (),
     ) -> None:
         super().__init__(id=name, detect=detect)
         self._build = build
         self.ranges = ranges
+        self.before = tuple(map(ArchId, before))
 
     def load(self, state_dict: Mapping[str, Tensor]) -> ImageModelDescriptor[nn.Module]:
         """Build the network that has these weights.

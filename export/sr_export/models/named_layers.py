@@ -150,11 +150,19 @@ class NamedLayers:
         bias = f"{name}.bias" in self._tensors
         return self._loaded(nn.Conv2d(inputs, outputs, size, stride, padding, bias=bias), name)
 
-    def transposed(self, name: str, stride: int = 2) -> nn.ConvTranspose2d:
-        """Return a transposed convolution: stride 2 doubles the size, stride 1 adds a border."""
+    def transposed(
+        self, name: str, stride: int = 2, padding: int | None = None
+    ) -> nn.ConvTranspose2d:
+        """Return a transposed convolution: stride 2 doubles the size, stride 1 adds a border.
+
+        With a padding, that of the layer without output padding.
+        """
         inputs, outputs, size, _ = self.shape(f"{name}.weight")
         bias = f"{name}.bias" in self._tensors
-        padding, more = ((size - 1) // 2, size % 2) if stride == 2 else (0, 0)
+        if padding is not None:
+            more = 0
+        else:
+            padding, more = ((size - 1) // 2, size % 2) if stride == 2 else (0, 0)
         layer = nn.ConvTranspose2d(inputs, outputs, size, stride, padding, more, bias=bias)
         return self._loaded(layer, name)
 
@@ -171,9 +179,9 @@ class NamedLayers:
             return self.batch_norm(name, before.out_channels)
         return self.instance_norm(name, before.out_channels)
 
-    def batch_norm(self, name: str, channels: int) -> nn.Module:
+    def batch_norm(self, name: str, channels: int, eps: float = 1e-5) -> nn.Module:
         """Return a batch norm."""
-        return self._loaded(nn.BatchNorm2d(channels), name)
+        return self._loaded(nn.BatchNorm2d(channels, eps), name)
 
     def instance_norm(self, name: str, channels: int) -> nn.Module:
         """Return an instance norm with weights."""

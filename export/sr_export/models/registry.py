@@ -14,5 +14,6 @@ from sr_export.models.translators import TRANSLATORS
 def registry() -> ArchRegistry:
     """Return a copy of spandrel's registry, followed by the architectures of this package."""
     extended = MAIN_REGISTRY.copy()
-    extended.add(*map(ArchSupport.from_architecture, (*TRANSLATORS, *KNOWN, *ARCHITECTURES)))
+    named = (ArchSupport.from_architecture(each, each.before) for each in (*TRANSLATORS, *KNOWN))
+    extended.add(*named, *map(ArchSupport.from_architecture, ARCHITECTURES))
     return extended

@@ -65,6 +65,7 @@ _import_spandrel()
 
 from spandrel import (  # noqa: E402  not before torchvision is checked
     MAIN_REGISTRY,
+    ArchId,
     Architecture,
     ArchRegistry,
     ArchSupport,
@@ -75,6 +76,7 @@ from spandrel.util import KeyCondition  # noqa: E402
 
 __all__ = [
     "MAIN_REGISTRY",
+    "ArchId",
     "ArchRegistry",
     "ArchSupport",
     "Architecture",

@@ -7,6 +7,8 @@ weights, and returns a module of our own that computes what the origin's code co
 from __future__ import annotations
 
 from sr_export.models.known.cascading import CASCADING
+from sr_export.models.known.denoising import DENOISING
 from sr_export.models.known.distilling import DISTILLING
+from sr_export.models.known.waifu import WAIFU
 
-KNOWN = (*DISTILLING, *CASCADING)
+KNOWN = (*DISTILLING, *CASCADING, *DENOISING, *WAIFU)

@@ -24,9 +24,23 @@ class AddSkip(nn.Module):
         return x + self.parts(x)
 
 
-def channel_attention(named: NamedLayers, name: str) -> nn.Sequential:
+class Residual(nn.Module):
+    """Adds the output of its parts to the input, or subtracts it if `sign` is -1."""
+
+    def __init__(self, parts: nn.Module, sign: int) -> None:
+        super().__init__()
+        self.parts, self.sign = parts, sign
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.sign * self.parts(x)
+
+
+def channel_attention(
+    named: NamedLayers, name: str, parts: tuple[str, str] = ("0", "2")
+) -> nn.Sequential:
     """Return two 1x1 convolutions that turn one value per channel into a weight from 0 to 1."""
-    return nn.Sequential(named.same(f"{name}.0"), nn.ReLU(), named.same(f"{name}.2"), nn.Sigmoid())
+    first, second = (named.same(f"{name}.{each}") for each in parts)
+    return nn.Sequential(first, nn.ReLU(), second, nn.Sigmoid())
 
 
 def shuffle_scale(before: nn.Conv2d, channels: int) -> int:
