@@ -21,15 +21,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The developers' folder of real images, videos and checkpoints, beside the clone."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"needs the developers' data, which is not at ../{folder.parent.name}")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def shipped_checkpoint() -> Path:
     """The checkpoint that comes with the project."""
     return ROOT / "examples" / "compact_x2.pth"

@@ -225,18 +225,15 @@ def test_a_failed_export_keeps_the_old_bundle(bundle: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_real_esrgan_needs_no_option(shared_data: Path, tmp_path: Path) -> None:
-    """A published checkpoint on real images: within 1 level of PyTorch, rounded."""
-    from PIL import Image
-
+def test_photos_are_within_a_level_of_pytorch(shipped_checkpoint: Path, tmp_path: Path) -> None:
     from sr_export.models.recognize import recognize
 
-    path = shared_data / "checkpoints" / "realesr-animevideov3.pth"
-    assert main([str(path), "-o", str(tmp_path / "anime.srd"), "--precision", "fp32"]) == 0
-    run = OnnxRunner(tmp_path / "anime.srd" / "fp32.onnx")
-    module = recognize([torch.load(path, weights_only=True)["params"]]).module
-    for image in sorted((shared_data / "images" / "set5" / "LRx4").iterdir()):
-        frame = np.asarray(Image.open(image).convert("RGB"))[None]
+    bundle = tmp_path / "shipped.srd"
+    assert main([str(shipped_checkpoint), "-o", str(bundle), "--precision", "fp32"]) == 0
+    run = OnnxRunner(bundle / "fp32.onnx")
+    weights = torch.load(shipped_checkpoint, weights_only=True)["params_ema"]
+    module = recognize([weights]).module
+    for frame in photos.batch(4, 90, 120, 3)[:, None]:
         with torch.inference_mode():
             expected = module(torch.from_numpy(photos.as_float(frame))).numpy()
         levels = np.rint(expected.transpose(0, 2, 3, 1).clip(0, 1) * 255)

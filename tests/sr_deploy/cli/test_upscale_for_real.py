@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image, ImageCms
 
 from sr_deploy import images, machine
 from sr_deploy.cli import upscale
@@ -49,14 +51,26 @@ def test_every_kind_and_depth(repeating: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, _doubled(original))
 
 
-def test_real_images(repeating: str, shared_data: Path, tmp_path: Path) -> None:
-    folder = shared_data / "images" / "odd"
-    assert upscale.main([repeating, str(folder), str(tmp_path), "--format", "png"]) == 0
+def test_files_of_other_programs(repeating: str, tmp_path: Path) -> None:
+    """A folder of a gray JPEG and a PNG with alpha by Pillow, and 16 bits by tifffile."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    noise = np.random.default_rng(0)
+    folder, target = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    gray = Image.fromarray(noise.integers(0, 256, (61, 47), np.uint8))
+    gray.save(folder / "gray.jpg", icc_profile=profile, dpi=(72, 72))
+    alpha = Image.fromarray(noise.integers(0, 256, (35, 56, 4), np.uint8))
+    alpha.save(folder / "alpha.png", icc_profile=profile)
+    deep = noise.integers(0, 65536, (25, 34, 4), np.uint16)
+    tifffile.imwrite(folder / "deep.tif", deep, photometric="rgb", extrasamples=["unassalpha"])
+    assert upscale.main([repeating, str(folder), str(target), "--format", "png"]) == 0
     for path in folder.iterdir():
         before = images.read(path)
-        after = images.read(tmp_path / f"{path.stem}.png")
+        after = images.read(target / f"{path.stem}.png")
         np.testing.assert_array_equal(after.pixels, _doubled(before.pixels))
         assert after.metadata.icc_profile == before.metadata.icc_profile
+        assert (after.metadata.icc_profile == profile) is (path.stem != "deep")
+    np.testing.assert_array_equal(images.read(target / "deep.png").pixels, _doubled(deep))
 
 
 @pytest.fixture(scope="module")

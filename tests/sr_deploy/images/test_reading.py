@@ -219,17 +219,6 @@ def test_the_content_counts_not_the_name(tmp_path: Path, pixels: Pixels) -> None
     assert images.read(path).pixels.shape == (100, 103, 3)
 
 
-def test_real_ones(shared_data: Path) -> None:
-    odd = shared_data / "images" / "odd"
-    gray = images.read(odd / "wolf_gray.jpg")
-    assert gray.pixels.shape == (236, 236)
-    assert gray.metadata.icc_profile
-    assert gray.metadata.exif
-    assert gray.metadata.dpi == (72.0, 72.0)
-    assert images.read(odd / "children-alpha.png").pixels.shape == (350, 566, 4)
-    assert images.read(odd / "0014.jpg").pixels.shape == (179, 179, 3)
-
-
 @pytest.mark.parametrize("kind", ["L", "LA", "RGB", "RGBA"])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_the_header_tells_the_size(tmp_path: Path, pixels: Pixels, kind: str, bits: int) -> None:

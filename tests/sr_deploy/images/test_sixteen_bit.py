@@ -93,15 +93,6 @@ def test_png_with_one_transparent_colour(tmp_path: Path, pixels: Pixels, kind: s
     assert np.unique(found[..., -1]).tolist() == [0, 65535]
 
 
-def test_the_real_one(shared_data: Path) -> None:
-    picture = images.read(shared_data / "images/odd/tree_alpha_16bit.png")
-    assert picture.pixels.shape == (256, 342, 4)
-    assert picture.pixels.dtype == np.uint16
-    low = picture.pixels & 255
-    assert len(np.unique(low)) == 256
-    assert picture.metadata.icc_profile
-
-
 LAYOUTS = [
     {"byteorder": order, **layout}
     for order in "<>"
