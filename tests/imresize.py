@@ -31,7 +31,7 @@ def _shrunk(image: NDArray[np.uint8], scale: int, axis: int) -> NDArray[np.uint8
     border = [(3 * scale, 3 * scale) if each == axis else (0, 0) for each in range(3)]
     padded = np.pad(image.astype(np.int64), border, mode="symmetric")
     count = image.shape[axis] // scale
-    result = unit // 2
+    result = np.array(unit // 2)
     for offset, weight in weights.items():
         places = 3 * scale + offset + scale * np.arange(count)
         result = result + int(weight / total * unit) * padded.take(places, axis)
