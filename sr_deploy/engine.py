@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 
 from sr_deploy.backends.cuda import device_array
+from sr_deploy.bundle import tuning as tuning_record
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.errors import InvalidInputError
 from sr_deploy.machine import parse_bytes
@@ -120,8 +122,9 @@ class Engine:
         tuning: Tuning | None = None,
     ) -> None:
         tile = checked_tile(tile)
-        threads = threads if threads is None else _at_least_1("threads", threads)
-        lanes = lanes if lanes is None else _at_least_1("lanes", lanes)
+        for name, value in (("threads", threads), ("lanes", lanes)):
+            if value is not None:
+                _check_within(name, value, tuning_record.MOST[name])
         if build not in ("auto", "never"):
             raise InvalidInputError(f"build must be 'auto' or 'never', found {build!r}")
         limit = None if memory is None else parse_bytes(memory)
@@ -246,7 +249,8 @@ class Engine:
             InvalidInputError: the engine is closed, or a side is below 1.
             OutOfMemoryError: the allocation fails.
         """
-        _at_least_1("height", height), _at_least_1("width", width)
+        _check_within("height", height)
+        _check_within("width", width)
         scale = self._model.scale if scaled else 1
         dtype = np.dtype(np.uint16 if deep else np.uint8)
         network = self._session.pool(pixel_format(self._model.channels, 1)).network
@@ -390,12 +394,12 @@ class Engine:
         return f"<{'closed ' if self._session.closed else ''}Engine {self._spec}>"
 
 
-def _at_least_1(name: str, value: int) -> int:
-    """Return the value of an argument.
+def _check_within(name: str, value: int, most: float = math.inf) -> None:
+    """Check that an argument is from 1 to `most`.
 
     Raises:
-        InvalidInputError: it is below 1.
+        InvalidInputError: it is not.
     """
-    if value < 1:
-        raise InvalidInputError(f"{name} must be at least 1, found {value}")
-    return value
+    if not 1 <= value <= most:
+        allowed = "at least 1" if most == math.inf else f"from 1 to {most}"
+        raise InvalidInputError(f"{name} must be {allowed}, found {value}")

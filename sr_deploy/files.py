@@ -58,7 +58,8 @@ def inside(folder: Path, name: str) -> Path:
         NotFoundError: the file does not exist.
     """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    # Not Path.resolve, which raises RuntimeError for links in a loop before Python 3.13.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise BundleError(f"{folder}: the file name {name!r} leads out of the folder")
     if not path.is_file():
         raise NotFoundError(f"{folder}: file {name!r} does not exist")

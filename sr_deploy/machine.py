@@ -41,6 +41,8 @@ _UNKNOWN_RESIDENT = 256 << 20
 of a few megabytes."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?B)?|B)?", re.IGNORECASE)
 _UNITS = "KMGT"
+_LARGEST_SIZE = 1 << 60
+_SMALLEST_WITHOUT_UNIT = 1 << 20
 # malloc_trim exists in glibc only.
 _MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
@@ -141,9 +143,10 @@ def parse_bytes(size: str | int) -> int:
 
     Args:
         size: Bytes, or text like "512MiB", "2G" (both powers of 1024) or "1.5GB" (powers of 1000).
+            Text without a unit means bytes, at least a mebibyte: "2" is meant for "2GiB".
 
     Raises:
-        InvalidInputError: `size` is not a size, or below 1 byte.
+        InvalidInputError: `size` is not a size, or too small.
     """
     match = _SIZE.fullmatch(str(size).strip())
     if match is None or isinstance(size, bool):
@@ -153,9 +156,12 @@ def parse_bytes(size: str | int) -> int:
         )
     number, unit, ending = match.groups()
     base = 1000 if ending and len(ending) == 1 else 1024
-    value = int(float(number) * (base ** (1 + _UNITS.index(unit.upper())) if unit else 1))
+    factor = base ** (1 + _UNITS.index(unit.upper())) if unit else 1
+    value = int(min(float(number) * factor, _LARGEST_SIZE))
     if value < 1:
         raise InvalidInputError(f"a memory size must be at least 1 byte, found {size!r}")
+    if isinstance(size, str) and size.strip() == number and value < _SMALLEST_WITHOUT_UNIT:
+        raise InvalidInputError(f'{size!r} is {value} bytes of memory; did you mean "{number}GiB"?')
     return value
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 NAME = "tuning.json"
 _LARGEST = 1 << 20
-_MOST = {"batch": 1 << 12, "lanes": 1 << 8, "threads": 1 << 12}
+MOST = {"batch": 1 << 12, "lanes": 1 << 8, "threads": 1 << 12}
+"""Upper bounds of settings, for the user's too: more would only exhaust memory and threads."""
 _LONGEST_SIDE = 1 << 16
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Tuning:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        checked = [(name, getattr(self, name), most) for name, most in _MOST.items()]
+        checked = [(name, getattr(self, name), most) for name, most in MOST.items()]
         checked += [("tile", side, _LONGEST_SIDE) for side in self.tile or ()]
         for name, value, most in checked:
             if value is not None and not 1 <= value <= most:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
+import io
 import json
+import os
 import re
 import signal
 import sys
@@ -31,6 +34,8 @@ _EXPORT_PACKAGES = (
 # change the window title, or show itself under another name. Newlines and tabs are the commands'.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_WORD = 300
+# Raised where memory or the number of processes is limited.
+_NO_THREAD = re.compile("can't (start|allocate).* (thread|lock)")
 
 
 def run(
@@ -44,6 +49,7 @@ def run(
         The exit code: the command's; 1 after an error, which is printed as one line; 130 after
         Ctrl-C; 128 and the signal's number after SIGTERM or SIGHUP. Wrong usage exits with 2.
     """
+    _open_standard_streams()
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     version = f"%(prog)s {sr_deploy.__version__}"
     parser.add_argument("--version", action="version", version=version, help="print the version")
@@ -52,37 +58,71 @@ def run(
         with contextlib.suppress(AttributeError):  # not a terminal, a file or a pipe
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        with _signals_as_interrupts():
+        with on_signals(("SIGTERM", "SIGHUP"), _interrupt):
             return command(arguments)
     except KeyboardInterrupt as interrupt:
         complain(parser.prog, "interrupted; no incomplete file was left behind")
         return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
-    except (SrDeployError, OSError, MemoryError) as error:
+    except (SrDeployError, OSError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and not _NO_THREAD.match(str(error)):
+            raise
         if arguments.debug:
             traceback.print_exc()
         complain(parser.prog, describe(error))
         return 1
 
 
-@contextlib.contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, so that they clean up as Ctrl-C does."""
+def _open_standard_streams() -> None:
+    """Replace standard streams that are closed, except stderr, by streams that fail.
 
-    def interrupt(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt(number)
+    Otherwise the next files that are opened get their numbers, and whatever libraries print to
+    stdout and stderr ends up in these files.
+    """
+    streams = (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_RDWR))
+    for number, (name, flags) in enumerate(streams):
+        try:
+            os.fstat(number)
+        except OSError:
+            handle = os.open(os.devnull, flags)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            # Without a buffer: nothing is left to fail again at exit.
+            raw = open(number, "wb" if number else "rb", 0, closefd=False)  # noqa: SIM115
+            setattr(sys, name, io.TextIOWrapper(raw, write_through=True))
+
+
+def _interrupt(number: int) -> None:
+    """Clean up as after Ctrl-C."""
+    raise KeyboardInterrupt(number)
+
+
+@contextlib.contextmanager
+def on_signals(names: Sequence[str], handle: Callable[[int], None]) -> Iterator[None]:
+    """Call a function on signals, except those that are ignored: that is how nohup works.
+
+    Children that libraries fork are ended by them as usual.
+    """
+    command = os.getpid()
+
+    def handler(number: int, _: FrameType | None) -> None:
+        if os.getpid() != command:
+            os._exit(128 + number)
+        handle(number)
 
     before = {}
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in names:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        # Ignored signals stay ignored: that is how nohup works.
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             with contextlib.suppress(ValueError):  # not the main thread
-                before[number] = signal.signal(number, interrupt)
+                before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def require(extra: str, program: str) -> None:
@@ -101,6 +141,8 @@ def require(extra: str, program: str) -> None:
 
 def describe(error: BaseException) -> str:
     """Return an error as one line."""
+    if isinstance(error, OSError) and error.errno == errno.EBADF and error.filename is None:
+        return "stdin or stdout is closed"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -135,7 +177,10 @@ def _print(text: str) -> None:
     if sys.stdout.isatty() and sys.stderr.isatty():  # one screen: replace the progress line
         sys.stderr.write(_WIPE)
         sys.stderr.flush()
-    print(text, flush=True)  # noqa: T201
+    try:
+        print(text, flush=True)  # noqa: T201
+    except OSError as error:
+        raise OSError(error.errno, f"stdout: {error.strerror}") from error
 
 
 class Progress:

@@ -196,7 +196,8 @@ class Pipeline:
             raise OutOfMemoryError(
                 f"{work.item.source}: upscaling {header.width}x{header.height} pixels to "
                 f"{width}x{height} needs {machine.format_bytes(needed)} besides the network; "
-                f"--memory leaves {machine.format_bytes(self._available)}" + encoding * expensive
+                f"--memory leaves {machine.format_bytes(max(0, self._available))}; raise it by "
+                f"{machine.format_bytes(needed - self._available)}" + encoding * expensive
             )
         work.memory = needed
 

@@ -7,9 +7,7 @@ import contextlib
 import importlib.util
 import os
 import re
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -275,11 +273,8 @@ def _exit_at_once(arguments: argparse.Namespace) -> Iterator[None]:
 
     Waiting for the current frame could take many seconds.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def end(number: int, _: object) -> None:
+    def end(number: int) -> None:
         console.complain(
             "sr-upscale",
             "interrupted; finished segments are kept. Repeat the command with --resume to "
@@ -287,12 +282,5 @@ def _exit_at_once(arguments: argparse.Namespace) -> Iterator[None]:
         )
         os._exit(128 + number)
 
-    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-    # Windows has no SIGHUP; nohup ignores it.
-    caught = [each for each in numbers if each and signal.getsignal(each) is not signal.SIG_IGN]
-    before = {each: signal.signal(each, end) for each in caught}
-    try:
+    with console.on_signals(("SIGINT", "SIGTERM", "SIGHUP"), end):
         yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

@@ -211,15 +211,16 @@ def _check_targets(jobs: Sequence[WorkItem]) -> None:
 
 def _check_apart(jobs: Sequence[WorkItem]) -> None:
     """Check that no item writes a file that another reads or writes."""
-    sources = {job.source.resolve(): job.source for job in jobs}
+    # Not Path.resolve, which raises RuntimeError for links in a loop before Python 3.13.
+    sources = {os.path.realpath(job.source) for job in jobs}
     taken: dict[str, WorkItem] = {}
     for job in jobs:
-        if job.target.resolve() in sources:
+        if os.path.realpath(job.target) in sources:
             raise InvalidInputError(
                 f"{job.target}: inputs are never overwritten; choose another output"
             )
         other = taken.setdefault(os.path.normcase(job.target), job)
-        if other.source.resolve() != job.source.resolve():
+        if os.path.realpath(other.source) != os.path.realpath(job.source):
             raise InvalidInputError(
                 f"{other.source} and {job.source} would both be written to {job.target}; "
                 "rename one, or use two output folders"

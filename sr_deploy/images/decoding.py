@@ -12,6 +12,7 @@ combined. This supports every filter, compression and interlacing that Pillow do
 from __future__ import annotations
 
 import contextlib
+import logging
 import struct
 import sys
 import zlib
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngStream
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     EXTRASAMPLES,
@@ -48,8 +49,12 @@ if TYPE_CHECKING:
 
     Words = NDArray[np.uint16]
 
+_log = logging.getLogger(__name__)
+
 LARGEST_PIXELS = 1 << 30
 """The largest picture that is read, in pixels; a header with more is refused."""
+
+_LARGEST_PROFILE = 64 << 20
 
 _WHITE_IS_ZERO, _MIN_IS_BLACK, _RGB = 0, 1, 2
 _STRAIGHT_ALPHA, _SEPARATE_PLANES = 2, 2
@@ -99,8 +104,48 @@ class TiffFile(TiffImageFile):
         return super().load()
 
 
+class PngFile(PngImageFile):
+    """A PNG file with large texts and profiles, for which Pillow would reject the picture."""
+
+    @property
+    def png(self) -> PngStream | None:
+        """The reader of the chunks, which Pillow sets once per file."""
+        return self._stream
+
+    @png.setter
+    def png(self, stream: PngStream | None) -> None:
+        self._stream = _PngChunks(stream.fp) if stream and stream.fp else None
+
+
+class _PngChunks(PngStream):
+    """Skips texts that Pillow refuses, and reads larger ICC profiles."""
+
+    def call(self, cid: bytes, pos: int, length: int) -> bytes:
+        """Handle a chunk and return its content."""
+        try:
+            return super().call(cid, pos, length)
+        except ValueError:
+            if cid not in (b"iCCP", b"tEXt", b"zTXt", b"iTXt"):
+                raise
+        assert self.fp is not None
+        self.fp.seek(pos)
+        content = self.fp.read(length)
+        if cid == b"iCCP":
+            compressed = content[content.find(b"\0") + 2 :]
+            unpacker = zlib.decompressobj()
+            self.im_info["icc_profile"] = unpacker.decompress(compressed, _LARGEST_PROFILE)
+            if unpacker.unconsumed_tail:
+                self.im_info["icc_profile"] = None
+                _log.warning(
+                    "%s: dropping an ICC profile of more than %d MiB; colors may shift",
+                    self.fp.name,
+                    _LARGEST_PROFILE >> 20,
+                )
+        return content
+
+
 _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngFile),
     (b"\xff\xd8\xff", JpegImageFile),
     (b"II*\0", TiffFile),
     (b"MM\0*", TiffFile),

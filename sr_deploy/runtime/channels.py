@@ -102,7 +102,8 @@ def checked_result(out: NDArray[Any] | None, image: NDArray[Any], scale: int) ->
     """Return `out` or a new array for the result of the user's image.
 
     Raises:
-        InvalidInputError: `out` is read-only, or its shape or dtype are not the result's.
+        InvalidInputError: `out` is read-only, overlaps itself, or its shape or dtype are not the
+            result's.
         OutOfMemoryError: allocating the new array fails.
     """
     shape = (scale * image.shape[0], scale * image.shape[1], *image.shape[2:])
@@ -121,4 +122,20 @@ def checked_result(out: NDArray[Any] | None, image: NDArray[Any], scale: int) ->
         raise InvalidInputError(f"out must have shape {shape} and dtype {dtype}, found {found}")
     if not out.flags.writeable:
         raise InvalidInputError("out must be writable, found a read-only array")
+    if _overlaps_itself(out):
+        raise InvalidInputError(
+            f"out must not overlap itself, found strides {out.strides} for shape {out.shape}; "
+            "numpy.empty creates an array"
+        )
     return out
+
+
+def _overlaps_itself(array: NDArray[Any]) -> bool:
+    """Return whether elements can share memory, as in `np.broadcast_to` and `as_strided`."""
+    end = array.itemsize
+    steps = ((abs(step), size) for step, size in zip(array.strides, array.shape, strict=True))
+    for step, size in sorted(each for each in steps if each[1] > 1):
+        if step < end:
+            return True
+        end += step * (size - 1)
+    return False

@@ -40,6 +40,8 @@ _LARGEST_RATE = 1 << 31
 """Of numerator and denominator, which are 32-bit integers in FFmpeg."""
 _RAW = re.compile(r"(\d+)x(\d+):([a-z0-9]+)(?:@(\d+(?:[/:]\d+)?))?", re.IGNORECASE)
 _DEFAULT_RATE = Fraction(25)
+# Fraction alone would take 1e999999999, too, and compute for hours.
+_Y4M_RATE = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 # Pixel formats of Y4M; those of 4:2:0 differ in their chroma siting.
 _Y4M_FORMATS = {
     **dict.fromkeys(("420", "420jpeg", "420mpeg2", "420paldv"), "yuv420p"),
@@ -171,8 +173,11 @@ class PipeFormat:
             raise InvalidInputError(
                 f"unsupported Y4M format {name!r}; supported are {', '.join(_Y4M_FORMATS)}"
             )
+        written = values.get("F", "25:1")
         try:
-            rate = Fraction(values.get("F", "25:1").replace(":", "/")) or _DEFAULT_RATE
+            if not _Y4M_RATE.fullmatch(written):
+                raise ValueError(written)
+            rate = Fraction(written.replace(":", "/")) or _DEFAULT_RATE
             width, height = int(values["W"]), int(values["H"])
         except (KeyError, ValueError, ZeroDivisionError):
             raise InvalidInputError(f"the Y4M header is damaged: {line[:80]!r}") from None

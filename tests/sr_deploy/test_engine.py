@@ -700,3 +700,15 @@ def test_the_package_exports_the_whole_public_api() -> None:
 
 def sys_flags() -> list[str]:
     return ["-S"] if sys.flags.no_site else []
+
+
+@pytest.mark.parametrize(("name", "most"), [("lanes", 256), ("threads", 4096)])
+def test_lanes_and_threads_have_the_bounds_of_the_tuning(
+    repeating: Path, name: str, most: int
+) -> None:
+    for value in (0, most + 1):
+        with pytest.raises(InvalidInputError, match=f"{name}.*{most}.*{value}"):
+            Engine(repeating, **{name: value})
+        if value:
+            with pytest.raises(BundleError):
+                Tuning(**{name: value})

@@ -185,9 +185,10 @@ def test_this_machine_answers() -> None:
         ("10 kB", 10_000),
         (" 3K ", 3072),
         ("1T", 1 << 40),
-        ("4096", 4096),
         ("4096B", 4096),
+        ("4194304", 4194304),
         (4096, 4096),
+        ("9" * 5000, 1 << 60),
     ],
 )
 def test_sizes_are_parsed_in_common_notations(text: Any, size: int) -> None:
@@ -200,6 +201,13 @@ def test_sizes_are_parsed_in_common_notations(text: Any, size: int) -> None:
 def test_invalid_sizes_are_rejected_with_an_example(text: Any) -> None:
     with pytest.raises(InvalidInputError, match="2GiB"):
         machine.parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["2", "1.5", "1048575"])
+def test_a_small_text_without_a_unit_is_rejected_with_a_guess(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{text}GiB"):
+        machine.parse_bytes(text)
+    assert machine.parse_bytes(f"{text} B") == int(float(text))
 
 
 @pytest.mark.parametrize("text", ["0", 0, "0.1"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from sr_deploy import images
 from sr_deploy.errors import ImageError, NotFoundError, SrDeployError
@@ -349,3 +350,35 @@ def test_damaged_files_give_our_errors(
         except SrDeployError:
             refused += 1
     assert refused > 0 or suffix == ".bmp"  # a BMP has little that could be wrong
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_png_keeps_a_large_profile(tmp_path: Path, dtype: type) -> None:
+    pixels = np.arange(48, dtype=dtype).reshape(4, 4, 3)
+    profile = np.random.default_rng(0).bytes(10 << 20)
+    images.write(tmp_path / "a.png", Picture(pixels, Metadata(icc_profile=profile)))
+    found = images.read(tmp_path / "a.png")
+    assert found.metadata.icc_profile == profile
+    np.testing.assert_array_equal(found.pixels, pixels)
+
+
+def test_a_png_without_a_profile_that_unpacks_to_gigabytes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    images.write(tmp_path / "a.png", Picture(pixels, Metadata(icc_profile=bytes((64 << 20) + 1))))
+    found = images.read(tmp_path / "a.png")
+    assert found.metadata.icc_profile is None
+    assert "64 MiB" in caplog.text
+    np.testing.assert_array_equal(found.pixels, pixels)
+
+
+def test_a_png_with_texts_that_pillow_refuses(tmp_path: Path) -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    texts = PngInfo()
+    texts.add_text("packed", "x" * (2 << 20), zip=True)
+    texts.add_itxt("international", "x" * (2 << 20), zip=True)
+    for number in range(66):
+        texts.add_text(f"plain{number}", "x" * (1 << 20))
+    Image.fromarray(pixels).save(tmp_path / "a.png", pnginfo=texts)
+    np.testing.assert_array_equal(images.read(tmp_path / "a.png").pixels, pixels)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -155,3 +156,34 @@ def test_a_read_only_out_is_rejected() -> None:
     out.flags.writeable = False
     with pytest.raises(InvalidInputError, match="read-only"):
         channels.checked_result(out, image(3, 4, 3), 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"), [((6, 8), (0, 1)), ((6, 8), (4, 1)), ((6, 8, 3), (24, 3, 0))]
+)
+def test_an_out_that_overlaps_itself_is_rejected(
+    shape: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
+    out = np.lib.stride_tricks.as_strided(np.zeros(1000, np.uint8), shape, strides)
+    with pytest.raises(InvalidInputError, match=re.escape(str(strides))):
+        channels.checked_result(out, image(3, 4, *shape[2:]), 2)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda whole: whole[:6, :8, :3],
+        lambda whole: whole[6:0:-1, 8:0:-1, 3:0:-1],
+        lambda whole: whole[::2, ::2, ::2][:6, :8],
+        lambda whole: whole.swapaxes(0, 1)[:6, :8, :3],
+        lambda whole: whole.transpose(2, 0, 1)[:6, :8, :3],
+    ],
+)
+def test_an_out_can_be_any_ordinary_view(view: Any) -> None:
+    out = view(np.zeros((20, 20, 20), np.uint8))[:6, :8, :3]
+    assert channels.checked_result(out, image(3, 4, 3), 2) is out
+
+
+def test_an_out_of_one_row_can_have_any_stride() -> None:
+    out = np.lib.stride_tricks.as_strided(np.zeros(1000, np.uint8), (1, 8), (0, 1))
+    assert channels.checked_result(out, image(1, 8), 1) is out

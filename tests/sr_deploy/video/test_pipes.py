@@ -135,6 +135,8 @@ def test_noise_between_frames_ends_the_stream_and_is_reported() -> None:
         (b"YUV4MPEG2 H2 C444\n", "H2"),
         (b"YUV4MPEG2 Wx H2 C444\n", "Wx"),
         (b"YUV4MPEG2 W2 H2 F1:0\n", "F1:0"),
+        (b"YUV4MPEG2 W2 H2 F1e999999999\n", "F1e9"),
+        (b"YUV4MPEG2 W2 H2 F99999999999999999999:1\n", "F9999"),
         (b"YUV4MPEG2 W0 H2 C444\n", "0x2"),
         (b"YUV4MPEG2 W65536 H65536 C444\n", str(3 << 32)),
         (b"YUV4MPEG2 W2 H2 C999\n", "'999'.*420"),
