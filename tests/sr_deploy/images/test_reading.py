@@ -354,7 +354,7 @@ def test_damaged_files_give_our_errors(
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_png_keeps_a_large_profile(tmp_path: Path, dtype: type) -> None:
-    pixels = np.arange(48, dtype=dtype).reshape(4, 4, 3)
+    pixels: AnyPixels = np.arange(48, dtype=dtype).reshape(4, 4, 3)
     profile = np.random.default_rng(0).bytes(10 << 20)
     images.write(tmp_path / "a.png", Picture(pixels, Metadata(icc_profile=profile)))
     found = images.read(tmp_path / "a.png")
