@@ -18,12 +18,12 @@ from sr_bench.meters import GpuMeter, ProcessorMeter
 def test_the_peak_includes_freed_memory() -> None:
     meters.reset_peak()
     before = meters.peak_memory()
-    held = np.ones(64 << 20, np.uint8)
+    held = np.ones(256 << 20, np.uint8)
     del held
     after = meters.peak_memory()
     assert before is not None
     assert after is not None
-    assert after - before >= 60 << 20  # what was free already may be used again
+    assert after - before >= 200 << 20  # other memory may have been freed since
 
 
 def test_a_system_without_a_peak_has_none(tmp_path: Path) -> None:

@@ -52,8 +52,9 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
 def test_other_signals_clean_up_as_ctrl_c_does(name: str, tmp_path: Path) -> None:
     number = getattr(signal, name)
     code = (
-        "import argparse, os, pathlib, sys, time\n"
+        "import argparse, os, pathlib, signal, sys, time\n"
         "from sr_deploy.cli import console\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"  # ignored if the tests run by nohup
         "def command(arguments):\n"
         "    try:\n"
         "        print('started', flush=True)\n"

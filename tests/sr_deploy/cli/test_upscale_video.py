@@ -329,11 +329,13 @@ class TestKilled:
 
     def run(self, *arguments: str, slow: float = 0.0) -> subprocess.Popen[bytes]:
         program = (
-            "import sys, time\n"
+            "import signal, sys, time\n"
             "from sr_deploy import Engine\n"
             "from sr_deploy.cli import upscale\n"
             "from sr_deploy.video import transcode\n"
             "transcode.SEGMENT = 7\n"
+            # A shell lets what it runs in the background ignore Ctrl-C.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "plain = Engine.upscale\n"
             "def slower(*a, **k):\n"
             f"    time.sleep({slow})\n"

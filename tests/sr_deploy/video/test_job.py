@@ -257,6 +257,7 @@ def test_leftovers_are_deleted(target: Path) -> None:
     assert names == ["000000.packets", "journal.json", "lock"]
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_instant_goes_on(target: Path) -> None:
     """Kill the worker until it gets through; the result is the same as without kills."""
     count = 12

@@ -40,6 +40,7 @@ def test_a_long_reach_is_found_in_a_wider_strip() -> None:
     assert _halo(module, 1) == 64
 
 
+@pytest.mark.slow
 def test_a_windowed_network_reaches_across_its_window() -> None:
     assert _halo(Windowed(), 1, grid=4) == 3
 

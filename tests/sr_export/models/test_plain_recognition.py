@@ -77,7 +77,7 @@ def _one_thread() -> object:
         (NormalizedUpsampling, "SRResNet final=tanh", 4),
         (NestedBlocks, "SRResNet final=tanh", 2),
         (Edsr, "EDSR", 4),
-        (MsrResNet, "MSRResNet", 4),
+        pytest.param(MsrResNet, "MSRResNet", 4, marks=pytest.mark.slow),
     ],
 )
 def test_residual_networks_of_public_repositories(make: Make, spec: str, scale: int) -> None:
@@ -90,6 +90,7 @@ def test_residual_networks_of_public_repositories(make: Make, spec: str, scale: 
     _same(found, reference)
 
 
+@pytest.mark.slow
 def test_edsr_subtracts_its_mean_also_if_the_weights_lack_it() -> None:
     """In BasicSR, the mean is a constant of the program."""
     torch.manual_seed(0)
