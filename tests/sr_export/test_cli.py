@@ -74,6 +74,7 @@ def test_bundle_is_the_network(bundle: Path, gan: Path) -> None:
     assert (found == levels).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_a_bundle_and_json_prints_the_manifest(
     bundle: Path, gan: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def test_overwrite_replaces_a_bundle_and_json_prints_the_manifest(
     assert sorted(path.name for path in gan.parent.iterdir()) == ["latest.pth", "latest.srd"]
 
 
+@pytest.mark.slow
 def test_own_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(__file__).resolve().parents[2]
     code = tmp_path / "mine.py"
@@ -135,26 +137,27 @@ def _malicious_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps({"params": _Runs(path.parent / "mark")}))
 
 
+_BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder": (lambda path: path.mkdir(), "folder"),
+    "truncated": (_truncated, "damaged"),
+    "malicious": (_malicious, r"pathlib\.Path\.touch|getattr"),
+    "empty": (lambda path: path.touch(), "empty"),
+    "text": (lambda path: path.write_text("epoch 1, loss 0.3\n"), "text"),
+    "pickle": (_malicious_pickle, "pickle"),
+    "classifier": (_classifier, "classifier"),
+    "nan": (_nan, r"'body\.0\.bias'.*NaN"),
+}
+_FAST = ("folder", "truncated", "malicious")
+
+
 @pytest.mark.parametrize(
-    ("make", "fact"),
-    [
-        (lambda path: path.touch(), "empty"),
-        (lambda path: path.mkdir(), "folder"),
-        (lambda path: path.write_text("epoch 1, loss 0.3\n"), "text"),
-        (_truncated, "damaged"),
-        (_malicious, r"pathlib\.Path\.touch|getattr"),
-        (_malicious_pickle, "pickle"),
-        (_classifier, "classifier"),
-        (_nan, r"'body\.0\.bias'.*NaN"),
-    ],
-    ids=["empty", "folder", "text", "truncated", "malicious", "pickle", "classifier", "nan"],
+    "name",
+    [pytest.param(each, marks=[] if each in _FAST else [pytest.mark.slow]) for each in _BAD],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    make: Callable[[Path], object],
-    fact: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    make, fact = _BAD[name]
     path = tmp_path / "bad.pth"
     make(path)
     assert main([str(path)]) == 1

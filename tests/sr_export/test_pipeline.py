@@ -42,6 +42,7 @@ def test_windows_are_padded_to_their_grid(tmp_path: Path, monkeypatch: pytest.Mo
     assert model.halo == 3
 
 
+@pytest.mark.slow
 def test_an_unknown_grid_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a grid, the export fails or its graph is wrong; the next grid that works is 8."""
     written = _build(network(Windowed(), scale=1), tmp_path, monkeypatch)
@@ -61,6 +62,7 @@ class FrozenBySize(nn.Module):
         return output * 0.5 if image.shape[2] > 40 else output
 
 
+@pytest.mark.slow
 def test_a_branch_on_the_size_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph frozen in one branch must not pass for all sizes."""
     written = _build(network(FrozenBySize()), tmp_path, monkeypatch)
