@@ -292,7 +292,10 @@ def _message(value: int | memoryview) -> memoryview:
 
 
 def _text(value: int | memoryview) -> str:
-    return bytes(_message(value)).decode(errors="replace")
+    try:
+        return bytes(_message(value)).decode()
+    except UnicodeDecodeError:
+        raise BundleError("not a valid ONNX file: a name is not UTF-8") from None
 
 
 def array(content: float | list[Any]) -> NDArray[Any]:

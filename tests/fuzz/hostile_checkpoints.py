@@ -145,6 +145,18 @@ def entry(shape: list[int], start: int = 0, end: int = 16) -> dict[str, Any]:
 _ENCODE = ("_codecs", "encode")
 _ORDERED = ("collections", "OrderedDict")
 
+# These fill the memory or take half a minute, after which the next needs a new process.
+LONG = {
+    "bytearray of 8 GiB",
+    "bytearrays of a bytearray",
+    "texts encoded often",
+    "a set of a list",
+    "dictionaries copied often",
+    "a counter of a text",
+    "many lists",
+    "many names",
+    "a block of a large number",
+}
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "bytearray of 8 GiB": lambda: archive({"w": Call("builtins", "bytearray", BIG)}),
     "bytearrays of a bytearray": lambda: archive(

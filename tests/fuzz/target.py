@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +12,16 @@ from sr_deploy._worker import serve
 Progress = Callable[[str], None]
 
 
-def checkpoint(progress: Progress, path: str) -> str:
-    """Read and recognize a checkpoint of any kind, as sr-export does before it exports."""
+def read(progress: Progress, path: str) -> list[object]:
+    """Read and recognize a checkpoint as sr-export does before it exports.
+
+    Returns:
+        0 and what it is, or 1 and the error, as the command would exit and print.
+    """
     import torch
 
+    from sr_deploy.cli import console
+    from sr_deploy.errors import SrDeployError
     from sr_export.checkpoint import load
     from sr_export.checkpoint.state_dict import strippings
     from sr_export.graph import foreign_onnx
@@ -21,33 +29,27 @@ def checkpoint(progress: Progress, path: str) -> str:
     from sr_export.models.recognize import recognize
 
     torch.set_num_threads(1)
-    content = load.read(Path(path))
-    if isinstance(content, load.Onnx):
-        return f"ONNX x{foreign_onnx.read(content.path).scale}"
-    assert isinstance(content, load.Weights)
-    if generators.find(content.tensors) is not None:
-        return "a generator"
-    return recognize(strippings(content.tensors)).architecture
+    try:
+        content = load.read(Path(path))
+        if isinstance(content, load.Onnx):
+            return [0, f"ONNX x{foreign_onnx.read(content.path).scale}"]
+        assert isinstance(content, load.Weights)
+        if generators.find(content.tensors) is not None:
+            return [0, "a generator"]
+        return [0, recognize(strippings(content.tensors)).architecture]
+    except (SrDeployError, OSError, MemoryError) as error:
+        return [1, console.printable(console.describe(error)) + "\n"]
 
 
-def bundle(progress: Progress, path: str) -> str:
-    """Open a bundle and upscale an image of it."""
-    import numpy as np
+def upscale(progress: Progress, arguments: list[str]) -> list[object]:
+    """Run sr-upscale; return its exit code and what it prints to stderr."""
+    from sr_deploy.cli import upscale
 
-    from sr_deploy import Engine
-
-    with Engine(path, threads=1, memory="512MiB", build="never") as engine:
-        if engine.spec.latent is not None:
-            return f"{engine.generate(count=1, seed=0).shape}"
-        return f"{engine.upscale(np.zeros((24, 16, 3), np.uint8)).shape}"
-
-
-def image(progress: Progress, path: str) -> str:
-    """Read an image and write it back."""
-    from sr_deploy.images.reading import read
-
-    return str(type(read(Path(path))))
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
+        code = upscale.main(arguments)
+    return [code, printed.getvalue()]
 
 
 if __name__ == "__main__":
-    serve({each.__name__: each for each in (checkpoint, bundle, image)})
+    serve({each.__name__: each for each in (read, upscale)})

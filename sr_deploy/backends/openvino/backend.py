@@ -90,7 +90,7 @@ class OpenVinoNetwork(HostNetwork):
             self._model = core.read_model(request.file)
             if request.precision == "int8":
                 quantize_before_concat(self._model)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeError) as error:  # quotes of damaged files need not be text
             raise translate_error(error, f"OpenVINO cannot read {request.file.name}") from error
 
     @property
@@ -123,7 +123,7 @@ class OpenVinoNetwork(HostNetwork):
             inference = _CompiledInference(
                 self._core, self._model, self._request, self.device, configuration
             )
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeError) as error:
             name = self._request.file.name
             raise translate_error(error, f"OpenVINO cannot compile {name}") from error
         return HostLane(inference, self._request.model, self._request.pixel_format)
