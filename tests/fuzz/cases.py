@@ -131,7 +131,7 @@ def checkpoint(seeds: Seeds, folder: Path, random: Random) -> Path:
 def onnx(seeds: Seeds, folder: Path, random: Random) -> Path:
     """Write a hostile ONNX file."""
     if random.random() < 0.3:
-        made = {**hostile_onnx.HOSTILE, **hostile_onnx.OUTSIDE}
+        made = hostile_onnx.HOSTILE | hostile_onnx.OUTSIDE
         data = made[random.choice(sorted(made))]().SerializeToString()
         if random.random() < 0.5:
             return _written(folder / "net.onnx", data)

@@ -204,7 +204,7 @@ HOSTILE: dict[str, Callable[[], onnx.ModelProto]] = {
     "functions that double": lambda: nested_functions(40, 2),
 }
 
-OUTSIDE = {
+OUTSIDE: dict[str, Callable[[], onnx.ModelProto]] = {
     "weights outside of the folder": lambda: claimed(4, location="../../../etc/passwd"),
     "weights in a device": lambda: claimed(4, location="/dev/zero"),
 }
