@@ -13,7 +13,7 @@ import torch
 from sr_deploy.errors import CheckpointError, ExportError
 from sr_export import generator_export, photos
 from sr_export.bundle_writer import Exported, write
-from sr_export.checkpoint import load
+from sr_export.checkpoint import keras_file, load
 from sr_export.checkpoint.state_dict import strippings
 from sr_export.graph import foreign_onnx, to_onnx, verify
 from sr_export.graph.onnx_runner import OnnxRunner
@@ -78,6 +78,11 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
         else:
             candidates = strippings(content.tensors)
             network = recognize(candidates, options.architecture, options.ranges)
+    elif isinstance(content, load.Keras):
+        found = _keras(content.path, options)
+        if isinstance(found, generators.Generator):
+            return generator_export.build(found, options, taken, folder, report)
+        network = found
     elif isinstance(content, load.Program):
         network = from_program(content.program, options.network_output)
     else:
@@ -87,6 +92,17 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
         names = _constant_names(network, content)
         exported = replace(exported, trained=qat.placed(exported.model, names, content.trained))
     return write(exported, options, taken, folder, report)
+
+
+def _keras(path: Path, options: Options) -> Network | generators.Generator:
+    """Return the network or the generator in a Keras file."""
+    file = keras_file.read(path, builds=bool(options.arch_file))
+    from sr_export.models import keras_model  # imports Keras
+
+    found = keras_model.load_model(file, options.arch_file, options.key)
+    if found.latent is not None:
+        return generators.of_module(found.module, found.name, found.latent, options.ranges)
+    return from_module(found.module, found.name, found.size, options.network_output)
 
 
 def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str, QatStart]:

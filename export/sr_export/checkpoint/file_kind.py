@@ -11,7 +11,9 @@ from sr_export.checkpoint import other_formats
 if TYPE_CHECKING:
     from pathlib import Path
 
-Kind = Literal["torch", "torch-legacy", "torchscript", "program", "safetensors", "onnx"]
+Kind = Literal["torch", "torch-legacy", "torchscript", "program", "safetensors", "onnx", "keras"]
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 MAX_EXPANSION = 100
 """Largest ratio of unpacked to stored bytes. PyTorch stores without compression: ratio 1."""
@@ -54,6 +56,8 @@ def _identify(path: Path, file: BinaryIO) -> Kind:
         if header > size - 8:
             raise CheckpointError(f"{path}: {_damaged('safetensors file')}")
         return "safetensors"
+    if head.startswith(_HDF5):
+        return "keras"
     if text := other_formats.by_head(path, head):
         raise CheckpointError(f"{path}: this is {text}")
     return _identify_protobuf(path, file, size)
@@ -76,6 +80,8 @@ def _identify_zip(path: Path) -> Kind:
         return "torchscript"
     if "data.pkl" in inner:
         return "torch"
+    if "model.weights.h5" in names:
+        return "keras"
     raise CheckpointError(f"{path}: this is {other_formats.in_zip(path, names)}")
 
 

@@ -1,4 +1,4 @@
-"""Load a checkpoint file: weights, TorchScript, a torch.export program, or ONNX."""
+"""Load a checkpoint file: weights, TorchScript, a torch.export program, ONNX, or Keras."""
 
 from __future__ import annotations
 
@@ -66,7 +66,14 @@ class Onnx:
     path: Path
 
 
-Content = Weights | Scripted | Program | Onnx
+@dataclass(frozen=True)
+class Keras:
+    """A Keras file that has not been read yet."""
+
+    path: Path
+
+
+Content = Weights | Scripted | Program | Onnx | Keras
 
 
 def read(path: Path, *, ema: bool = True, key: str | None = None, trust: bool = False) -> Content:
@@ -91,6 +98,8 @@ def read(path: Path, *, ema: bool = True, key: str | None = None, trust: bool = 
         except BundleError as error:
             raise CheckpointError(str(error)) from error
         return Onnx(path)
+    if kind == "keras":
+        return Keras(path)
     if kind in ("torchscript", "program"):
         if not trust:
             name = "TorchScript" if kind == "torchscript" else "a torch.export program"

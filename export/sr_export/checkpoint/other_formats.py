@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-READABLE = "a PyTorch checkpoint, safetensors, TorchScript, a torch.export program or ONNX"
+READABLE = (
+    "a PyTorch checkpoint, safetensors, TorchScript, a torch.export program, ONNX or a Keras model"
+)
 _EXPECTED = f"expected {READABLE}"
 _ONE_WAY = (
     "which cannot be converted back; export the checkpoint that it was made from ({}), or its ONNX "
@@ -33,7 +35,6 @@ _NUMPY = (
 
 # Offset, magic bytes, what the file is, and the way out.
 _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"\x89HDF\r\n\x1a\n", "a Keras or other HDF5 file (.h5)", _EXPECTED),
     (0, b"MATLAB ", "a MATLAB file (.mat)", _MATLAB),
     (4, b"TFL3", "a TensorFlow Lite model", _TF2ONNX.format("--tflite FILE")),
     (0, b"GGUF", "a GGUF file", "export the checkpoint that it was made from"),
@@ -122,8 +123,6 @@ def in_zip(path: Path, names: list[str]) -> str:
     weights = next((name for name in names if name.lower().endswith(_WEIGHT_SUFFIXES)), None)
     if weights:
         return f"a zip archive that contains {weights}; {_UNPACK}"
-    if "model.weights.h5" in names:
-        return f"a Keras model; {_EXPECTED}"
     if any(name.endswith("extern_modules") for name in names):
         return "a torch.package archive, which contains Python code; save its state_dict() instead"
     if names and all(name.endswith(".npy") for name in names):

@@ -111,6 +111,12 @@ def find(
     return _measured(module, DCGAN, size, ranges or usual, how if assumed else "")
 
 
+def of_module(module: nn.Module, name: str, size: int, ranges: Ranges | None) -> Generator:
+    """Return the generator of a module whose input is random numbers (N, size)."""
+    usual = Ranges(output=SIGNED if float(_sample(module, size).min()) < 0 else UNIT)
+    return _measured(module, name, size, ranges or usual)
+
+
 def _dcgan(tensors: Mapping[str, Tensor], activation: str, final: str) -> tuple[nn.Sequential, int]:
     """Return the DCGAN generator that has these weights, and its number of random numbers.
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sr_deploy.errors import CheckpointError
-from sr_export.models.outputs import with_one_output
+from sr_export.models.outputs import with_border, with_one_output
 from sr_export.models.rewrite import rewrite
 from sr_export.models.spandrel_import import ImageModelDescriptor
 
@@ -185,6 +185,9 @@ def from_module(
                 found = _call(module, channels, size)
                 single, how = with_one_output(module, found, channels, size, output)
                 image = _run(single, channels, size)
+                if not fixed and image.shape[2] % size[0] and image.shape[1] == channels:
+                    single = with_border(single, channels, size[0])
+                    image = _run(single, channels, size)
             except CheckpointError:
                 raise
             except FAILURES as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from sr_deploy.errors import CheckpointError
@@ -30,6 +31,51 @@ class OneOutput(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         outputs: Any = self.module(image)
         return outputs[self._key]
+
+
+class Bordered(nn.Module):
+    """A module that returns less than scale times the image: images get a border before.
+
+    The border repeats the edge, as the programs of such networks do (waifu2x, SRCNN).
+
+    Args:
+        module: The module.
+        scale: Its scale.
+        missing: Pixels by which each side of its output is too short.
+    """
+
+    def __init__(self, module: nn.Module, scale: int, missing: int) -> None:
+        super().__init__()
+        self.module = module
+        self._scale = scale
+        self._border = -(-missing // (2 * scale))
+        self._start = (2 * scale * self._border - missing) // 2
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = (side * self._scale for side in image.shape[2:])
+        output = self.module(F.pad(image, [self._border] * 4, mode="replicate"))
+        first = self._start
+        return output[:, :, first : first + height, first : first + width]
+
+
+def with_border(module: nn.Module, channels: int, side: int) -> nn.Module:
+    """Return a module with the border that it needs; itself if none helps.
+
+    Args:
+        module: A module that returns no whole multiple of an image.
+        channels: Number of channels.
+        side: A height and width that it accepts.
+    """
+    sides = (side, side + 32, side + 96)
+    lengths = []
+    for each in sides:
+        with torch.inference_mode():
+            lengths.append(module(torch.full((1, channels, each, each), 0.5)).shape[2])
+    scale = (lengths[1] - lengths[0]) // 32
+    missing = {scale * each - length for each, length in zip(sides, lengths, strict=True)}
+    if scale < 1 or len(missing) != 1 or not 0 < min(missing) < scale * side:
+        return module
+    return Bordered(module, scale, min(missing))
 
 
 def with_one_output(

@@ -56,6 +56,15 @@ def test_program(tmp_path: Path) -> None:
     assert identify(path.rename(tmp_path / "weights.txt")) == "program"
 
 
+def test_keras(path: Path) -> None:
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 99)
+    assert identify(path) == "keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", "x")
+    assert identify(path) == "keras"
+
+
 def test_onnx(path: Path) -> None:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
@@ -74,7 +83,6 @@ def test_onnx(path: Path) -> None:
         (b"\xef\xbb\xbf<html lang='en'>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
         (b"\0" * 5000, "zeros"),
-        (b"\x89HDF\r\n\x1a\n" + b"\0" * 99, "Keras"),
         (b"\x1c\0\0\0TFL3" + b"\0" * 99, "TensorFlow Lite"),
         (b"\x0a\x06\x0a\x04conv", r"TensorFlow graph.*tf2onnx.*--graphdef weights\.txt"),
         (b"\x08\x01\x12\x04\x0a\x02\x08\x01", "SavedModel.*tf2onnx"),
@@ -111,7 +119,6 @@ def test_unsupported_content_is_named(path: Path, content: bytes, fact: str) -> 
     ("names", "fact"),
     [
         (["net.pth", "readme.md"], r"net\.pth"),
-        (["config.json", "model.weights.h5"], "Keras"),
         (["a.npy", "b.npy"], "NumPy archive"),
         (["p/.data/extern_modules", "p/code.py"], "torch.package"),
         (["notes.txt"], "zip archive"),

@@ -204,6 +204,20 @@ def test_the_output_that_is_an_image(result: str, how: str, tmp_path: Path) -> N
     assert found.module(torch.rand(1, 3, 4, 5)).shape == (1, 3, 4, 5)
 
 
+def test_networks_without_padding_get_a_border(tmp_path: Path) -> None:
+    layer = "nn.Sequential(nn.Conv2d(3, 12, 5), nn.PixelShuffle(2))"
+    path = _network(tmp_path / "valid.py", layer=layer)
+    inner = nn.Conv2d(3, 12, 5)
+    weights = {f"body.0.{name}": each.detach() for name, each in inner.state_dict().items()}
+    found = _from_file(path, "Net", [weights])
+    assert (found.scale, found.channels, found.grid) == (2, 3, 1)
+    image = torch.rand(1, 3, 9, 14)
+    with torch.inference_mode():
+        bordered = nn.functional.pad(image, [2] * 4, mode="replicate")
+        expected = nn.functional.pixel_shuffle(inner(bordered), 2)
+        torch.testing.assert_close(found.module(image), expected)
+
+
 def test_one_of_several_images(tmp_path: Path) -> None:
     path = _network(
         tmp_path / "pyramid.py",
