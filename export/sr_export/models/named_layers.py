@@ -131,7 +131,7 @@ class NamedLayers:
             groups=inputs // part if inputs else 1,
             bias=f"{name}.bias" in self._tensors,
         )
-        return self._loaded(layer, name)
+        return self.loaded(layer, name)
 
     def parameter(self, name: str) -> nn.Parameter:
         """Return a tensor that belongs to no layer."""
@@ -148,7 +148,7 @@ class NamedLayers:
         """Return a convolution."""
         outputs, inputs, size, _ = self.shape(f"{name}.weight")
         bias = f"{name}.bias" in self._tensors
-        return self._loaded(nn.Conv2d(inputs, outputs, size, stride, padding, bias=bias), name)
+        return self.loaded(nn.Conv2d(inputs, outputs, size, stride, padding, bias=bias), name)
 
     def transposed(
         self, name: str, stride: int = 2, padding: int | None = None
@@ -164,7 +164,7 @@ class NamedLayers:
         else:
             padding, more = ((size - 1) // 2, size % 2) if stride == 2 else (0, 0)
         layer = nn.ConvTranspose2d(inputs, outputs, size, stride, padding, more, bias=bias)
-        return self._loaded(layer, name)
+        return self.loaded(layer, name)
 
     def norm(self, name: str, before: Kernel) -> nn.Module:
         """Return the normalization behind a convolution.
@@ -181,11 +181,11 @@ class NamedLayers:
 
     def batch_norm(self, name: str, channels: int, eps: float = 1e-5) -> nn.Module:
         """Return a batch norm."""
-        return self._loaded(nn.BatchNorm2d(channels, eps), name)
+        return self.loaded(nn.BatchNorm2d(channels, eps), name)
 
     def instance_norm(self, name: str, channels: int) -> nn.Module:
         """Return an instance norm with weights."""
-        return self._loaded(nn.InstanceNorm2d(channels, affine=True), name)
+        return self.loaded(nn.InstanceNorm2d(channels, affine=True), name)
 
     def require_all_used(self) -> None:
         """Check that every tensor belongs to a layer.
@@ -196,8 +196,8 @@ class NamedLayers:
         if self._unused:
             raise ValueError(f"no layer uses {', '.join(sorted(self._unused)[:4])}")
 
-    def _loaded(self, layer: L, name: str) -> L:
-        """Return a layer with its weights loaded.
+    def loaded(self, layer: L, name: str) -> L:
+        """Return a layer with its weights loaded, as far as they are named like its own.
 
         Raises:
             ValueError: a tensor is missing.

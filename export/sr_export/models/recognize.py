@@ -123,7 +123,7 @@ def _from_named(
     descriptor, assumed = architecture.load_with(tensors, arguments)
     name = str(architecture.id)
     network = from_descriptor(descriptor, " ".join([name, *_pairs(arguments)]))
-    how = f'assumed: {assumed}; --arch "{name} {assumed}" with another value changes it'
+    how = f"assumed: {assumed}; --arch {name} {assumed} with another value changes it"
     return replace(network, ranges=architecture.ranges, how=how if assumed else "")
 
 

@@ -72,6 +72,7 @@ from spandrel import (  # noqa: E402  not before torchvision is checked
     ImageModelDescriptor,
     SizeRequirements,
 )
+from spandrel.architectures.__arch_helpers.dysample import DySample  # noqa: E402
 from spandrel.util import KeyCondition  # noqa: E402
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "ArchRegistry",
     "ArchSupport",
     "Architecture",
+    "DySample",
     "ImageModelDescriptor",
     "KeyCondition",
     "SizeRequirements",

@@ -9,6 +9,7 @@ every n-th value as little-endian float16, in base64.
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from sr_export.options import Options
 _ORIGINS = Path(__file__).with_name("origins")
 # The architecture by which each is recognized, its scale, its grid, and the settings to give.
 CASES: dict[str, tuple[str, int, int, str]] = {
+    "artcnn": ("ArtCNN", 2, 1, ""),
     "carn": ("CARN", 3, 1, ""),
     "carn_m": ("CARN", 4, 1, ""),
     "imdn": ("IMDN", 3, 1, ""),
@@ -37,6 +39,12 @@ CASES: dict[str, tuple[str, int, int, str]] = {
     "imdn_rtc": ("IMDN", 2, 1, ""),
     "imdn_rte": ("IMDN", 2, 2, ""),
     "lapsrn": ("LapSRN", 4, 1, ""),
+    "mosrv2_dysample": ("MoSRv2", 2, 1, ""),
+    "mosrv2_nearest_conv": ("MoSRv2", 4, 1, ""),
+    "mosrv2_pa_up": ("MoSRv2", 4, 1, ""),
+    "mosrv2_pixelshuffle": ("MoSRv2", 3, 1, ""),
+    "mosrv2_pixelshuffledirect": ("MoSRv2", 2, 2, ""),
+    "mosrv2_transpose_conv": ("MoSRv2", 4, 1, ""),
     "pan": ("PAN", 4, 1, ""),
     "pan_x2": ("PAN", 2, 1, ""),
     "rfdn": ("RFDN", 4, 1, ""),
@@ -56,7 +64,7 @@ def _weights(record: dict[str, Any]) -> dict[str, torch.Tensor]:
     for name, shape in record["tensors"].items():
         value = generator.standard_normal(shape)
         if len(shape) > 1:
-            value = value * np.sqrt(2 / np.prod(shape[1:]))
+            value = value * record.get("gain", 1) * np.sqrt(2 / np.prod(shape[1:]))
         elif name.endswith("running_var"):
             value = 1 + 0.2 * np.abs(value)
         elif name.endswith(("weight", "scale", "alpha")):
@@ -94,6 +102,22 @@ def test_the_origins_output_is_reproduced(name: str) -> None:
     # The precision of float16, and the order of summation in another version of PyTorch.
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
     assert expected.std() > 0.05
+
+
+def test_pixels_are_unshuffled_before_esrgan_as_in_spandrel() -> None:
+    """Real-ESRGAN's x2 reduces the image first; spandrel's code is the reference."""
+    torch.manual_seed(0)
+    # Importing it at the top would come before torchvision is checked.
+    esrgan = importlib.import_module("spandrel.architectures.ESRGAN").ESRGAN
+    network = esrgan(in_nc=12, num_filters=8, num_blocks=1, scale=4, shuffle_factor=2).eval()
+    weights = dict(network.state_dict())
+    assert recognize([weights]).architecture == "ESRGAN"
+    found = recognize([weights], "RRDBNet")
+    assert (found.scale, found.grid, found.channels) == (2, 2, 3)
+    image = torch.rand(1, 3, 20, 22)
+    with torch.inference_mode():
+        expected = network(image)
+    assert np.abs(_run(found, image) - expected.numpy()).max() <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["carn_m", "lapsrn"])

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from sr_export.models.known.cascading import CASCADING
 from sr_export.models.known.denoising import DENOISING
+from sr_export.models.known.dense import DENSE
 from sr_export.models.known.distilling import DISTILLING
+from sr_export.models.known.gated import GATED
+from sr_export.models.known.spans import SPANS
 from sr_export.models.known.waifu import WAIFU
 
-KNOWN = (*DISTILLING, *CASCADING, *DENOISING, *WAIFU)
+KNOWN = (*DISTILLING, *CASCADING, *DENOISING, *WAIFU, *DENSE, *SPANS, *GATED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
@@ -35,6 +36,20 @@ class Residual(nn.Module):
         return x + self.sign * self.parts(x)
 
 
+class ChannelNorm(nn.Module):
+    """Layer normalization of the channels of each pixel."""
+
+    def __init__(self, named: NamedLayers, name: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(named.parameter(f"{name}.weight").view(-1, 1, 1))
+        self.bias = nn.Parameter(named.parameter(f"{name}.bias").view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x - x.mean(1, keepdim=True)
+        variance = y.square().mean(1, keepdim=True)
+        return self.weight * (y / torch.sqrt(variance + 1e-6)) + self.bias
+
+
 def channel_attention(
     named: NamedLayers, name: str, parts: tuple[str, str] = ("0", "2")
 ) -> nn.Sequential:
@@ -53,3 +68,20 @@ def shuffle_scale(before: nn.Conv2d, channels: int) -> int:
     if factor**2 * channels != before.out_channels:
         raise ValueError(f"{before.out_channels} channels cannot be shuffled to {channels}")
     return factor
+
+
+def unshuffling(first: nn.Conv2d, channels: int) -> int:
+    """Return the factor of the pixel unshuffle between an image and its first convolution.
+
+    Raises:
+        ValueError: no factor fits.
+    """
+    factor = math.isqrt(first.in_channels // channels)
+    if factor**2 * channels != first.in_channels:
+        raise ValueError(f"{channels} channels cannot be unshuffled to {first.in_channels}")
+    return factor
+
+
+def unshuffled(factor: int) -> list[nn.Module]:
+    """Return the layers that reduce an image by a factor."""
+    return [nn.PixelUnshuffle(factor)] if factor > 1 else []
