@@ -79,10 +79,10 @@ def _names(named: NamedLayers) -> tuple[str, str, str, str, list[str], tuple[str
     if named.has("model.0.weight"):
         blocks = sum(named.has_below(f"model.1.sub.{i}.RDB1") for i in range(99))
         numbers = [i for i in range(2, 99) if named.has(f"model.{i}.weight")]
-        *ups, high, last = (f"model.{i}" for i in numbers)
+        *ups, high, final = (f"model.{i}" for i in numbers)
         layer = "model.1.sub.{i}.RDB{j}.conv{k}"
         end = f"model.1.sub.{blocks}"
-        return "model.0", "model.1.sub.{}.RDB1", layer, end, ups, (high, last)
+        return "model.0", "model.1.sub.{}.RDB1", layer, end, ups, (high, final)
     if named.has_below("RRDB_trunk"):
         ups = [f"upconv{i}" for i in (1, 2, 3) if named.has_below(f"upconv{i}")]
         layer, last = "RRDB_trunk.{i}.RDB{j}.conv{k}", ("HRconv", "conv_last")

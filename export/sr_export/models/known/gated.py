@@ -55,7 +55,7 @@ class _GatedBlock(nn.Module):
         self.norm, self.first, self.mix, self.last = norm, first, mix, last
         self.gamma = gamma
         hidden, mixed = last.in_channels, last.out_channels
-        self.sizes = (hidden, hidden - mixed, mixed)
+        self.sizes = [hidden, hidden - mixed, mixed]
 
     def forward(self, x: Tensor) -> Tensor:
         gate, kept, mixed = torch.split(self.first(self.norm(x)), self.sizes, 1)
@@ -72,7 +72,7 @@ class _Inception(nn.Module):
         parts = [f"{name}.dwconv_{each}" for each in ("hw", "w", "h")]
         part = named.shape(f"{parts[0]}.weight")[0]
         self.convolutions = nn.ModuleList(named.same(each, inputs=part) for each in parts)
-        self.sizes = (width - 3 * part, part, part, part)
+        self.sizes = [width - 3 * part, part, part, part]
 
     def forward(self, x: Tensor) -> Tensor:
         kept, *parts = torch.split(x, self.sizes, 1)
