@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: origins have any names
 
-from zoo import colors
+from zoo import colors  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
