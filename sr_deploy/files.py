@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import re
+import reprlib
 import shutil
 import stat
 import sys
@@ -54,15 +55,23 @@ def inside(folder: Path, name: str) -> Path:
     """Return the path of a file in a folder, rejecting names that lead out of it.
 
     Raises:
-        BundleError: the name is absolute, or leads out of the folder by `..` or a link.
+        BundleError: the name is absolute, leads out of the folder by `..` or a link, or cannot be
+            the name of a file.
         NotFoundError: the file does not exist.
     """
     path = folder / name
-    # Not Path.resolve, which raises RuntimeError for links in a loop before Python 3.13.
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise BundleError(f"{folder}: the file name {name!r} leads out of the folder")
-    if not path.is_file():
-        raise NotFoundError(f"{folder}: file {name!r} does not exist")
+    shown = reprlib.repr(name)
+    try:
+        # Not Path.resolve, which raises RuntimeError for links in a loop before Python 3.13.
+        leads_out = not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+        is_there = path.is_file()
+    except (OSError, ValueError) as error:  # too long, NUL, half a character
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"{folder}: the file name {shown} is impossible: {reason}") from None
+    if leads_out:
+        raise BundleError(f"{folder}: the file name {shown} leads out of the folder")
+    if not is_there:
+        raise NotFoundError(f"{folder}: file {shown} does not exist")
     return path
 
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 import numpy as np
 
 from sr_deploy.bundle.manifest import YuvFormat
+from sr_deploy.bundle.network_fit import shape_text
 from sr_deploy.errors import BackendError, OutOfMemoryError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,6 +32,8 @@ _SOURCE_LINES = re.compile(
     re.MULTILINE,
 )
 _NO_MEMORY = ("bad_alloc", "bad alloc", "allocate", "out of memory", "not enough memory")
+# Errors of shapes speak of memory too: ONNX Runtime names the "pre-allocated output".
+_NOT_MEMORY = ("invalid_argument", "output shape", "expected shape")
 
 # Peak of the conversion from the network's result to bytes, relative to that result in FP32. It
 # decides where the network itself needs little. Measured with one and with three convolutions, x4,
@@ -284,11 +288,32 @@ class Backend(Protocol):
         """
 
 
+def check_result(found: Sequence[int], expected: Sequence[int], what: str) -> None:
+    """Check that a network has filled, or will fill, the whole result.
+
+    Args:
+        found: Shape of what the network gives.
+        expected: Shape of the result by the manifest.
+        what: The backend, for the error.
+
+    Raises:
+        BackendError: the shapes differ, so that parts of the result would be undefined.
+    """
+    if tuple(found) != tuple(expected):
+        raise BackendError(
+            f"{what}: the network gives {shape_text(found)} values, but {shape_text(expected)} by "
+            "the bundle's manifest, which does not fit the network; export the checkpoint again"
+        )
+
+
 def translate_error(error: BaseException, what: str) -> OutOfMemoryError | BackendError:
     """Return a backend's exception as `OutOfMemoryError` or `BackendError`."""
     text = str(error)
     text = " ".join((_SOURCE_LINES.sub("", text) or text).split()) or type(error).__name__
     short = text if len(text) <= 500 else text[:497] + "..."
-    if isinstance(error, MemoryError) or any(each in text.lower() for each in _NO_MEMORY):
+    lower = text.lower()
+    of_shapes = any(each in lower for each in _NOT_MEMORY)
+    of_memory = any(each in lower for each in _NO_MEMORY) and not of_shapes
+    if isinstance(error, MemoryError) or of_memory:
         return OutOfMemoryError(f"{what}: out of memory ({short})")
     return BackendError(f"{what}: {short}")

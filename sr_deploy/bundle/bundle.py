@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sr_deploy.bundle import manifest, onnx_bounds
+from sr_deploy.bundle import manifest, network_fit
 from sr_deploy.errors import BundleError, NotFoundError
 from sr_deploy.files import inside, sha256_of
 
@@ -34,9 +35,15 @@ class Bundle:
             BundleError: it is not a bundle, or its manifest is invalid.
         """
         folder = Path(path)
-        if not folder.exists():
+        try:
+            is_there = folder.exists()
+            has_manifest = (folder / manifest.NAME).is_file()
+        except (OSError, ValueError) as error:  # no right, too long, NUL
+            reason = getattr(error, "strerror", None) or error
+            raise BundleError(f"{reprlib.repr(str(folder))}: cannot be opened: {reason}") from None
+        if not is_there:
             raise NotFoundError(f"{folder}: bundle does not exist")
-        if not (folder / manifest.NAME).is_file():
+        if not has_manifest:
             raise BundleError(
                 f"{folder}: not a bundle (no {manifest.NAME}); make one: sr-export CHECKPOINT"
             )
@@ -66,12 +73,13 @@ class Bundle:
         return path
 
     def network(self, variant: Variant) -> Path:
-        """Return the path of a variant after checking its hash, and what its graph asks for.
+        """Return the path of a variant after checking its hash and its graph.
 
         Raises:
-            BundleError: as `verified`, or it is made to fill the memory or compute without end.
+            BundleError: as `verified`, or the graph does not fit the manifest, or is made to fill
+                the memory or compute without end.
             NotFoundError: the file is missing.
         """
         path = self.verified(variant)
-        onnx_bounds.check(path)
+        network_fit.check(path, self.manifest.model, variant.pixel_format)
         return path

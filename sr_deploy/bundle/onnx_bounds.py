@@ -9,6 +9,7 @@ check finds files that are made to harm, and never refuses a network because it 
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sr_deploy.bundle.onnx_file import OnnxFile, OnnxGraph, OnnxNode, OnnxTensor
+    from sr_deploy.bundle.onnx_shapes import Shape
 
     Scope = dict[str, Sized]
 
@@ -55,11 +57,24 @@ def check(path: Path, *, external: bool = False) -> None:
 
 def sizes(path: Path, *, external: bool = False) -> dict[str, Sized]:
     """Check a file and return what is known about the values of its main graph, by name."""
+    return walked(path, external=external)[1]
+
+
+def walked(
+    path: Path, images: Sequence[Shape] = (), *, external: bool = False
+) -> tuple[OnnxGraph, dict[str, Sized]]:
+    """Check a file; return its main graph and what is known about its values, by name.
+
+    Args:
+        path: The file.
+        images: Shapes of its first inputs, for their free axes.
+        external: Whether it may have weights in other files.
+    """
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        walk = _Walk(onnx_file.read(memoryview(data), external=external), external=external)
-        return walk.run()
+        content = onnx_file.read(memoryview(data), external=external)
+        return content.graph, _Walk(content, external=external).run(images)
     except (BundleError, ValueError) as error:  # ValueError: an empty file
         raise BundleError(f"{path}: {error}; the file is damaged or forged") from None
 
@@ -74,11 +89,15 @@ class _Walk:
         self._most = _MOST_BYTES
         self._stored = 0
 
-    def run(self) -> Scope:
+    def run(self, wanted: Sequence[Shape]) -> Scope:
         graph = self._file.graph
-        constants = {each.name for each in graph.constants}
         images = {
-            name: _image(shape) for name, shape in graph.inputs.items() if name not in constants
+            name: _image(shape, sides)
+            for (name, shape), sides in zip(
+                graph.arguments.items(),
+                itertools.chain(wanted, itertools.repeat(None)),
+                strict=False,
+            )
         }
         elements = sum(each.count for each in images.values())
         self._most = max(_MOST_BYTES, _MOST_PER_ELEMENT * elements)
@@ -195,11 +214,13 @@ class _Walk:
             )
 
 
-def _image(shape: tuple[int, ...] | None) -> Sized:
-    """Return an image for an input; free axes get a small side, and the batch is 1."""
+def _image(shape: Shape | None, wanted: Shape | None) -> Sized:
+    """Return an image for an input: free axes get the wanted sides, else small ones, batch 1."""
     if shape is None:
         return Sized(None, _SIDE * _SIDE)
-    return Sized.of(tuple(side or (_SIDE if axis else 1) for axis, side in enumerate(shape)))
+    if wanted is None or len(wanted) != len(shape):
+        wanted = (1,) + (_SIDE,) * len(shape[1:])
+    return Sized.of(tuple(side or free for side, free in zip(shape, wanted, strict=False)))
 
 
 def _counts(values: Sequence[Sized | None]) -> list[int]:

@@ -67,12 +67,20 @@ class OnnxGraph:
 
     Attributes:
         inputs: Shapes by name; 0 marks a free axis, None an unknown shape.
+        types: ONNX's numbers of the types of inputs and outputs, by name.
     """
 
     nodes: list[OnnxNode] = field(default_factory=list)
     constants: list[OnnxTensor] = field(default_factory=list)
     inputs: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
+    types: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> dict[str, tuple[int, ...] | None]:
+        """The inputs that are not constants."""
+        constants = {each.name for each in self.constants}
+        return {name: shape for name, shape in self.inputs.items() if name not in constants}
 
 
 @dataclass
@@ -121,10 +129,11 @@ class _Reader:
             elif number == 5:
                 graph.constants.append(self._tensor(_message(value)))
             elif number == 11:
-                name, shape = _input(_message(value))
+                name, graph.types[name], shape = _end(_message(value))
                 graph.inputs[name] = shape
             elif number == 12:
-                graph.outputs.append(_input(_message(value))[0])
+                name, graph.types[name], _ = _end(_message(value))
+                graph.outputs.append(name)
             elif number == 15:
                 graph.constants.append(self._sparse(_message(value)))
         return graph
@@ -238,18 +247,20 @@ def _values(number: int, wire: int, value: int | memoryview, kind: str) -> list[
     return []
 
 
-def _input(data: memoryview) -> tuple[str, tuple[int, ...] | None]:
-    """Return the name and the shape of a graph's input or output."""
-    name = ""
+def _end(data: memoryview) -> tuple[str, int, tuple[int, ...] | None]:
+    """Return the name, the type and the shape of a graph's input or output."""
+    name, kind = "", 0
     shape: tuple[int, ...] | None = None
     for number, _, value in walk(data):
         if number == 1:
             name = _text(value)
         elif number == 2:
             for tensor in _inner(_message(value), 1):
+                kinds = [each for field, _, each in walk(tensor) if field == 1]
+                kind = next((each for each in kinds if isinstance(each, int)), 0)
                 for dims in _inner(tensor, 2):
                     shape = tuple(_dimension(each) for each in _inner(dims, 1))
-    return name, shape
+    return name, kind, shape
 
 
 def _dimension(data: memoryview) -> int:

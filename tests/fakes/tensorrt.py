@@ -95,6 +95,7 @@ class FakeTensorRt(types.ModuleType):
         self.TensorIOMode = _enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
         self.MemoryPoolType = _enum("MemoryPoolType", ["WORKSPACE", "DLA_LOCAL_DRAM"])
         self.DeviceType = _enum("DeviceType", ["GPU", "DLA"])
+        self.DataType = _enum("DataType", ["FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8"])
         own = ["EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"]
         self.TacticSource = _enum("Tactics", own if new else ["CUBLAS", "CUBLAS_LT", "CUDNN", *own])
         core = ["DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"]
@@ -170,6 +171,7 @@ class _Builder:
             "profiles": [each.shapes for each in config.profiles],
             "inputs": network.shapes("input"),
             "outputs": network.shapes("output"),
+            "floats": [],
         }
         return json.dumps(header).encode() + b"\n" + network.onnx
 
@@ -326,6 +328,7 @@ class _Engine:
     ) -> None:
         self.trt, self.log, self.header = trt, log, header
         self.network = trt.network or _session(content, header)
+        self.results: dict[tuple[int, ...], tuple[int, ...]] = {}
         if trt.rtx:
             self.create_runtime_config = lambda: _RuntimeConfig(trt)
             self.create_execution_context: Callable[..., _Context] = self._create_configured
@@ -369,6 +372,19 @@ class _Engine:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.tensors[name])
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        types = self.trt.DataType
+        if name in self.header["floats"]:
+            return types.FLOAT
+        return types.UINT8 if len(self.tensors[name]) == 4 else types.FLOAT
+
+    def result_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of a batch's result, which the real library infers."""
+        if shape not in self.results:
+            kind = np.dtype(np.float32 if len(shape) == 2 else np.uint8)
+            self.results[shape] = self.network(np.zeros(shape, kind)).shape
+        return self.results[shape]
 
 
 class _RuntimeCache:
@@ -453,6 +469,10 @@ class _Context:
         self._shape = tuple(shape)
         return True
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        shapes = self._engine.header["outputs"]
+        return self._engine.result_shape(self._shape) if name in shapes else self._shape
+
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
         return name in self._engine.tensors
@@ -497,7 +517,12 @@ def _session(content: bytes, header: dict[str, Any]) -> Callable[[np.ndarray], n
 
 
 def plan(
-    least: tuple[int, ...], most: tuple[int, ...], *, memory: int = 1000, rows: bool = False
+    least: tuple[int, ...],
+    most: tuple[int, ...],
+    *,
+    memory: int = 1000,
+    rows: bool = False,
+    floats: bool = False,
 ) -> bytes:
     """Return a plan for the network of the fake, `FakeTensorRt.network`.
 
@@ -506,6 +531,7 @@ def plan(
         most: Largest.
         memory: Bytes for intermediates of the largest.
         rows: The input is noise (N, size), with a height of 1.
+        floats: The result is floats in place of bytes.
     """
     limits = [[each[0], each[2]] if rows else [*each, 3] for each in (least, most, most)]
     header = {
@@ -516,6 +542,7 @@ def plan(
         "profiles": [{"pixels": limits}],
         "inputs": {"pixels": [-1, most[2]] if rows else [-1, -1, -1, 3]},
         "outputs": {"upscaled": [-1, -1, -1, 3]},
+        "floats": ["upscaled"] if floats else [],
     }
     return json.dumps(header).encode() + b"\n"
 

@@ -35,7 +35,14 @@ class Copying:
     def __init__(self) -> None:
         self._bound: tuple[Any, ...] = ()
 
-    def bind(self, shape: tuple[int, ...], pixels: int, result: int, color: int | None) -> int:
+    def bind(
+        self,
+        shape: tuple[int, ...],
+        result_shape: tuple[int, ...],
+        pixels: int,
+        result: int,
+        color: int | None,
+    ) -> int:
         self._bound = shape, pixels, result
         return 1 << 20
 

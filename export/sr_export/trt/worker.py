@@ -167,7 +167,8 @@ def _infer(
     np.copyto(sent, batch)
     network, stream = contexts.Contexts(lambda _: plan), driver.CudaStream()
     source, target = driver.Memory(sent.nbytes), driver.Memory(result.nbytes)
-    scratch = driver.Memory(network.bind(sent.shape, source.address, target.address, None))
+    addresses = source.address, target.address
+    scratch = driver.Memory(network.bind(sent.shape, result.shape, *addresses, None))
     network.lend(scratch)
     driver.copy_bytes(source.address, sent.ctypes.data, sent.nbytes, stream)
     network.enqueue(stream)

@@ -43,11 +43,19 @@ _COLOR_BYTES = 7 * 3 * 4
 class Execution(Protocol):
     """A network that reads and writes GPU memory; the part that a backend implements."""
 
-    def bind(self, shape: tuple[int, ...], pixels: int, result: int, color: int | None) -> int:
+    def bind(
+        self,
+        shape: tuple[int, ...],
+        result_shape: tuple[int, ...],
+        pixels: int,
+        result: int,
+        color: int | None,
+    ) -> int:
         """Prepare for batches of a shape.
 
         Args:
             shape: (N, h, w, bytes).
+            result_shape: (N, scale*h, scale*w, bytes), for which memory is reserved.
             pixels: Address of the batch.
             result: Address of its result.
             color: Address of a YUV frame's coefficients, 7x3 float32.
@@ -56,7 +64,7 @@ class Execution(Protocol):
             Bytes needed for intermediates.
 
         Raises:
-            BackendError: the network does not accept the shape.
+            BackendError: the network does not accept the shape, or gives another result.
         """
 
     def lend(self, memory: Memory) -> None:
@@ -254,9 +262,10 @@ class CudaLane:
             self._tiles = tiles = DeviceTiles(
                 self._kernels, plan, self._buffers, shape[1:], self._scale, self._sample
             )
-            shape, pixels, target = tiles.batch_shape, tiles.inputs, tiles.results
+            shape, pixels = tiles.batch_shape, tiles.inputs
+            result, target = tiles.result_shape, tiles.results
         color = self._buffers.reserve("color", _COLOR_BYTES) if colored else None
-        self._needed = self._execution.bind(shape, pixels, target, color)
+        self._needed = self._execution.bind(shape, result, pixels, target, color)
         self._lent = None
         self._prepared = wanted
 

@@ -34,8 +34,9 @@ class DeviceTiles:
 
     Attributes:
         batch_shape: Shape of a batch of tiles, (N, h, w, bytes).
+        result_shape: Shape of its result, (N, scale*h, scale*w, bytes).
         inputs: Address of the batch.
-        results: Address of its result, (N, scale*h, scale*w, bytes).
+        results: Address of its result.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class DeviceTiles:
         self._height, self._width, self._depth = frame
         self._pitch = scale * self._width * self._depth
         self.batch_shape = (plan.batch, *plan.tile, self._depth)
-        size = int(np.prod(self.batch_shape))
+        height, width = plan.tile
+        self.result_shape = (plan.batch, scale * height, scale * width, self._depth)
         self._frame, self._out = buffers.address("frame"), buffers.address("out")
-        self.inputs = buffers.reserve("tiles", size)
-        self.results = buffers.reserve("results", size * scale**2)
+        self.inputs = buffers.reserve("tiles", int(np.prod(self.batch_shape)))
+        self.results = buffers.reserve("results", int(np.prod(self.result_shape)))
         # The rows of the result that two rows of tiles share, as the upper one left them.
         self._above = buffers.reserve("above", scale * plan.rows.ramp * self._pitch)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import openvino
 
-from sr_deploy.backends.base import Footprint, HostNetwork, translate_error
+from sr_deploy.backends.base import Footprint, HostNetwork, check_result, translate_error
 from sr_deploy.backends.host import HostLane
 from sr_deploy.backends.openvino.concat_pass import quantize_before_concat
 from sr_deploy.backends.openvino.pixel_shuffle_pass import shuffle_bytes
@@ -180,10 +180,15 @@ class _CompiledInference:
                 request.set_input_tensor(number, openvino.Tensor(shared, shared_memory=True))
             request.set_output_tensor(openvino.Tensor(into, shared_memory=True))
             start = time.perf_counter()
-            request.infer()
+            # `infer` loses errors where one thread computes, and the next call ends the process
+            # (2026.4).
+            request.start_async()
+            request.wait()
         except RuntimeError as error:
             raise translate_error(error, f"OpenVINO on {self._device}") from error
         self._spent += time.perf_counter() - start
+        # OpenVINO fills only the beginning of `into` if the network gives less.
+        check_result(request.get_output_tensor().shape, into.shape, f"OpenVINO on {self._device}")
 
     def release(self) -> None:
         """Free the memory of intermediates and the network for one shape."""

@@ -13,9 +13,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from sr_deploy import backends
-from sr_deploy.backends.base import translate_error
+from sr_deploy.backends.base import check_result, translate_error
 from sr_deploy.bundle.plan_store import TITLES
-from sr_deploy.errors import DriverError, OutOfMemoryError
+from sr_deploy.errors import BackendError, DriverError, OutOfMemoryError
 from sr_deploy.files import atomic_file
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class LoadedPlan:
         BackendError: the library rejects the plan.
 
     Attributes:
+        name: The library, for errors.
         messages: The library's messages.
         pixels: Name of the input for frames, or for a generator's noise.
         rows: Whether that input is noise, (N, size); callers pass it as images of one row.
@@ -135,26 +136,48 @@ class LoadedPlan:
         cache: Path | None = None,
     ) -> None:
         self._trt = trt
+        self.name = title(trt)
         self.messages = messages(trt)
         runtime = _runtime(trt)
         if version_compatible:  # such a plan contains host code
             runtime.engine_host_code_allowed = True
         engine: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(content)
         if engine is None:
-            raise self.messages.error(f"{title(trt)} rejects {name}")
+            raise self.messages.error(f"{self.name} rejects {name}")
         self._engine = engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         inputs = [each for each in names if engine.get_tensor_mode(each) == trt.TensorIOMode.INPUT]
-        (self.result,) = (each for each in names if each not in inputs)
+        results = [each for each in names if each not in inputs]
         frames = [each for each in inputs if len(engine.get_tensor_shape(each)) == _PIXEL_AXES]
-        (self.pixels,) = frames or inputs
+        if len(results) != 1 or len(frames or inputs) != 1:
+            raise BackendError(
+                f"{name}: not a plan of a bundle, its tensors are {', '.join(names)}"
+            )
+        (self.result,), (self.pixels,) = results, frames or inputs
         self.rows = not frames
         self.others = tuple(each for each in inputs if each != self.pixels)
+        for each in names:
+            self._check_type(each, name)
         sizes = ("device_memory_size_v2", "device_memory_size")
         name = next(each for each in sizes if hasattr(engine, each))
         self.memory = int(getattr(engine, name))
         self._cache = cache
         self._config = self._runtime_config()
+
+    def _check_type(self, tensor: str, name: str) -> None:
+        """Check that a tensor has values of the size for which memory is reserved.
+
+        Raises:
+            BackendError: it has not.
+        """
+        types = self._trt.DataType
+        is_bytes = tensor == self.result or (tensor == self.pixels and not self.rows)
+        expected = types.UINT8 if is_bytes else types.FLOAT
+        found = self._engine.get_tensor_dtype(tensor)
+        if found != expected:
+            raise BackendError(
+                f"{name}: its tensor {tensor!r} is of type {found}, but {expected} in bundles"
+            )
 
     def context(self) -> tensorrt.IExecutionContext:
         """Return a new context without memory for intermediates, which the caller must provide."""
@@ -167,7 +190,7 @@ class LoadedPlan:
         else:
             context = engine.create_execution_context_without_device_memory()
         if context is None:
-            raise self.messages.error(f"{title(self._trt)} failed to create an execution context")
+            raise self.messages.error(f"{self.name} failed to create an execution context")
         return context
 
     def save_cache(self) -> None:
@@ -220,7 +243,14 @@ class Contexts:
         self._contexts: dict[LoadedPlan, tensorrt.IExecutionContext] = {}
         self._current: tuple[LoadedPlan, tensorrt.IExecutionContext] | None = None
 
-    def bind(self, shape: tuple[int, ...], pixels: int, result: int, color: int | None) -> int:
+    def bind(
+        self,
+        shape: tuple[int, ...],
+        result_shape: tuple[int, ...],
+        pixels: int,
+        result: int,
+        color: int | None,
+    ) -> int:
         """Prepare for batches of a shape; see `Execution.bind`."""
         batch, height, width, _ = shape
         plan = self._plan_for((batch, height, width))
@@ -231,6 +261,7 @@ class Contexts:
         input_shape = (batch, width) if plan.rows else shape
         if not context.set_input_shape(plan.pixels, input_shape):
             raise plan.messages.error(f"TensorRT rejects the shape {shape}")
+        check_result(context.get_tensor_shape(plan.result), result_shape, plan.name)
         addresses = {plan.pixels: pixels, plan.result: result}
         if color is not None:
             addresses |= dict.fromkeys(plan.others, color)

@@ -32,6 +32,7 @@ class FakeExecution:
 
     def __init__(self, cuda: FakeCuda, network: Any, scratch: int = 100) -> None:
         self.cuda, self.network, self.scratch = cuda, network, scratch
+        self.scale = network.scale
         self.bound: tuple[Any, ...] = ()
         self.shapes: list[tuple[int, ...]] = []
         self.lent: Memory | None = None
@@ -41,7 +42,16 @@ class FakeExecution:
         self.closed = False
         self.threads: set[int] = set()
 
-    def bind(self, shape: tuple[int, ...], pixels: int, result: int, color: int | None) -> int:
+    def bind(
+        self,
+        shape: tuple[int, ...],
+        result_shape: tuple[int, ...],
+        pixels: int,
+        result: int,
+        color: int | None,
+    ) -> int:
+        sides = (self.scale * shape[1], self.scale * shape[2])
+        assert result_shape == (shape[0], *sides, shape[3])
         if shape[0] * shape[1] * shape[2] > self.most_pixels:
             raise OutOfMemoryError("too large for this test")
         self.bound = shape, pixels, result
@@ -342,7 +352,7 @@ def test_yuv_coefficients_are_uploaded_with_the_frame(make: Made, gpu: FakeCuda)
     seen = []
     bind = execution.bind
 
-    def bound(shape: Any, pixels: int, result: int, color: int | None) -> int:
+    def bound(shape: Any, result_shape: Any, pixels: int, result: int, color: Any) -> int:
         assert color is not None
         network = execution.network
 
@@ -351,7 +361,7 @@ def test_yuv_coefficients_are_uploaded_with_the_frame(make: Made, gpu: FakeCuda)
             return network(each)
 
         execution.network = looking
-        return bind(shape, pixels, result, color)
+        return bind(shape, result_shape, pixels, result, color)
 
     execution.bind = bound  # type: ignore[method-assign]
     image = frame(60, 30)
