@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sr_deploy.errors import InvalidInputError
+from sr_export.models import restoration
 from sr_export.models.named_layers import NamedLayers
 from sr_export.models.spandrel_import import (
     ArchId,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from sr_export.models.ranges import Ranges
 
+# Side of photos by which settings are tested, and the gain from which the output resembles them.
+_PHOTO_SIDE, _RESEMBLANCE = 48, -6.0
 # Reflection padding needs images of at least this size.
 _MIN_SIDE = 8
 
@@ -83,12 +86,31 @@ class NamedArch(Architecture[nn.Module]):
         """Build the network that has these weights and the user's settings.
 
         Returns:
-            The network, and the settings that were assumed, as "name=value ..."; may be empty.
+            The network, and how settings were decided that were not given, for the user.
 
         Raises:
             ValueError, RuntimeError: tensors are missing, unused, or do not fit each other.
             InvalidInputError: a setting is unknown or has a wrong value.
         """
+        built, named = self._built(state_dict, settings)
+        how = ""
+        if named.testable:
+            name, values = named.testable
+            trials = [self._built(state_dict, {**settings, name: each})[0] for each in values]
+            gains = [_gain(each) for each in trials]
+            best = max(range(len(trials)), key=lambda i: gains[i])
+            if gains[best] > _RESEMBLANCE:
+                built, how = trials[best], f"inferred from photos: {name}={values[best]}"
+        if named.assumed and not how:
+            how = (
+                f"assumed: {named.assumed}; --arch {self.id} {named.assumed} with another value "
+                "changes it"
+            )
+        return self._descriptor(built), how
+
+    def _built(
+        self, state_dict: Mapping[str, Tensor], settings: Mapping[str, str]
+    ) -> tuple[BuiltNetwork, NamedLayers]:
         named = NamedLayers(state_dict, settings)
         built = self._build(named)
         named.require_all_used()
@@ -98,13 +120,15 @@ class NamedArch(Architecture[nn.Module]):
                 f"with these weights: {', '.join(sorted(named.known_settings)) or 'nothing'}"
             )
         module = built.module.eval()
-        grid = built.grid
-        side = 2 * max(grid, -(-max(_MIN_SIDE, built.minimum) // grid) * grid)
+        side = 2 * max(built.grid, -(-max(_MIN_SIDE, built.minimum) // built.grid) * built.grid)
         with torch.inference_mode():
             module(torch.zeros(1, built.inputs, side, side))  # do the layers fit each other?
-        descriptor = ImageModelDescriptor(
-            module,
-            module.state_dict(),
+        return built, named
+
+    def _descriptor(self, built: BuiltNetwork) -> ImageModelDescriptor[nn.Module]:
+        return ImageModelDescriptor(
+            built.module,
+            built.module.state_dict(),
             architecture=self,
             purpose="SR" if built.scale > 1 else "Restoration",
             tags=[],
@@ -117,4 +141,10 @@ class NamedArch(Architecture[nn.Module]):
                 minimum=max(built.grid, built.minimum), multiple_of=built.grid
             ),
         )
-        return descriptor, named.assumed
+
+
+def _gain(built: BuiltNetwork) -> float:
+    """Return by how many decibels a network on [0, 1] restores photos better than interpolation."""
+    task = restoration.task(built.inputs, built.scale, _PHOTO_SIDE)
+    with torch.inference_mode():
+        return task.gain(built.module(torch.from_numpy(task.given)).numpy())

@@ -38,6 +38,7 @@ class NamedLayers:
         self._settings = settings
         self._assumed: dict[str, str] = {}
         self.known_settings: set[str] = set()
+        self.testable: tuple[str, list[str]] | None = None
         self._unused = {name for name in tensors if name.rpartition(".")[2] not in _STATISTICS}
 
     def has(self, name: str, *, kernel: bool = False) -> bool:
@@ -65,8 +66,13 @@ class NamedLayers:
             index += 1
         return index - first
 
-    def choice(self, name: str, values: Sequence[int]) -> int:
+    def choice(self, name: str, values: Sequence[int], *, testable: bool = False) -> int:
         """Return the user's value of a setting, or the first allowed one, which is then assumed.
+
+        Args:
+            name: the setting.
+            values: the allowed values, the likeliest first.
+            testable: whether photos can show which value is right.
 
         Raises:
             InvalidInputError: the value is not allowed.
@@ -76,6 +82,8 @@ class NamedLayers:
         found = int(self._setting(name, texts[0], lambda text: text in texts, allowed))
         if len(texts) == 1:
             self._assumed.pop(name, None)
+        if testable and name in self._assumed:
+            self.testable = (name, texts)
         return found
 
     def number(self, name: str, usual: float, most: float) -> float:

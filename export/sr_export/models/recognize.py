@@ -120,15 +120,10 @@ def _by_names(
 def _from_named(
     architecture: NamedArch, tensors: dict[str, Tensor], arguments: Mapping[str, str]
 ) -> Network:
-    descriptor, assumed = architecture.load_with(tensors, arguments)
-    name = str(architecture.id)
-    network = from_descriptor(descriptor, " ".join([name, *_pairs(arguments)]))
-    how = f"assumed: {assumed}; --arch {name} {assumed} with another value changes it"
-    return replace(network, ranges=architecture.ranges, how=how if assumed else "")
-
-
-def _pairs(arguments: Mapping[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in arguments.items()]
+    descriptor, how = architecture.load_with(tensors, arguments)
+    settings = [f"{name}={value}" for name, value in arguments.items()]
+    network = from_descriptor(descriptor, " ".join([str(architecture.id), *settings]))
+    return replace(network, ranges=architecture.ranges, how=how)
 
 
 def _unknown_text(

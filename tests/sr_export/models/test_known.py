@@ -132,6 +132,16 @@ def test_a_file_with_several_scales_gives_each(name: str) -> None:
     assert _run(chosen, image).shape[2] == 2 * record["size"][0]
 
 
+def test_photos_decide_on_a_scale_that_weights_do_not_determine() -> None:
+    """PAN enlarges by 2 or by 3 with the same tensors; without training, 2 is assumed."""
+    weights = _weights(_record("pan_x2"))
+    assert "assumed: scale=2" in recognize([weights]).how
+    assert recognize([weights], "PAN scale=3").scale == 3
+    for name in ("conv_last.weight", "conv_last.bias"):
+        weights[name] *= 0  # the enlarged image alone
+    assert "photos: scale=" in recognize([weights]).how
+
+
 @pytest.mark.parametrize(
     ("settings", "facts"),
     [("scale=8", "scale=8.*4, 3, 2"), ("noise=15", "noise.*scale"), ("scale=two", "two.*4")],

@@ -7,6 +7,7 @@ weights, and returns a module of our own that computes what the origin's code co
 from __future__ import annotations
 
 from sr_export.models.known.cascading import CASCADING
+from sr_export.models.known.convolving import CONVOLVING
 from sr_export.models.known.denoising import DENOISING
 from sr_export.models.known.dense import DENSE
 from sr_export.models.known.distilling import DISTILLING
@@ -14,4 +15,4 @@ from sr_export.models.known.gated import GATED
 from sr_export.models.known.spans import SPANS
 from sr_export.models.known.waifu import WAIFU
 
-KNOWN = (*DISTILLING, *CASCADING, *DENOISING, *WAIFU, *DENSE, *SPANS, *GATED)
+KNOWN = (*DISTILLING, *CASCADING, *DENOISING, *WAIFU, *DENSE, *SPANS, *GATED, *CONVOLVING)

@@ -127,7 +127,7 @@ def _pan(named: NamedLayers) -> BuiltNetwork:
     blocks = [_PixelAttentionBlock(named, f"SCPA_trunk.{i}") for i in range(count)]
     twice = named.has("upconv2.weight")
     # Nothing in the weights distinguishes a step of 2 from one of 3.
-    scale = 4 if twice else named.choice("scale", (2, 3))
+    scale = 4 if twice else named.choice("scale", (2, 3), testable=True)
     tail: list[nn.Module] = []
     for i in (1, 2) if twice else (1,):
         tail += [
