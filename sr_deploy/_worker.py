@@ -37,7 +37,7 @@ from sr_deploy import errors, machine
 from sr_deploy.errors import SrDeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
     Progress = Callable[[str], None]
@@ -47,6 +47,7 @@ _WAITING_SECONDS = 0.2
 # How often the child's usage is compared with its limits; memory fills at about 4 GB/s.
 _WATCH_SECONDS = 0.025
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -324,8 +325,24 @@ def _read_calls(calls: queue.SimpleQueue[bytes]) -> None:
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies, even while it is in native code."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that, on Linux, does not outlive this process, and return what it printed."""
+    return subprocess.run(  # noqa: S603 - commands of this project
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=environment,
+        check=False,
+        # Between fork and exec it makes one system call and takes no lock.
+        preexec_fn=die_with_parent if _LIBC is not None else None,
+    )
 
 
 def _limit_files(size: int | None) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # `sr_deploy._worker` would import for each of hundreds of cells. Only our code sends pickles.
 # The server computes nothing: a forked process inherits locks, not the threads that hold them.
 _IMPORTED = (
+    "architectures.fork_server",
     "architectures.exporting",
     "onnxruntime",
     "onnxscript",
@@ -56,7 +57,7 @@ def export(
 
 
 def _answer(cell: Cell, how: Callable[[Cell], ExportResult], answers: Connection) -> None:
-    die_with_parent()  # the fork server, which ends when it sees that this program has ended
+    die_with_parent()
     warnings.simplefilter("ignore")  # from the code of the networks
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

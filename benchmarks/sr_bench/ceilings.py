@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import json
 import math
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sr_bench.records import Ceiling, Workload
+from sr_deploy import _worker
 from sr_deploy.bundle import schema
 from sr_deploy.errors import ExportError
 
@@ -126,7 +126,7 @@ def least_seconds(
 def measured(device: str, threads: int) -> dict[str, Ceiling]:
     """Measure the ceilings of a device in a process; kernels that do not run are left out."""
     command = [sys.executable, "-m", "sr_bench.ceilings", device, str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _worker.run(command)
     if done.returncode:
         return {}
     return schema.decode(dict[str, Ceiling], json.loads(done.stdout), "ceilings")

@@ -6,14 +6,13 @@ import contextlib
 import importlib.util
 import json
 import os
-import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from sr_bench.records import Configuration
-from sr_deploy import backends
+from sr_deploy import _worker, backends
 from sr_deploy.bundle.manifest import Precision
 from sr_deploy.errors import BackendError, InvalidInputError
 from sr_deploy.files import sha256_of
@@ -189,7 +188,7 @@ def _precisions(name: str, device: str | None, python: str | None) -> tuple[Prec
     )
     with interpreter_environment(python) as variables:
         command = [python, "-c", code, name, json.dumps(device)]
-        done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+        done = _worker.run(command, variables)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise BackendError(f"{python}: the backend {name} failed: {last[0]}")

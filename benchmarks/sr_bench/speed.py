@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from sr_bench import ceilings, configurations, environment, measure, quality, re
 from sr_bench.configurations import DEFAULT, SizePlan, WorkerSpec
 from sr_bench.estimate import Schedule
 from sr_bench.records import BenchRun, ModelBenchmark, SpeedRecord
-from sr_deploy import backends, machine
+from sr_deploy import _worker, backends, machine
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.cli import console
 from sr_deploy.errors import ExportError, InvalidInputError, NotFoundError
@@ -84,9 +83,9 @@ def _exported(checkpoint: Path, folder: Path) -> Bundle:
     """Export a checkpoint in its own process, which returns its memory at the end."""
     target = folder / f"{checkpoint.stem}.srd"
     command = [sys.executable, "-m", "sr_export", str(checkpoint), "--output", str(target)]
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = _worker.run(command)
     if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise ExportError(f"{checkpoint}: export failed: {last[0]}")
     bundle = Bundle.open(target)
     bundle.manifest.model.require_images()

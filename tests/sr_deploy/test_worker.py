@@ -175,6 +175,23 @@ def test_a_child_never_outlives_its_parent(tmp_path: Path, death_signal: bool) -
     assert gone_within(child, seconds=2)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux kills it")
+def test_a_command_never_outlives_its_parent(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    inner = f"import os,time; open({str(note)!r},'w').write(str(os.getpid())); time.sleep(60)"
+    code = (
+        f"import sys; from sr_deploy import _worker; _worker.run([sys.executable,'-c',{inner!r}])"
+    )
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path})
+    while not (note.exists() and note.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    assert gone_within(int(note.read_text()), seconds=2)
+
+
 def test_an_interpreter_that_does_not_exist_is_an_os_error(tmp_path: Path) -> None:
     with (
         Worker(STUB, ExportError, python=str(tmp_path / "python")) as worker,

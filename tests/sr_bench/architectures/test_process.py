@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from architectures import process
 from architectures.cells import Cell
 from architectures.exporting import ExportResult
+from tests.conftest import ROOT
+from tests.sr_deploy.test_worker import gone_within
 
 CELL = Cell("Compact", 3, 2)
 
@@ -33,6 +38,32 @@ def left(_: Cell) -> ExportResult:
 def asleep(_: Cell) -> ExportResult:
     time.sleep(600)
     return {}
+
+
+def asleep_with_a_note(_: Cell) -> ExportResult:
+    Path(os.environ["NOTE"]).write_text(str(os.getpid()))
+    return asleep(_)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_export_never_outlives_its_program(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = (
+        "from architectures import process\n"
+        "from tests.sr_bench.architectures import test_process as tests\n"
+        "process.export(tests.CELL, 300, tests.asleep_with_a_note)\n"
+    )
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    variables = os.environ | {"PYTHONPATH": path, "NOTE": str(note)}
+    program = subprocess.Popen([sys.executable, "-c", code], env=variables)
+    while not (note.exists() and note.read_text()):
+        assert program.poll() is None
+        time.sleep(0.05)
+    child = int(note.read_text())
+    program.kill()
+    program.wait()
+    assert gone_within(child, seconds=2)
 
 
 @pytest.mark.parametrize(
