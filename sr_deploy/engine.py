@@ -54,6 +54,8 @@ class Spec:
         memory: Limit of the process's resident memory while a frame is upscaled, in bytes.
         latent: Input and output of a generator, see `Engine.generate`; None for networks that
             upscale.
+        assumed: Properties of the network that the export could not confirm, such as the range of
+            its pixel values; empty if all are certain.
     """
 
     architecture: str
@@ -66,6 +68,7 @@ class Spec:
     lanes: int
     memory: int
     latent: Latent | None = None
+    assumed: tuple[str, ...] = ()
 
 
 class Engine:
@@ -153,6 +156,7 @@ class Engine:
             lanes=network.lanes,
             memory=self._budget.total,
             latent=self._model.latent,
+            assumed=bundle.manifest.source.assumed,
         )
 
     @property

@@ -117,7 +117,12 @@ document requests them for NAME.json with two lines:
   <!-- environment -->           the legends and the machine, once for all tables of the document
   <!-- /environment -->"""
 
-_NAMES = ("speed", "quality", "tune", "compare", "merge", "show", "report")
+_VERIFY = """\
+Compare the result of a bundle with that of another program, such as the script that the network was
+trained with. Exit status 1 if they differ by more than rounding: if over 0.5 % of the values differ
+by more than 2 levels of 255."""
+
+_NAMES = ("speed", "quality", "verify", "tune", "compare", "merge", "show", "report")
 _ROOT_OPTIONS = ("-h", "--help", "--debug", "--version")
 
 
@@ -238,6 +243,13 @@ def _compare_options(add: Callable[..., object]) -> None:
     add("--fail-over", type=_percent, metavar="PERCENT", help="exit with 1 if slower by more")
 
 
+def _verify_options(add: Callable[..., object]) -> None:
+    add("bundle", type=Path, help="bundle")
+    add("input", type=Path, help="image")
+    add("output", type=Path, help="the other program's result for it, as PNG")
+    add("--precision", choices=get_args(Precision), default="fp32", help="default: %(default)s")
+
+
 def _merge_options(add: Callable[..., object]) -> None:
     add("records", nargs="+", type=Path, metavar="RECORD", help="speed records")
     _output_options(add)
@@ -319,6 +331,7 @@ _COMMANDS: dict[str, _Command] = {
     "quality": (commands.quality, _quality_options, "PSNR and SSIM", _QUALITY, _QUALITY_EXAMPLES),
     "tune": (commands.tune, _tune_options, "find the fastest settings", _TUNE, _TUNE_EXAMPLES),
     "compare": (commands.compare, _compare_options, "changes between records", _COMPARE, None),
+    "verify": (commands.verify, _verify_options, "compare with another program", _VERIFY, None),
     "merge": (commands.merge, _merge_options, "join speed records", _MERGE, None),
     "show": (commands.show, _show_options, "tables or a page of a record", _SHOW, None),
     "report": (commands.report, _report_options, "update tables in documents", _REPORT, None),

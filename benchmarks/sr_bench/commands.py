@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sr_deploy import machine
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.cli import console
-from sr_deploy.errors import NotFoundError
+from sr_deploy.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     import argparse
@@ -115,6 +115,27 @@ def _with_manifest_psnr(method: Method, bundle: Bundle) -> Method:
         ):
             return dataclasses.replace(method, stated=each.quality.psnr)
     return method
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Compare the result of a bundle with that of another program."""
+    from sr_deploy import images
+    from sr_deploy.engine import Engine
+    from sr_export.models.restoration import Expected
+
+    pair = Expected(
+        *(images.read(each).eight_bits() for each in (arguments.input, arguments.output))
+    )
+    with Engine(arguments.bundle, precision=arguments.precision, tuning=None) as engine:
+        if pair.scale != engine.spec.scale:
+            shapes = [each.shape[:2] for each in (pair.given, pair.result)]
+            raise InvalidInputError(
+                f"{arguments.output}: {shapes[1]} from {shapes[0]}, but the bundle upscales "
+                f"{engine.spec.scale} times"
+            )
+        found = pair.difference(engine.upscale(pair.given))
+    console.say(f"{arguments.bundle}: {'the same' if found.same else 'differs'}, by {found}")
+    return 0 if found.same else 1
 
 
 def tune(arguments: argparse.Namespace) -> int:

@@ -54,6 +54,10 @@ class Exported:
     checks: tuple[OnnxCheck, ...]
     how: str = ""
     """How settings were decided that the weights do not determine, for the user."""
+    assumed: tuple[str, ...] = ()
+    """Settings and pixel values that neither the weights nor photos decide."""
+    proven: str = ""
+    """How the result of the user's own program compares."""
     trained: QatLayers | None = None
     """The layers that were trained in INT8; None: INT8 is calibrated."""
 
@@ -79,7 +83,11 @@ def write(
         schema=manifest.SCHEMA,
         name=options.name,
         created=now(),
-        source=source_of(options, [taken, exported.how], str(exported.ranges)),
+        source=replace(
+            source_of(options, [taken, exported.how], str(exported.ranges)),
+            assumed=exported.assumed,
+            proven=exported.proven,
+        ),
         model=described,
         onnx=stored,
         variants=tuple(variants),

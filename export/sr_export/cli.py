@@ -7,7 +7,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from sr_deploy import backends
 from sr_deploy.bundle import bundle
@@ -16,6 +16,7 @@ from sr_deploy.cli import console
 from sr_deploy.errors import BundleError, CheckpointError, InvalidInputError, NotFoundError
 from sr_deploy.files import collect_leftovers
 from sr_export.checkpoint import other_formats
+from sr_export.models.ranges import Color, Ranges
 from sr_export.summary import summary
 from sr_export.trt import command
 
@@ -45,6 +46,7 @@ examples:
   sr-export fsrcnn.pth --arch FSRCNN scale=3  give the scale, which these weights do not determine
   sr-export mine.pt --arch-file mine.py:Net features=32      export your own Net(features=32)
   sr-export script.pt --trust                 open TorchScript, which can run any code
+  sr-export net.pth --expect in.png out.png   reproduce the result of your own program
   sr-export other.onnx --input-range 0 255    export a network that expects 0 to 255
   sr-export net.pth --calibration photos/     calibrate INT8 on your own photos
   sr-export net.pth --yuv nv12 p010           add variants for decoded video frames
@@ -140,7 +142,42 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     pixels.add_argument("--output-range", **two, help="such as -1 1 for tanh")  # type: ignore[arg-type]
     pixels.add_argument("--mean", nargs="+", type=float, help="subtracted from the input")
     pixels.add_argument("--std", nargs="+", type=float, help="divides the input after --mean")
-    pixels.add_argument("--bgr", action="store_true", help="BGR channel order, as in OpenCV")
+    pixels.add_argument(
+        "--denormalize", action="store_true", help="--mean and --std apply to the output, too"
+    )
+    pixels.add_argument(
+        "--color",
+        choices=get_args(Color),
+        help="colors of the network: bgr as in OpenCV; ycbcr with the full range, as in Pillow and "
+        "OpenCV; ycbcr-video with 16 to 235, as in MATLAB. A network with one channel then gets Y, "
+        "and Cb and Cr are enlarged by interpolation (default: rgb, or each channel alone)",
+    )
+    pixels.add_argument(
+        "--residual",
+        choices=("add", "subtract"),
+        help="the output is the difference to the input, which is added or subtracted",
+    )
+    pixels.add_argument(
+        "--enlarge",
+        type=int,
+        choices=range(2, 9),
+        metavar="N",
+        help="the network expects an image that was enlarged N times, such as SRCNN and VDSR",
+    )
+    pixels.add_argument(
+        "--expect",
+        nargs=2,
+        type=Path,
+        metavar=("INPUT", "OUTPUT"),
+        help="an image and the result of your own program for it, as PNG: pixel values and "
+        "settings are chosen so that they reproduce it, which proves them",
+    )
+    pixels.add_argument(
+        "--accept",
+        action="store_true",
+        help="export a network that restores no photo, or does not reproduce OUTPUT (default: "
+        "error)",
+    )
 
 
 def _add_precisions(parser: argparse.ArgumentParser) -> None:
@@ -255,7 +292,6 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def _options(arguments: argparse.Namespace, target: Path) -> Options:
-    from sr_export.models.ranges import Ranges
     from sr_export.options import Options
 
     given = {
@@ -264,8 +300,13 @@ def _options(arguments: argparse.Namespace, target: Path) -> Options:
         "mean": arguments.mean,
         "std": arguments.std,
     }
-    chosen = {name: tuple(values) for name, values in given.items() if values is not None}
-    ranges = Ranges(**chosen, bgr=arguments.bgr) if chosen or arguments.bgr else None
+    chosen: dict[str, Any] = {
+        name: tuple(values) for name, values in given.items() if values is not None
+    }
+    for name in ("color", "residual", "enlarge", "denormalize"):
+        if value := getattr(arguments, name):
+            chosen[name] = value
+    ranges = Ranges(**chosen) if chosen else None
     if arguments.arch_file and ":" not in arguments.arch_file[0]:
         raise InvalidInputError(f"--arch-file {arguments.arch_file[0]!r}: expected FILE.py:CLASS")
     return Options(
@@ -279,6 +320,8 @@ def _options(arguments: argparse.Namespace, target: Path) -> Options:
         latent=arguments.latent,
         network_output=arguments.network_output,
         ranges=ranges,
+        expect=arguments.expect and (str(arguments.expect[0]), str(arguments.expect[1])),
+        accept=arguments.accept,
         precisions=tuple(arguments.precision),
         yuv=tuple(arguments.yuv or (() if arguments.yuv is None else get_args(YuvFormat))),
         calibration=None if arguments.calibration is None else str(arguments.calibration),

@@ -33,6 +33,10 @@ class Options:
     """Name or number of the output to use, of several; None: the only one that is an image."""
     ranges: Ranges | None = None
     """Pixel values of the network; None: known for the architecture, or inferred from photos."""
+    expect: tuple[str, str] | None = None
+    """Paths of an image and of the result of the user's own program; None: photos decide."""
+    accept: bool = False
+    """Whether a network is exported that restores no photo."""
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     """Precisions to offer if their quality is sufficient; FP32 is always included."""
     yuv: tuple[YuvFormat, ...] = ()

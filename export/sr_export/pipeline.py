@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sr_deploy import images
 from sr_deploy.errors import CheckpointError, ExportError
 from sr_export import generator_export, photos
 from sr_export.bundle_writer import Exported, write
 from sr_export.checkpoint import keras_file, load
 from sr_export.checkpoint.state_dict import strippings
-from sr_export.graph import foreign_onnx, to_onnx, verify
+from sr_export.graph import foreign_onnx, pixel_values, to_onnx, verify
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.models import generators
 from sr_export.models.custom import load_module
 from sr_export.models.network import FAILURES, Network, from_module, from_program
 from sr_export.models.ranges import Ranges
+from sr_export.models.readings import Probe, Verdict, decide, options_text
 from sr_export.models.recognize import recognize
-from sr_export.models.restoration import infer_ranges
+from sr_export.models.restoration import Expected
 from sr_export.options import Options
 from sr_export.quantize import qat
 from sr_export.quantize.calibration_data import gather
@@ -59,8 +61,10 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
         Path(options.checkpoint), ema=options.ema, key=options.key, trust=options.trust
     )
     taken = content.taken if isinstance(content, load.Weights) else "the whole file"
+    expected = _expected(options)
     if isinstance(content, load.Onnx):
-        return write(_export_onnx(content.path, options, report), options, taken, folder, report)
+        found = _export_onnx(content.path, options, expected, report)
+        return write(found, options, taken, folder, report)
     report("recognizing the network")
     if isinstance(content, load.Weights):
         generator = generators.find(
@@ -77,17 +81,18 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
             network = from_module(module, name, output=options.network_output)
         else:
             candidates = strippings(content.tensors)
-            network = recognize(candidates, options.architecture, options.ranges)
+            network = recognize(candidates, options.architecture, options.ranges, expected)
     elif isinstance(content, load.Keras):
-        found = _keras(content.path, options)
-        if isinstance(found, generators.Generator):
-            return generator_export.build(found, options, taken, folder, report)
-        network = found
+        keras = _keras(content.path, options)
+        if isinstance(keras, generators.Generator):
+            return generator_export.build(keras, options, taken, folder, report)
+        network = keras
     elif isinstance(content, load.Program):
         network = from_program(content.program, options.network_output)
     else:
         network = from_module(content.module, "TorchScript")
-    exported = _export(network, options, report, skip)
+    report("testing the pixel values")
+    exported = _export(network, options, _decided(network, options, expected), report, skip)
     if isinstance(content, load.Weights) and content.trained:
         names = _constant_names(network, content)
         exported = replace(exported, trained=qat.placed(exported.model, names, content.trained))
@@ -124,7 +129,7 @@ def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str,
     content = load.Weights(plain, "the network")
     options = Options(checkpoint="network.pth", name="network", ranges=Ranges())
     network = recognize(strippings(plain), ranges=options.ranges)
-    exported = _export(network, options, report, skip=0)
+    exported = _export(network, options, Verdict(Ranges()), report, skip=0)
     layers = qat.layers(exported.model, _constant_names(network, content))
     calibration = gather(
         None,
@@ -145,7 +150,74 @@ def _constant_names(network: Network, content: load.Weights) -> dict[str, str]:
     return {name: to_onnx.PARAMETERS + each for name, each in names.items()}
 
 
-def _export(network: Network, options: Options, report: Report, skip: int) -> Exported:
+def _expected(options: Options) -> Expected | None:
+    """Read the image and the result that the user gave."""
+    if options.expect is None:
+        return None
+    return Expected(*(images.read(path).eight_bits() for path in options.expect))
+
+
+def _decided(network: Network, options: Options, expected: Expected | None) -> Verdict:
+    """Return the pixel values of a network.
+
+    Raises:
+        CheckpointError: They are unknown, or do not reproduce the user's result.
+    """
+    fixed = network.fixed_size is not None
+    probe = Probe(
+        run=_torch_runner(network.module),
+        channels=network.channels,
+        scale=network.scale,
+        size=network.probe_size(),
+        grid=network.grid,
+        fixed=fixed,
+        expected=expected,
+    )
+    found = _verdict(probe, options, network.ranges, settled=network.settled)
+    if network.settled and not network.restores:
+        found = replace(found, restores=expected is not None and found.restores)
+    found = replace(found, assumed=(*network.assumed, *found.assumed) if not found.proven else ())
+    return _accepted(found, network.architecture, options)
+
+
+def _verdict(
+    probe: Probe, options: Options, known: Ranges | None, *, settled: bool = False
+) -> Verdict:
+    """Return the user's pixel values if there are any, else those that fit best."""
+    if options.ranges is None:
+        return decide(probe, known, settled=settled)
+    chosen = options.ranges
+    if settled and known is not None:  # those inside the network are applied by its module
+        chosen = replace(chosen, residual=known.residual)
+    if probe.expected is None:
+        return Verdict(chosen)
+    return decide(probe, chosen, settled=True)
+
+
+def _accepted(found: Verdict, name: str, options: Options) -> Verdict:
+    """Return a verdict that permits an export.
+
+    Raises:
+        CheckpointError: The network restores no photo, or does not reproduce the user's result.
+    """
+    if found.restores or options.accept or (options.ranges and options.expect is None):
+        return found
+    if options.expect is not None:
+        raise CheckpointError(
+            f"{name}: no pixel values and settings reproduce {options.expect[1]}; the closest is "
+            f"{found.best}. --accept exports that one"
+        )
+    raise CheckpointError(
+        f"{name}: restores no photo, whatever its pixel values are; the best is {found.best}. Is "
+        "it trained? Give an image and the result of your own program with --expect INPUT OUTPUT, "
+        "or the pixel values, such as --input-range -1 1 --output-range -1 1; --accept exports "
+        f"it with {options_text(found.ranges)}"
+    )
+
+
+def _export(
+    network: Network, options: Options, decided: Verdict, report: Report, skip: int
+) -> Exported:
     """Try the export strategies in turn, and return the first graph that is correct."""
     report("testing the network")
     run = _torch_runner(network.module)
@@ -158,22 +230,24 @@ def _export(network: Network, options: Options, report: Report, skip: int) -> Ex
             f"{difference:.3g}, where white is 1): it draws random numbers, so an export could not "
             "be verified"
         )
-    ranges = (
-        options.ranges
-        or network.ranges
-        or infer_ranges(run, network.channels, network.scale, network.probe_size())
-    )
+    ranges = decided.ranges
+    channels = ranges.image_channels(network.channels)
     failures: dict[str, list[str]] = {}
     for number, strategy in enumerate(to_onnx.strategies(network)):
         if number < skip:
             failures.setdefault("the exporter crashed", []).append(str(strategy))
             continue
         report(f"exporting {network.architecture}: {strategy}")
-        reference = ranges.around(_torch_runner(to_onnx.Padded(network, strategy.grid)))
-        limits = verify.InputLimits(network.minimum, strategy.grid, strategy.size, strategy.batch)
+        padded = _torch_runner(to_onnx.Padded(network, strategy.grid))
+        reference = ranges.around(padded, network.channels)
+        limits = _limits(
+            verify.InputLimits(network.minimum, strategy.grid, strategy.size, strategy.batch),
+            ranges.enlarge,
+        )
         try:
-            model = ranges.put_into(to_onnx.export(network, strategy))
-            limits, checks = _verify(model, reference, limits, network.channels, report)
+            model = to_onnx.export(network, strategy)
+            model = pixel_values.put_into(model, ranges, network.scale)
+            limits, checks = _verify(model, reference, limits, channels, report)
         except ExportError as error:
             failures.setdefault(str(error), []).append(str(strategy))
             continue
@@ -181,44 +255,66 @@ def _export(network: Network, options: Options, report: Report, skip: int) -> Ex
             model=model,
             reference=reference,
             architecture=network.architecture,
-            scale=network.scale,
-            channels=network.channels,
+            scale=network.scale * ranges.enlarge,
+            channels=channels,
             # A frozen TorchScript module has constants in place of parameters.
             parameters=network.parameters or _count_weights(model),
             ranges=ranges,
             limits=limits,
             checks=checks,
             how=network.how,
+            assumed=decided.assumed,
+            proven=decided.proven,
         )
     reasons = "; ".join(f"{reason} ({' / '.join(tried)})" for reason, tried in failures.items())
     raise ExportError(f"{network.architecture} cannot be exported. {reasons}")
 
 
-def _export_onnx(path: Path, options: Options, report: Report) -> Exported:
+def _limits(limits: verify.InputLimits, factor: int) -> verify.InputLimits:
+    """Return the limits of the images that are enlarged by a factor before the network."""
+    size = limits.fixed_size
+    if size is not None:
+        size = (size[0] // factor, size[1] // factor)
+    grid = limits.grid // math.gcd(limits.grid, factor)
+    return replace(limits, minimum=-(-limits.minimum // factor), grid=grid, fixed_size=size)
+
+
+def _export_onnx(
+    path: Path, options: Options, expected: Expected | None, report: Report
+) -> Exported:
     """Return the graph of an ONNX file in the form of our own exports, verified."""
     report("testing the network")
     found = foreign_onnx.read(path, options.network_output)
-    known = Ranges() if found.bytes else None
-    ranges = (
-        options.ranges
-        or known
-        or infer_ranges(found.reference, found.channels, found.scale, found.probe_size())
+    probe = Probe(
+        run=found.reference,
+        channels=found.channels,
+        scale=found.scale,
+        size=found.probe_size(),
+        fixed=found.fixed_size is not None,
+        expected=expected,
     )
-    reference = ranges.around(found.reference)
-    model = ranges.put_into(found.model)
+    known = Ranges() if found.bytes else None
+    decided = _accepted(_verdict(probe, options, known, settled=found.bytes), path.name, options)
+    ranges = decided.ranges
+    channels = ranges.image_channels(found.channels)
+    reference = ranges.around(found.reference, found.channels)
+    model = pixel_values.put_into(found.model, ranges, found.scale)
     limits = verify.InputLimits(1, found.grid, found.fixed_size, found.fixed_batch)
-    limits, checks = _verify(model, reference, limits, found.channels, report)
+    limits = _limits(limits, ranges.enlarge)
+    limits, checks = _verify(model, reference, limits, channels, report)
     return Exported(
         model=model,
         reference=reference,
         architecture="ONNX",
-        scale=found.scale,
-        channels=found.channels,
+        scale=found.scale * ranges.enlarge,
+        channels=channels,
         parameters=found.parameters,
         ranges=ranges,
         limits=limits,
         checks=checks,
         how=found.choice,
+        assumed=decided.assumed,
+        proven=decided.proven,
     )
 
 

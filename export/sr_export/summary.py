@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _CLEAN = "calibrated on clean photos; for degraded input, use --calibration with similar photos"
 
+_PROOF = "to prove it: --expect INPUT OUTPUT, an image and the result of your own program for it"
+
 
 def summary(written: Manifest, target: Path, seconds: float) -> str:
     """Return the summary of a bundle that was exported in `seconds`."""
@@ -30,6 +32,9 @@ def summary(written: Manifest, target: Path, seconds: float) -> str:
         ("network", _network_text(model)),
         ("weights", f"{written.source.name}: {written.source.taken}"),
         ("pixel values", written.source.ranges),
+        *(("assumed", text) for text in written.source.assumed),
+        *([("", _PROOF)] if written.source.assumed else []),
+        *([("proven", written.source.proven)] if written.source.proven else []),
         ("parameters", f"{model.parameters:,}"),
         *_size_rows(model),
         ("verified", verified),

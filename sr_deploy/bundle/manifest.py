@@ -194,6 +194,10 @@ class Source:
     """Description of the part of the checkpoint that was used."""
     ranges: str
     """Description of the network's own value ranges; those of the bundle are [0, 1]."""
+    assumed: tuple[str, ...] = ()
+    """Properties that neither the weights nor photos decide, each with the runner-up."""
+    proven: str = ""
+    """How the result of the user's own program compares; empty if none was given."""
 
 
 @dataclass(frozen=True)

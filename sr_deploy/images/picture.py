@@ -10,13 +10,13 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -81,6 +81,14 @@ class Picture:
     uint8 or uint16, with straight (not premultiplied) alpha. May be a non-contiguous view.
     """
     metadata: Metadata = field(default_factory=Metadata)
+
+    def eight_bits(self) -> Bytes:
+        """Return the pixels as uint8 (H, W, C) with C = 1 (gray) or 3 (RGB), without alpha."""
+        pixels = self.pixels.reshape(*self.pixels.shape[:2], -1)
+        pixels = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
+        if pixels.dtype == np.uint16:
+            return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.ascontiguousarray(pixels, np.uint8)
 
 
 def exif_of(image: Image.Image, path: Path) -> Image.Exif:

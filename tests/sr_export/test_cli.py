@@ -96,7 +96,7 @@ def test_own_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "from tests.sr_export.networks import Attended as build\n"
     )
     torch.save(Attended().state_dict(), tmp_path / "mine.pt")
-    assert main([str(tmp_path / "mine.pt"), "--arch-file", f"{code}:build", "--bgr"]) == 0
+    assert main([str(tmp_path / "mine.pt"), "--arch-file", f"{code}:build", "--color", "bgr"]) == 0
     output = capsys.readouterr().out
     assert "build x2, RGB" in output
     assert "BGR" in output

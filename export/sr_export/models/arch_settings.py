@@ -43,6 +43,12 @@ class ArchSettings:
     output_padding: bool = True
     """Padding of transposed convolutions: half the kernel, with the difference as output padding;
     or the smallest padding that fits."""
+    norm: Literal["none", "instance"] = "none"
+    """Normalization without weights behind hidden convolutions that have none with weights."""
+    block_skip: bool = True
+    """Whether the input of a residual block is added to its output."""
+    enlarge: int = 1
+    """Factor by which images are enlarged before the network."""
     ranges: Ranges = _UNIT_RANGES
 
     @property
@@ -57,5 +63,7 @@ class ArchSettings:
         if self.residual != "none" and (self.final != "none" or not plain):
             return False
         if self.residual != "none" and (self.residual in ("add", "subtract")) != (self.scale == 1):
+            return False
+        if self.enlarge > 1 and self.scale > 1:
             return False
         return self.mean == "none" or (plain and self.final == "none" and given != SIGNED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +12,18 @@ from sr_export.models.arch_settings import ArchSettings
 from sr_export.models.layer_chain import MismatchError
 from sr_export.models.plain_network import slope
 from sr_export.models.ranges import BYTES, SIGNED, Ranges
+from sr_export.models.readings import IMAGENET
 from sr_export.models.topology import upsampling_in_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sr_export.models.layer_chain import LayerChain, Stage
-    from sr_export.models.topology import Topology
+from sr_export.models.topology import Topology
 
 Choices = dict[str, tuple[Any, ...]]
 """Possible values of each setting, by the names in `ArchSettings`; the usual value first."""
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TO_255 = Ranges(input=BYTES, output=BYTES)
 TO_TANH = Ranges(input=SIGNED, output=SIGNED)
 _RANGES = (
@@ -33,8 +34,9 @@ _RANGES = (
     TO_255,
 )
 _IMAGENET = (
-    Ranges(mean=_IMAGENET_MEAN, std=_IMAGENET_STD, output=SIGNED),
-    Ranges(mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+    replace(IMAGENET, output=SIGNED),
+    IMAGENET,
+    replace(IMAGENET, denormalize=True),
 )
 LEAKY = ("leaky0.2", "leaky0.1", "leaky0.01")
 
@@ -68,6 +70,7 @@ def residual_choices(topology: Topology) -> Choices:
         "head_activation": (False,) if _have_slopes(topology.head) else (active, not active),
         "tail_activation": (False,) if _have_slopes(behind) else (active, not active),
         "long_skip": (True, False) if body or topology.nearest else (False, True),
+        "block_skip": (True, False),
         "final": ("none", "tanh", "sigmoid"),
         "ranges": range_candidates(chain),
         **_common(chain),
@@ -104,6 +107,7 @@ def _common(chain: LayerChain) -> Choices:
         # A much copied SRGAN passes 0.8 as eps where it means the momentum.
         "eps": (1e-5, 0.8) if normalized else (1e-5,),
         "padding": ("zeros", "reflect", "replicate"),
+        "norm": ("none",) if normalized else ("none", "instance"),
     }
 
 

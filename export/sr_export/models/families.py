@@ -165,6 +165,7 @@ def _restorer(chain: LayerChain) -> NetworkPlan:
         usual = ("subtract", "add", "none") if normalized else ("add", "subtract", "none")
     choices["residual"] = usual
     choices["scale"] = (1,)
+    choices["enlarge"] = (1, 2, 3, 4)
     return NetworkPlan(topology, choices, bottlenecks(chain) == 0)
 
 

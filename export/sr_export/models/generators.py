@@ -196,10 +196,10 @@ def _custom(
 
 def _measured(module: nn.Module, name: str, size: int, ranges: Ranges, how: str = "") -> Generator:
     """Return a generator with its channels and image size, measured by running it."""
-    if replace(ranges, output=UNIT, bgr=False) != Ranges():
+    if replace(ranges, output=UNIT, color="rgb") != Ranges():
         raise InvalidInputError(
             f"{name}: the input is random numbers, so --input-range, --mean and --std do not "
-            "apply; allowed: --output-range, --bgr"
+            "apply; allowed: --output-range, --color bgr"
         )
     images = _sample(module, size)
     if not torch.equal(images, _sample(module, size)):
@@ -210,7 +210,7 @@ def _measured(module: nn.Module, name: str, size: int, ranges: Ranges, how: str 
     channels: Literal[1, 3] = 1 if images.shape[1] == 1 else 3
     height, width = images.shape[2:]
     text = "random numbers in, {:g} to {:g} out".format(*ranges.output)
-    text += ", BGR" if ranges.bgr else ""
+    text += ", BGR" if ranges.color == "bgr" else ""
     return Generator(_UnitOutput(module, ranges), name, size, channels, height, width, text, how)
 
 
@@ -236,7 +236,7 @@ class _UnitOutput(nn.Module):
     def __init__(self, module: nn.Module, ranges: Ranges) -> None:
         super().__init__()
         self.module = module
-        self._bgr = ranges.bgr
+        self._bgr = ranges.color == "bgr"
         scale, shift = ranges.output_map()
         self._scale, self._shift = float(scale.item()), float(shift.item())
 

@@ -1,35 +1,42 @@
 """Infer the settings that weights do not determine, by testing which ones restore photos best.
 
 The search is a hill climb over groups of settings, from several starts, since few settings show an
-effect as long as certain others are wrong.
+effect as long as certain others are wrong. The starts are compared on tiny images first.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from sr_export.models import restoration
 from sr_export.models.arch_settings import ArchSettings
 from sr_export.models.plain_network import PlainNetwork, base, finish
-from sr_export.models.ranges import UNIT, Ranges
-from sr_export.models.restoration import MIN_GAIN
+from sr_export.models.ranges import UNIT
+from sr_export.models.restoration import (
+    CLEAR_GAIN,
+    EXPECTED_SIDE,
+    MIN_GAIN,
+    RESEMBLANCE,
+    RIVAL,
+    SAME_LEVELS,
+    difference,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
     from sr_export.models.candidates import Choices
     from sr_export.models.families import NetworkPlan
-    from sr_export.models.topology import Topology
+    from sr_export.models.restoration import Expected, RestorationTask
 
 # Settings that compensate for each other, or make no sense alone, are varied together.
 _GROUPS = (
@@ -37,16 +44,27 @@ _GROUPS = (
     ("activation", "eps", "final", "ranges", "residual", "mean"),
 )
 # While these are wrong, right values of the others show no effect: each value is a start.
-_STARTS = ("scale", "head_activation", "tail_activation")
+_STARTS = (
+    "scale",
+    "enlarge",
+    "head_activation",
+    "tail_activation",
+    "long_skip",
+    "norm",
+    "block_skip",
+)
+# Starts of each plan that are climbed from.
+_CLIMBS = 3
 # Networks trained with zero padding may look better with another one: never inferred.
+# The result of the user's own program shows it at the border.
 _NOT_INFERRED = ("padding",)
 # All thresholds in decibels of gain over the baseline of the task.
-# Below this, the output does not resemble the photos with any settings.
-_RESEMBLANCE = -6.0
 # A network that upscales still smooths noise if it runs as a denoiser.
 _SCALE_1_BONUS = 1.5
 # From here on, other plans need not be tried: the generator of a GAN gains no more.
 _RESTORING = -3.0
+# Runner-ups whose pictures are compared with the winner's.
+_RIVALS = 12
 # Budget of one measurement: weights times pixels, and the sides of small and large test images.
 _EFFORT = 3e9
 _SIDES = (24, 96)
@@ -59,37 +77,77 @@ class InferredSettings:
     plan: NetworkPlan
     settings: ArchSettings
     gain: float
+    measured: _Gain | None = None
+    """All settings that were measured from the same start; None: defaults."""
 
     @property
     def restores(self) -> bool:
         """Whether the network restores photos at all; otherwise the settings are defaults."""
-        return self.gain > _RESEMBLANCE
+        return self.gain > RESEMBLANCE
 
     @property
     def score(self) -> float:
         """The gain, comparable between scales."""
-        return self.gain - (_SCALE_1_BONUS if self.settings.scale == 1 else 0)
+        plain = self.settings.scale == self.settings.enlarge == 1
+        return self.gain - (_SCALE_1_BONUS if plain else 0)
 
 
-def best(plans: Sequence[NetworkPlan]) -> InferredSettings:
+@dataclass(frozen=True)
+class Inference:
+    """The best settings, and the runner-up that may be the right one."""
+
+    best: InferredSettings
+    rival: tuple[NetworkPlan, ArchSettings, float] | None = None
+    """Its plan, settings and gain; None: all others are clearly worse, or give the same picture."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether nothing was assumed."""
+        return self.rival is None and self.best.gain > CLEAR_GAIN
+
+
+def best(plans: Sequence[NetworkPlan], expected: Expected | None = None) -> Inference:
     """Return the plan and the settings with which its weights restore photos best.
 
     If none restores photos, as with untrained weights, the first plan with default settings.
+
+    Args:
+        plans: The possible readings of the weights, the likeliest first.
+        expected: An image and the result of the user's own program; None: photos.
     """
     hinted = [replace(plan, choices=plan.choices | plan.hints) for plan in plans if plan.hints]
-    found = [each for plan in hinted for each in _climbs(plan)]
-    if not any(each.restores for each in found):
-        found = []
+    found = [each for plan in hinted for each in _climbs(plan, expected)]
+    if not any(each.restores for each in found) or expected is not None:
         for plan in plans:
             if plan.likely or not any(each.gain > _RESTORING for each in found):
-                found += _climbs(plan)
+                found += _climbs(plan, expected)
     highest = max(each.score for each in found)
     winner = next(each for each in found if each.score >= highest - MIN_GAIN)
     if winner.restores:
-        return winner
+        return Inference(winner, _rival(winner, found) if expected is None else None)
     settings = default(plans[0])
     assert settings is not None, "checked when the user's arguments were applied"
-    return InferredSettings(plans[0], settings, -math.inf)
+    return Inference(InferredSettings(plans[0], settings, -math.inf))
+
+
+def _rival(
+    winner: InferredSettings, found: Sequence[InferredSettings]
+) -> tuple[NetworkPlan, ArchSettings, float] | None:
+    """Return the best settings that are nearly as good, but result in another picture."""
+    assert winner.measured is not None
+    near = [
+        (gain, each.plan, settings, each.measured)
+        for each in found
+        if each.measured is not None
+        for settings, gain in each.measured.gains.items()
+        if gain > winner.gain - RIVAL and settings != winner.settings
+    ]
+    picture = winner.measured.picture(winner.settings)
+    for gain, plan, settings, measured in sorted(near, key=lambda each: -each[0])[:_RIVALS]:
+        other = measured.picture(settings)
+        if other.shape != picture.shape or difference(other, picture).largest > SAME_LEVELS:
+            return plan, settings, gain
+    return None
 
 
 def default(plan: NetworkPlan) -> ArchSettings | None:
@@ -102,39 +160,64 @@ def default(plan: NetworkPlan) -> ArchSettings | None:
     return None
 
 
-def _climbs(plan: NetworkPlan) -> Iterator[InferredSettings]:
-    """Yield the best settings from each start."""
+def _climbs(plan: NetworkPlan, expected: Expected | None) -> Iterator[InferredSettings]:
+    """Yield the best settings from each of the most promising starts, the usual one first."""
+    starts = list(_starts(plan, expected))
+    if len(starts) > _CLIMBS:
+        scores = [_scan(plan, *start, expected) for start in starts]
+        kept = sorted(range(len(starts)), key=lambda i: -scores[i])[:_CLIMBS]
+        starts = [starts[i] for i in sorted(kept)]
+    for settings, choices in starts:
+        yield _climb(plan, settings, choices, _Gain(plan, settings, expected))
+
+
+def _starts(plan: NetworkPlan, expected: Expected | None) -> Iterator[tuple[ArchSettings, Choices]]:
+    """Yield the starts of a plan: its first settings, and the choices that are left."""
     names = [name for name in _STARTS if name in plan.choices]
     for values in itertools.product(*(plan.choices[name] for name in names)):
         choices = plan.choices | {name: (each,) for name, each in zip(names, values, strict=True)}
         settings = default(replace(plan, choices=choices))
-        if settings is not None:
-            found = _climb(plan, settings, choices)
-            yield found
-            if found.gain > 0 and len(plan.choices["scale"]) == 1:
-                return
+        if settings is None or (settings.norm != "none" and not settings.block_skip):
+            continue
+        if expected is None or settings.scale * settings.enlarge == expected.scale:
+            yield settings, choices
 
 
-def _climb(plan: NetworkPlan, settings: ArchSettings, choices: Choices) -> InferredSettings:
+def _scan(
+    plan: NetworkPlan, settings: ArchSettings, choices: Choices, expected: Expected | None
+) -> float:
+    """Return how well a start does on tiny images, with the settings that matter most varied."""
+    gain = _Gain(plan, settings, expected, tiny=True)
+    activation = next(iter(_grouped(choices, padding=False, first=_GROUPS[1])))
+    trials = [replace(settings, **values) for values in activation]
+    gains = [gain(each) for each in trials if each.sensible and plan.topology.fits(each)]
+    found = InferredSettings(plan, settings, max(gains, default=-math.inf))
+    return found.score
+
+
+def _climb(
+    plan: NetworkPlan, settings: ArchSettings, choices: Choices, gain: _Gain
+) -> InferredSettings:
     """Improve one group of settings after the other, until nothing improves."""
-    gain = _Gain(plan.topology, settings.scale)
     before = None
     while settings != before:
         before = settings
-        for group in _grouped(choices):
+        for group in _grouped(choices, padding=gain.sees_padding):
             for values in group:
                 trial = replace(settings, **values)
                 if trial.sensible and plan.topology.fits(trial):
                     better = gain(trial) > gain(settings) + MIN_GAIN
                     settings = trial if better else settings
-    return InferredSettings(plan, settings, gain(settings))
+    return InferredSettings(plan, settings, gain(settings), gain)
 
 
-def _grouped(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[list[dict[str, Any]]]:
+def _grouped(
+    choices: Mapping[str, tuple[Any, ...]], *, padding: bool, first: Sequence[str] = ()
+) -> Iterator[list[dict[str, Any]]]:
     """Yield all combinations of values in each group of settings."""
-    others = {*_NOT_INFERRED, *itertools.chain(*_GROUPS)}
+    others = {*(() if padding else _NOT_INFERRED), *itertools.chain(*_GROUPS)}
     alone = [(name,) for name in choices if name not in others]
-    for group in (*_GROUPS, *alone):
+    for group in (*([first] if first else []), *_GROUPS, *alone):
         names = [name for name in group if name in choices]
         combinations = itertools.product(*(choices[name] for name in names))
         yield [dict(zip(names, values, strict=True)) for values in combinations]
@@ -143,38 +226,66 @@ def _grouped(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[list[dict[str, 
 class _Gain:
     """The gain in decibels over the baseline by settings; each is measured once."""
 
-    def __init__(self, topology: Topology, scale: int) -> None:
-        self._topology = topology
-        weights = sum(stage.weight.numel() for stage in topology.chain.stages)
-        affordable = math.isqrt(int(_EFFORT / weights / restoration.PHOTOS))
-        side = max(min(affordable, _SIDES[1] // scale), _SIDES[0])
-        self._task = restoration.task(topology.chain.channels, scale, side // 8 * 8)
-        self._outputs: dict[ArchSettings, Tensor] = {}
-        self._measured = functools.cache(self._measure)
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        start: ArchSettings,
+        expected: Expected | None,
+        *,
+        tiny: bool = False,
+    ) -> None:
+        self._topology = topology = plan.topology
+        channels, scale = topology.chain.channels, start.scale * start.enlarge
+        self.sees_padding = expected is not None
+        if expected is not None:
+            grid = 2 ** len(topology.halvings(replace(start, strided=True)))
+            side = 2 * _SIDES[0] if tiny else EXPECTED_SIDE
+            tasks: tuple[RestorationTask, ...] = (expected.task(channels, grid, side),)
+        else:
+            weights = sum(stage.weight.numel() for stage in topology.chain.stages)
+            affordable = math.isqrt(int(_EFFORT / weights / restoration.PHOTOS)) // start.enlarge
+            side = max(min(affordable, _SIDES[1] // scale), _SIDES[0]) // 8 * 8
+            side = _SIDES[0] if tiny else side
+            tasks = restoration.tasks(channels, scale, (side, side))
+        self._tasks = tuple(each.upscaled_before(start.enlarge) for each in tasks)
+        self._outputs: dict[tuple[ArchSettings, int], Tensor] = {}
+        self.gains: dict[ArchSettings, float] = {}
+        """Of all settings measured."""
 
     def __call__(self, settings: ArchSettings) -> float:
-        return self._measured(settings)
+        if settings not in self.gains:
+            self.gains[settings] = max(
+                self._measure(settings, number) for number in range(len(self._tasks))
+            )
+        return self.gains[settings]
 
-    def _measure(self, settings: ArchSettings) -> float:
-        found = self._restore(lambda image: self._run(image, settings), settings.ranges)
-        if settings.residual == "none":
+    def picture(self, settings: ArchSettings) -> NDArray[np.uint8]:
+        """Return the result of the first task, in levels of 255."""
+        output = self._result(settings, 0)
+        return (np.nan_to_num(output).clip(0, 1) * 255).round().astype(np.uint8)
+
+    def _measure(self, settings: ArchSettings, number: int) -> float:
+        task = self._tasks[number]
+        found = task.gain(self._result(settings, number))
+        if settings.residual == "none" or self.sees_padding:
             return found
         # A global residual must beat its base alone. Otherwise any weights would do: in some
         # range, they add next to nothing.
-        alone = self._restore(lambda image: base(image, settings), Ranges())
-        return found if found > alone + MIN_GAIN else -math.inf
+        alone = task.gain(base(torch.from_numpy(task.given), settings).numpy())
+        return found if found > alone + CLEAR_GAIN else -math.inf
 
-    def _restore(self, network: Callable[[Tensor], Tensor], ranges: Ranges) -> float:
+    def _result(self, settings: ArchSettings, number: int) -> NDArray[np.float32]:
         def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
             with torch.inference_mode():
-                return network(torch.from_numpy(image)).numpy()
+                return self._run(torch.from_numpy(image), settings, number).numpy()
 
-        return self._task.gain(ranges.around(run)(self._task.given))
+        return settings.ranges.around(run)(self._tasks[number].given)
 
-    def _run(self, image: Tensor, settings: ArchSettings) -> Tensor:
+    def _run(self, image: Tensor, settings: ArchSettings, number: int) -> Tensor:
         """Run a network; reuse the output of its stages if only the end differs."""
         ranges = replace(settings.ranges, output=UNIT)
         inner = replace(settings, final="none", residual="none", ranges=ranges)
-        if inner not in self._outputs:
-            self._outputs[inner] = PlainNetwork(self._topology, inner).eval().inner(image)
-        return finish(self._outputs[inner], image, settings)
+        if (inner, number) not in self._outputs:
+            module = PlainNetwork(self._topology, inner).eval()
+            self._outputs[inner, number] = module.inner(image)
+        return finish(self._outputs[inner, number], image, settings)

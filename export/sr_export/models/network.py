@@ -14,6 +14,7 @@ from torch import nn
 
 from sr_deploy.errors import CheckpointError
 from sr_export.models.outputs import with_border, with_one_output
+from sr_export.models.ranges import cubic
 from sr_export.models.rewrite import rewrite
 from sr_export.models.spandrel_import import ImageModelDescriptor
 
@@ -55,6 +56,13 @@ class Network:
     """Its pixel values; None: unknown."""
     how: str = ""
     """How settings were decided that the weights do not determine, for the user."""
+    assumed: tuple[str, ...] = ()
+    """Settings that photos do not confirm, for the user."""
+    settled: bool = False
+    """Whether `ranges` were measured with these weights; else they are usual for the
+    architecture."""
+    restores: bool = True
+    """Whether it restores photos with these settings."""
 
     @property
     def parameters(self) -> int:
@@ -254,16 +262,47 @@ def with_ranges(module: nn.Module, ranges: Ranges | None) -> nn.Module:
 
 
 class _RangedModule(nn.Module):
+    """A module on RGB in [0, 1]: `Ranges.around` in PyTorch."""
+
     def __init__(self, module: nn.Module, ranges: Ranges) -> None:
         super().__init__()
         self.module = module
-        self._bgr = ranges.bgr
+        self._ranges = ranges
         self._maps = nn.ParameterList(
             torch.from_numpy(each) for each in (*ranges.input_map(), *ranges.output_map())
+        )
+        self._colors = nn.ParameterList(
+            torch.from_numpy(each) for each in (*ranges.to_color(), *ranges.from_color())
         )
 
     def forward(self, image: Tensor) -> Tensor:
         before, shift, after, rest = self._maps
-        image = image.flip(1) if self._bgr else image
-        output = self.module(image * before + shift) * after + rest
-        return output.flip(1) if self._bgr else output
+        matrix, offset, inverse, back = self._colors
+        colored = self._ranges.color != "rgb"
+        colors = _mixed(image, matrix, offset) if colored else image
+        luma = self._ranges.luma_only and image.shape[1] == 3 and self._takes_gray()
+        given = self._enlarged(colors[:, :1] if luma else colors, self._ranges.enlarge)
+        output = self.module(given * before + shift) * after + rest
+        if self._ranges.residual != "none":
+            output = output + given
+        if luma:
+            factor = output.shape[2] // image.shape[2]
+            output = torch.cat([output, self._enlarged(colors[:, 1:], factor)], 1)
+        return _mixed(output, inverse, back) if colored else output
+
+    def _takes_gray(self) -> bool:
+        first = next(each for each in self.module.parameters() if each.ndim == 4)
+        return first.shape[1] == 1
+
+    def _enlarged(self, image: Tensor, factor: int) -> Tensor:
+        if factor == 1:
+            return image
+        rows, columns = (
+            torch.from_numpy(cubic(side, factor, self._ranges.cubic)).to(image)
+            for side in image.shape[2:]
+        )
+        return rows @ image @ columns.T
+
+
+def _mixed(image: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    return torch.einsum("kc,nchw->nkhw", matrix, image) + offset.view(1, -1, 1, 1)

@@ -104,9 +104,12 @@ class _Block(nn.Module):
             builder.unit(last, "none"),
         )
         self._scale = builder.settings.residual_scale
+        self._skip = builder.settings.block_skip
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.inner(x)
+        if not self._skip:
+            return inner
         return x + (inner if self._scale == 1 else inner * self._scale)
 
 
@@ -115,6 +118,7 @@ class _StageBuilder:
 
     def __init__(self, topology: Topology, settings: ArchSettings) -> None:
         self.settings = settings
+        self._last = topology.tail[-1]
         inside = settings.block_activation
         self.inside = settings.activation if inside == "same" else inside
         self._halvings = topology.halvings(settings)
@@ -128,6 +132,8 @@ class _StageBuilder:
         if stage.norm is not None:
             norm = _norm(stage.norm, self.settings.eps)
             (before if norm.num_features == stage.outputs else after).append(norm)
+        elif self.settings.norm == "instance" and stage is not self._last:
+            before.append(nn.InstanceNorm2d(stage.outputs))
         if stage.slopes is not None:
             act = _loaded(nn.PReLU(stage.slopes.numel()), {"weight": stage.slopes})
             (before if stage.slopes.numel() == stage.outputs else after).append(act)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from sr_export.models.candidates import shown, with_arguments
 from sr_export.models.families import FAMILIES, NetworkPlan, PlainFamily
 from sr_export.models.layer_chain import MismatchError, orders, read
 from sr_export.models.plain_network import PlainNetwork
+from sr_export.models.readings import options_text
 from sr_export.models.spandrel_import import Architecture, ImageModelDescriptor, SizeRequirements
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from sr_export.models.arch_settings import ArchSettings
     from sr_export.models.ranges import Ranges
+    from sr_export.models.restoration import Expected
 
 
 class PlainArch(Architecture[nn.Module]):
@@ -54,6 +56,15 @@ class PlainMatch:
     settings: ArchSettings
     how: str
     """For the user; empty if nothing was open."""
+    assumed: tuple[str, ...] = ()
+    """Settings that photos do not confirm, for the user."""
+    restores: bool = True
+    """Whether it restores photos with these settings."""
+
+    @property
+    def ranges(self) -> Ranges:
+        """Its pixel values."""
+        return replace(self.settings.ranges, enlarge=self.settings.enlarge)
 
     def descriptor(self, architecture: Architecture[nn.Module]) -> ImageModelDescriptor[nn.Module]:
         """Return spandrel's description of the network."""
@@ -79,6 +90,7 @@ def find(
     name: str | None = None,
     arguments: Mapping[str, str] | None = None,
     ranges: Ranges | None = None,
+    expected: Expected | None = None,
 ) -> PlainMatch:
     """Find the plain network that has these weights.
 
@@ -87,16 +99,24 @@ def find(
         name: the family; None: all are tried.
         arguments: settings given by the user.
         ranges: pixel values given by the user.
+        expected: an image and the result of the user's own program.
 
     Raises:
         MismatchError: no family accepts the weights; the message names the obstacle.
         InvalidInputError: the arguments do not fit the weights.
     """
     plans = [_constrained(plan, arguments or {}, ranges) for plan in _plans(tensors, name)]
-    found = infer.best(plans)
+    inferred = infer.best(plans, expected)
+    found = inferred.best
     if not found.restores:
         _require_certain(plans, name)
-    return PlainMatch(found.plan, found.settings, _explain(found))
+    chosen = _chosen(found)
+    if not chosen:
+        return PlainMatch(found.plan, found.settings, "")
+    if expected is None and not inferred.certain:
+        assumed = (_assumption(inferred, chosen),)
+        return PlainMatch(found.plan, found.settings, "", assumed, found.restores)
+    return PlainMatch(found.plan, found.settings, _explain(found, chosen))
 
 
 def _plans(tensors: Mapping[str, Tensor], name: str | None) -> list[NetworkPlan]:
@@ -132,7 +152,13 @@ def _constrained(
     """Return a plan with the settings that the user gave."""
     choices = with_arguments(plan.choices, arguments, plan.family)
     if ranges is not None:
-        choices["ranges"] = (ranges,)
+        inner = replace(ranges, color="rgb", residual="none", enlarge=1)
+        choices["ranges"] = (inner,)
+        if "enlarge" in choices or ranges.enlarge > 1:
+            choices["enlarge"] = (ranges.enlarge,)
+            choices["scale"] = (1,) if ranges.enlarge > 1 else choices["scale"]
+        if ranges.residual != "none":
+            choices["residual"] = (ranges.residual,)
     hints = {name: values for name, values in plan.hints.items() if name not in arguments}
     plan = replace(plan, choices=choices, hints=hints)
     if infer.default(plan) is None:
@@ -160,26 +186,42 @@ def _nearest(mismatches: Mapping[str, str]) -> str:
     return f"is nearest to {name}, but {mismatches[name]}"
 
 
-def _explain(found: infer.InferredSettings) -> str:
+def _chosen(found: infer.InferredSettings) -> dict[str, Any]:
+    """Return the settings that were open."""
+    names = [name for name, values in found.plan.choices.items() if len(values) > 1]
+    return {name: getattr(found.settings, name) for name in names}
+
+
+def _explain(found: infer.InferredSettings, chosen: dict[str, Any]) -> str:
     """Return how the open settings were decided."""
     default = infer.default(found.plan)
-    chosen = {
-        name: getattr(found.settings, name)
-        for name, values in found.plan.choices.items()
-        if len(values) > 1
-    }
-    if not chosen:
-        return ""
-    if not found.restores:
-        texts = [f"{name}={shown(value)}" for name, value in chosen.items() if name != "ranges"]
-        return (
-            "WARNING: assumed defaults, since no settings make the network restore photos (is it "
-            f"trained?): {', '.join(texts)}"
-        )
-    decisive = {
-        name: value
+    texts = [
+        f"{name}={shown(value)}"
         for name, value in chosen.items()
         if name == "scale" or (name != "ranges" and value != getattr(default, name))
-    }
-    texts = [f"{name}={shown(value)}" for name, value in decisive.items()]
+    ]
     return f"inferred from photos: {', '.join(texts)}" if texts else ""
+
+
+def _assumption(inferred: infer.Inference, chosen: dict[str, Any]) -> str:
+    """Return what was assumed, the runner-up, and the options that choose it."""
+    found = inferred.best
+    hidden = {"ranges", "padding"}
+    texts = [f"{name}={shown(value)}" for name, value in chosen.items() if name not in hidden]
+    if not found.restores:
+        score = "no settings make the network restore photos: is it trained?"
+    else:
+        score = f"pixel values {found.settings.ranges}; {found.gain:+.1f} dB on photos"
+    text = f"{', '.join(texts)} ({score})"
+    if inferred.rival is not None:
+        plan, settings, gain = inferred.rival
+        differing = [
+            f"{name}={shown(getattr(settings, name))}"
+            for name in plan.choices
+            if name != "ranges" and getattr(settings, name) != getattr(found.settings, name)
+        ]
+        options = [f"--arch {plan.family} {' '.join(differing)}".rstrip()]
+        if settings.ranges != found.settings.ranges:
+            options.append(options_text(settings.ranges))
+        text += f"; next best: {' '.join(options)} ({gain:+.1f} dB)"
+    return text

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from sr_export.models.restoration import Expected
+
 _SHOWN_TENSORS = 4
 # Share of an architecture's characteristic names that makes it a near miss.
 _NEAR = 0.5
@@ -37,6 +39,7 @@ def recognize(
     candidates: Iterable[dict[str, Tensor]],
     architecture: str | None = None,
     ranges: Ranges | None = None,
+    expected: Expected | None = None,
 ) -> Network:
     """Build the network that has these weights.
 
@@ -44,6 +47,7 @@ def recognize(
         candidates: the weights with different prefixes removed, likeliest first.
         architecture: name and settings given by the user, such as "FSRCNN scale=3".
         ranges: pixel values given by the user.
+        expected: an image and the result of the user's own program.
 
     Raises:
         CheckpointError: unknown architecture, or one that cannot be exported.
@@ -64,13 +68,20 @@ def recognize(
         if name:
             raise misfit or CheckpointError(_unknown_text(stripped, name))
     try:
-        match = find(stripped[-1], name, arguments, ranges)
+        match = find(stripped[-1], name, arguments, ranges, expected)
     except MismatchError as error:
         text = _unknown_text(stripped, name, f"as a plain chain of convolutions, it {error}")
         raise misfit or CheckpointError(text) from error
     family = match.plan.family
     network = from_descriptor(match.descriptor(plain[family]), architecture or family)
-    return replace(network, ranges=match.settings.ranges, how=match.how)
+    return replace(
+        network,
+        ranges=match.ranges,
+        how=match.how,
+        assumed=match.assumed,
+        settled=True,
+        restores=match.restores,
+    )
 
 
 def _parse(architecture: str) -> tuple[str, dict[str, str]]:

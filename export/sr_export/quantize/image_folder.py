@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -132,8 +132,8 @@ def load(entry: ImageEntry, channels: int, scale: int) -> FolderImage:
         NotFoundError, ImageError: It cannot be read.
         InvalidInputError: It is too small, or the sizes of a pair do not match.
     """
-    low = None if entry.low is None else _plain(images.read(entry.low).pixels, channels)
-    truth = None if entry.truth is None else _plain(images.read(entry.truth).pixels, channels)
+    low = None if entry.low is None else _plain(images.read(entry.low), channels)
+    truth = None if entry.truth is None else _plain(images.read(entry.truth), channels)
     if truth is not None:
         height, width = (side // scale for side in truth.shape[:2])
         if not height or not width:
@@ -194,15 +194,12 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _plain(pixels: NDArray[Any], channels: int) -> Pixels:
+def _plain(picture: images.Picture, channels: int) -> Pixels:
     """Return bytes (H, W, C) without alpha; one channel is gray, or green as the closest to it."""
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    pixels = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
+    pixels = picture.eight_bits()
     if channels != pixels.shape[2]:
         pixels = np.repeat(pixels, 3, axis=2) if channels == 3 else pixels[..., 1:2]
-    if pixels.dtype == np.uint16:
-        pixels = (pixels.astype(np.uint32) + 128) // 257
-    return np.ascontiguousarray(pixels, np.uint8)
+    return np.ascontiguousarray(pixels)
 
 
 def _resized(image: Pixels, height: int, width: int) -> Pixels:

@@ -94,7 +94,7 @@ def test_options_for_image_networks_are_refused(options: dict[str, object], fact
 
 def test_the_user_can_give_the_range() -> None:
     module = trained(Dcgan(), 10)
-    ranges = Ranges(output=(-1.0, 3.0), bgr=True)
+    ranges = Ranges(output=(-1.0, 3.0), color="bgr")
     found = _found(dict(module.state_dict()), ranges=ranges)
     assert found is not None
     assert found.ranges == "random numbers in, -1 to 3 out, BGR"
