@@ -120,7 +120,7 @@ document requests them for NAME.json with two lines:
 _VERIFY = """\
 Compare the result of a bundle with that of another program, such as the script that the network was
 trained with. Exit status 1 if they differ by more than rounding: if over 0.5 % of the values differ
-by more than 2 levels of 255."""
+by more than 4 levels of 255, or all by more than 1.5 on average."""
 
 _NAMES = ("speed", "quality", "verify", "tune", "compare", "merge", "show", "report")
 _ROOT_OPTIONS = ("-h", "--help", "--debug", "--version")

@@ -33,10 +33,11 @@ _RANGES = (
     Ranges(input=SIGNED),
     TO_255,
 )
-_IMAGENET = (
+_OF_COLORS = (
     replace(IMAGENET, output=SIGNED),
     IMAGENET,
     replace(IMAGENET, denormalize=True),
+    Ranges(color="ycbcr"),
 )
 LEAKY = ("leaky0.2", "leaky0.1", "leaky0.01")
 
@@ -71,6 +72,7 @@ def residual_choices(topology: Topology) -> Choices:
         "tail_activation": (False,) if _have_slopes(behind) else (active, not active),
         "long_skip": (True, False) if body or topology.nearest else (False, True),
         "block_skip": (True, False),
+        "norm": ("none",) if normalized else ("none", "instance"),
         "final": ("none", "tanh", "sigmoid"),
         "ranges": range_candidates(chain),
         **_common(chain),
@@ -107,7 +109,6 @@ def _common(chain: LayerChain) -> Choices:
         # A much copied SRGAN passes 0.8 as eps where it means the momentum.
         "eps": (1e-5, 0.8) if normalized else (1e-5,),
         "padding": ("zeros", "reflect", "replicate"),
-        "norm": ("none",) if normalized else ("none", "instance"),
     }
 
 
@@ -133,7 +134,7 @@ def has_even_kernels(chain: LayerChain) -> bool:
 
 def range_candidates(chain: LayerChain) -> tuple[Ranges, ...]:
     """Return the ranges that images may have had in training, the usual one first."""
-    return (*_RANGES, *(_IMAGENET if chain.channels == 3 else ()))
+    return (*_RANGES, *(_OF_COLORS if chain.channels == 3 else ()))
 
 
 def possible_scales(

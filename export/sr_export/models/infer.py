@@ -22,6 +22,7 @@ from sr_export.models.restoration import (
     CLEAR_GAIN,
     EXPECTED_SIDE,
     MIN_GAIN,
+    PHOTOS,
     RESEMBLANCE,
     RIVAL,
     SAME_LEVELS,
@@ -53,7 +54,7 @@ _STARTS = (
     "norm",
     "block_skip",
 )
-# Starts of each plan that are climbed from.
+# Starts of each plan that are climbed from, at most, and at most half of them.
 _CLIMBS = 3
 # Networks trained with zero padding may look better with another one: never inferred.
 # The result of the user's own program shows it at the border.
@@ -66,7 +67,7 @@ _RESTORING = -3.0
 # Runner-ups whose pictures are compared with the winner's.
 _RIVALS = 12
 # Budget of one measurement: weights times pixels, and the sides of small and large test images.
-_EFFORT = 3e9
+_EFFORT = 1e9
 _SIDES = (24, 96)
 
 
@@ -121,9 +122,9 @@ def best(plans: Sequence[NetworkPlan], expected: Expected | None = None) -> Infe
         for plan in plans:
             if plan.likely or not any(each.gain > _RESTORING for each in found):
                 found += _climbs(plan, expected)
-    highest = max(each.score for each in found)
-    winner = next(each for each in found if each.score >= highest - MIN_GAIN)
-    if winner.restores:
+    highest = max((each.score for each in found), default=-math.inf)
+    winner = next((each for each in found if each.score >= highest - MIN_GAIN), None)
+    if winner is not None and winner.restores:
         return Inference(winner, _rival(winner, found) if expected is None else None)
     settings = default(plans[0])
     assert settings is not None, "checked when the user's arguments were applied"
@@ -163,9 +164,10 @@ def default(plan: NetworkPlan) -> ArchSettings | None:
 def _climbs(plan: NetworkPlan, expected: Expected | None) -> Iterator[InferredSettings]:
     """Yield the best settings from each of the most promising starts, the usual one first."""
     starts = list(_starts(plan, expected))
-    if len(starts) > _CLIMBS:
+    count = min(_CLIMBS, max(len(starts) // 2, 1))
+    if len(starts) > count:
         scores = [_scan(plan, *start, expected) for start in starts]
-        kept = sorted(range(len(starts)), key=lambda i: -scores[i])[:_CLIMBS]
+        kept = sorted(range(len(starts)), key=lambda i: -scores[i])[:count]
         starts = [starts[i] for i in sorted(kept)]
     for settings, choices in starts:
         yield _climb(plan, settings, choices, _Gain(plan, settings, expected))
@@ -243,10 +245,11 @@ class _Gain:
             tasks: tuple[RestorationTask, ...] = (expected.task(channels, grid, side),)
         else:
             weights = sum(stage.weight.numel() for stage in topology.chain.stages)
-            affordable = math.isqrt(int(_EFFORT / weights / restoration.PHOTOS)) // start.enlarge
-            side = max(min(affordable, _SIDES[1] // scale), _SIDES[0]) // 8 * 8
+            affordable = math.isqrt(int(_EFFORT / weights / PHOTOS))
+            side = max(min(affordable, _SIDES[1] // start.scale), _SIDES[0])
             side = _SIDES[0] if tiny else side
-            tasks = restoration.tasks(channels, scale, (side, side))
+            side = max(side, 2 * _SIDES[0] if start.enlarge > 1 else 0) // 8 * 8 // start.enlarge
+            tasks = restoration.tasks(channels, scale, (side, side), 1 if tiny else PHOTOS)
         self._tasks = tuple(each.upscaled_before(start.enlarge) for each in tasks)
         self._outputs: dict[tuple[ArchSettings, int], Tensor] = {}
         self.gains: dict[ArchSettings, float] = {}

@@ -114,6 +114,11 @@ class Probe:
             self.expected is not None and self.expected.given.shape[2] == 3
         )
 
+    @property
+    def colors(self) -> tuple[Color, ...]:
+        """The colors that the network may use, RGB first."""
+        return tuple(each for each in get_args(Color) if self.channels == 3 or each != "bgr")
+
     def read(self, ranges: Ranges) -> Reading | None:
         """Return the score of a reading, or None if it is impossible."""
         best: Reading | None = None
@@ -262,7 +267,7 @@ def _readings(probe: Probe, first: Sequence[Ranges]) -> list[Reading]:
     if not probe.colored:
         return readings
     cubics = (PILLOW, OPENCV) if probe.expected is not None else (PILLOW,)
-    for each, other, cubic in itertools.product(finalists, get_args(Color), cubics):
+    for each, other, cubic in itertools.product(finalists, probe.colors, cubics):
         if (other, cubic) != (usual, PILLOW):
             readings += _present([probe.read(replace(each.ranges, color=other, cubic=cubic))])
     return readings
@@ -279,7 +284,7 @@ def _proven(probe: Probe, known: Ranges | None, *, settled: bool) -> Verdict:
     if settled and known is not None:
         first = [
             replace(known, color=color, cubic=cubic)
-            for color in get_args(Color)
+            for color in (known.color, *probe.colors)
             for cubic in (PILLOW, OPENCV)
         ]
     readings = _present(map(probe.read, first))
