@@ -107,6 +107,7 @@ def _options(cell: Cell, checkpoint: Path, spec: str) -> Options:
         architecture=spec or None,
         precisions=("fp32", *(PRECISIONS if cell.small else ())),
         budgets=_BUDGETS,
+        accept=True,  # weights are random
     )
 
 

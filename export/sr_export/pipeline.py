@@ -157,12 +157,33 @@ def _expected(options: Options) -> Expected | None:
     return Expected(*(images.read(path).eight_bits() for path in options.expect))
 
 
+def _require_steady(network: Network) -> None:
+    """Check that a network returns the same finite image twice.
+
+    Raises:
+        CheckpointError: It draws random numbers, or returns NaN.
+    """
+    run = _torch_runner(network.module)
+    image = photos.as_float(photos.batch(1, *network.probe_size(), network.channels))
+    first, second = run(image.copy()), run(image.copy())  # the network may write into its input
+    if not np.isfinite(first).all():
+        raise CheckpointError(f"{network.architecture} returns NaN or infinity for a photo")
+    difference = float(np.abs(first - second).max())
+    if difference > verify.TOLERANCE:
+        raise CheckpointError(
+            f"{network.architecture} returns different results for the same image (by "
+            f"{difference:.3g}, where white is 1): it draws random numbers, so an export could not "
+            "be verified"
+        )
+
+
 def _decided(network: Network, options: Options, expected: Expected | None) -> Verdict:
     """Return the pixel values of a network.
 
     Raises:
         CheckpointError: They are unknown, or do not reproduce the user's result.
     """
+    _require_steady(network)
     fixed = network.fixed_size is not None
     probe = Probe(
         run=_torch_runner(network.module),
@@ -220,16 +241,6 @@ def _export(
 ) -> Exported:
     """Try the export strategies in turn, and return the first graph that is correct."""
     report("testing the network")
-    run = _torch_runner(network.module)
-    image = photos.as_float(photos.batch(1, *network.probe_size(), network.channels))
-    # The network may write into its input.
-    difference = float(np.abs(run(image.copy()) - run(image.copy())).max())
-    if difference > verify.TOLERANCE:
-        raise CheckpointError(
-            f"{network.architecture} returns different results for the same image (by "
-            f"{difference:.3g}, where white is 1): it draws random numbers, so an export could not "
-            "be verified"
-        )
     ranges = decided.ranges
     channels = ranges.image_channels(network.channels)
     failures: dict[str, list[str]] = {}

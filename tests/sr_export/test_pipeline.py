@@ -25,7 +25,7 @@ def _build(found: Network, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Man
     monkeypatch.setattr(load, "read", lambda *_, **__: load.Scripted(found.module))
     monkeypatch.setattr(pipeline, "from_module", lambda *_: found)
     torch.manual_seed(0)
-    options = Options(checkpoint=str(folder / "x.pth"), name="x", precisions=("fp32",))
+    options = Options(checkpoint=str(folder / "x.pth"), name="x", precisions=("fp32",), accept=True)
     return pipeline.build(options, folder, lambda _: None)
 
 
@@ -94,7 +94,9 @@ def test_torchscript_from_a_file(tmp_path: Path, form: str) -> None:
     torch.jit.save(scripted, str(tmp_path / "net.pt"))
     bundle = tmp_path / "net.srd"
     bundle.mkdir()
-    options = Options(str(tmp_path / "net.pt"), "net", trust=True, precisions=("fp32",))
+    options = Options(
+        str(tmp_path / "net.pt"), "net", trust=True, precisions=("fp32",), accept=True
+    )
     written = pipeline.build(options, bundle, lambda _: None)
     assert (written.model.architecture, written.model.scale) == ("TorchScript", 2)
     parameters = sum(each.numel() for each in module.parameters())

@@ -70,7 +70,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("bundle")
     torch.save(module.state_dict(), folder / "x.pth")
     assert isinstance(load.read(folder / "x.pth"), load.Weights)
-    options = Options(checkpoint=str(folder / "x.pth"), name="x", precisions=("fp32",))
+    options = Options(checkpoint=str(folder / "x.pth"), name="x", precisions=("fp32",), accept=True)
     pipeline.build(options, folder, lambda _: None)
     return folder
 

@@ -66,7 +66,9 @@ def _build(
     torch.save(weights, folder / "net.pth")
     bundle = folder / "net.srd"
     bundle.mkdir()
-    options = Options(checkpoint=str(folder / "net.pth"), name="net", precisions=precisions)
+    options = Options(
+        checkpoint=str(folder / "net.pth"), name="net", precisions=precisions, accept=True
+    )
     pipeline.build(options, bundle, lambda _: None)
     return bundle
 
