@@ -39,6 +39,8 @@ TEMPORARY = re.compile(rf"{re.escape(_PREFIX)}\w{{8}}(\.\w{{1,16}})?")
 """Names of temporary files and folders; they fit where names are limited to 255 bytes."""
 _NEW, _OLD = "new", "old"
 """In a temporary folder: the folder that is written, and the place of one that it replaces."""
+_shown = reprlib.Repr()
+_shown.maxstring = 300
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -60,7 +62,7 @@ def inside(folder: Path, name: str) -> Path:
         NotFoundError: the file does not exist.
     """
     path = folder / name
-    shown = reprlib.repr(name)
+    shown = _shown.repr(name)
     try:
         # Not Path.resolve, which raises RuntimeError for links in a loop before Python 3.13.
         leads_out = not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

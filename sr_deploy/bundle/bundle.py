@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ class Bundle:
             has_manifest = (folder / manifest.NAME).is_file()
         except (OSError, ValueError) as error:  # no right, too long, NUL
             reason = getattr(error, "strerror", None) or error
-            raise BundleError(f"{reprlib.repr(str(folder))}: cannot be opened: {reason}") from None
+            raise BundleError(f"{str(folder)!r}: cannot be opened: {reason}") from None
         if not is_there:
             raise NotFoundError(f"{folder}: bundle does not exist")
         if not has_manifest:

@@ -144,6 +144,11 @@ class PlanRecord:
     compared: str = ""
     """Description of the images that were compared."""
 
+    def __post_init__(self) -> None:
+        for name in ("size", "device_memory"):
+            if getattr(self, name) < 0:
+                raise BundleError(f"{name} must be at least 0, found {getattr(self, name)}")
+
     @property
     def name(self) -> str:
         """Base name of the files, unique for each combination of machine, network and settings."""
@@ -260,10 +265,13 @@ def find(bundle: Path, wanted: PlanRequest) -> FoundPlan:
             reasons.append(f"{path.name}: {'; '.join(differences)}")
         elif record.plan is None:
             refused += [f"{path.name}: {each}" for each in record.refused]
-        elif not (path.parent / record.plan.file).is_file():
-            reasons.append(f"{path.name}: its plan {record.plan.file} is missing")
         else:
-            plans.append(StoredPlan(path.parent, record))
+            try:
+                inside(path.parent, record.plan.file)
+            except (BundleError, NotFoundError) as error:
+                reasons.append(f"{path.name}: {error}")
+            else:
+                plans.append(StoredPlan(path.parent, record))
     plans.sort(key=lambda plan: _distance(plan.record.shapes, wanted.shape))
     return FoundPlan(tuple(plans), tuple(reasons), tuple(refused))
 
@@ -334,5 +342,7 @@ def _same_tensorrt(built: str, running: str, *, later: bool) -> bool:
     """Return whether a plan of one version runs on another; `later`: on later ones, too."""
     if not later:
         return built == running
-    there, here = ([int(each) for each in re.findall(r"\d+", text)] for text in (built, running))
+    there, here = (
+        [int(each) for each in re.findall(r"\d{1,9}", text)] for text in (built, running)
+    )
     return there[:1] == here[:1] and here >= there

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LARGEST_INTEGER = 1 << 63
 _PLAIN = re.compile(r"\w[\w .-]{0,40}", re.ASCII)
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = _shown.maxlong = 60
@@ -138,6 +139,8 @@ def _decode(kind: Any, value: object, where: str) -> object:
         found = float(value) if abs(value) < 1 << 1023 else math.inf
     if type(found) is not kind:  # not isinstance: True is not a number
         raise _misfit(where, f"a value of type {kind.__name__}", value)
+    if type(found) is int and not -_LARGEST_INTEGER <= found < _LARGEST_INTEGER:
+        raise _misfit(where, "an integer of 64 bits", value)
     if isinstance(found, float) and not math.isfinite(found):
         raise _misfit(where, "a finite number", value)
     return found

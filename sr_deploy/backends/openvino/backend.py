@@ -184,7 +184,7 @@ class _CompiledInference:
             # (2026.4).
             request.start_async()
             request.wait()
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeError) as error:
             raise translate_error(error, f"OpenVINO on {self._device}") from error
         self._spent += time.perf_counter() - start
         # OpenVINO fills only the beginning of `into` if the network gives less.

@@ -176,7 +176,8 @@ class LoadedPlan:
         found = self._engine.get_tensor_dtype(tensor)
         if found != expected:
             raise BackendError(
-                f"{name}: its tensor {tensor!r} is of type {found}, but {expected} in bundles"
+                f"{name}: its tensor {tensor!r} is of type {found.name}, but {expected.name} in "
+                "bundles"
             )
 
     def context(self) -> tensorrt.IExecutionContext:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sr_deploy.bundle import plan_store
+from sr_deploy.bundle.manifest import Stored
 from sr_deploy.bundle.plan_store import GpuInfo, Shapes, StoredPlan
 from sr_deploy.errors import BundleError, NotFoundError
 from tests.sr_deploy.plan_records import DEVICE, SHAPES, make, wanted
@@ -115,10 +116,13 @@ def test_a_plan_outside_of_the_bundle_is_not_read(tmp_path: Path) -> None:
     value["plan"]["file"] = "../../outside.plan"
     path.write_text(json.dumps(value))
 
-    (found,) = plan_store.find(bundle, wanted()).plans
+    found = plan_store.find(bundle, wanted())
 
+    assert found.plans == ()
+    assert "outside.plan" in found.reasons[0]
+    moved = dataclasses.replace(plan.record, plan=Stored("../../outside.plan", "0" * 64))
     with pytest.raises(BundleError, match=r"outside\.plan"):
-        found.read()
+        StoredPlan(plan.folder, moved).read()
 
 
 @pytest.mark.parametrize(

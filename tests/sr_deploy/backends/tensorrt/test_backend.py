@@ -74,6 +74,7 @@ def kept(
     least: Shape = (1, 40, 50),
     most: Shape | None = None,
     rows: bool = False,
+    floats: bool = False,
     **changes: Any,
 ) -> PlanRecord:
     """Put a plan into a bundle, as the builder does; if it was refused, only its record."""
@@ -93,7 +94,7 @@ def kept(
         device_memory=1000,
     )
     record = dataclasses.replace(record, **changes)
-    content = fake_tensorrt.plan(least, most, memory=record.device_memory, rows=rows)
+    content = fake_tensorrt.plan(least, most, memory=record.device_memory, rows=rows, floats=floats)
     plan = plan_store.write(bundle, record, None if record.refused else content)
     return record if plan is None else plan.record
 
@@ -116,6 +117,51 @@ def test_a_generator_uses_the_batches_of_its_plan(tmp_path: Path, tensorrt: Any,
         for _ in range(4):
             images = engine.generate(noise)
             assert np.array_equal(images, np.stack([_computed(each) for each in noise]))
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("size", [(40, 50), (90, 70)])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_a_plan_of_another_scale_never_runs(
+    bundle: Path,
+    tensorrt: Any,
+    store: Store,
+    gpu: FakeCuda,
+    monkeypatch: pytest.MonkeyPatch,
+    scale: int,
+    size: tuple[int, int],
+    kernels: bool,
+) -> None:
+    """Whole frames and tiles: the GPU would write beyond the memory of the result, or less."""
+    if not kernels:
+        monkeypatch.setattr(native, "kernels", lambda: None)
+    tensorrt.network = lambda batch: batch.repeat(scale, 1).repeat(scale, 2)
+    store((4, 40, 50))
+    store((1, 40, 50))
+    with opened(bundle) as engine:
+        for results in (map(engine.upscale, [frame(*size)]), engine.stream([frame(*size)])):
+            with pytest.raises(BackendError) as caught:
+                next(iter(results))
+            assert not isinstance(caught.value, OutOfMemoryError)
+            expected, found = (f"{each * 40}x{each * 50}x3" for each in (2, scale))
+            assert expected in str(caught.value)
+            assert found in str(caught.value)
+
+
+def test_a_generators_plan_of_another_size_never_runs(tmp_path: Path, tensorrt: Any) -> None:
+    folder = networks.bundle(
+        tmp_path / "g.srd", networks.generator, ("rgb24",), scale=1, latent=LATENT
+    )
+    tensorrt.network = lambda batch: np.zeros((len(batch), 8, 6, 3), np.uint8)
+    kept(folder, tensorrt, "fp32", (1, 1, 5), (4, 1, 5), rows=True)
+    with opened(folder) as engine, pytest.raises(BackendError, match=r"4x8x6x3.*4x6x8x3"):
+        engine.generate(count=4, seed=0)
+
+
+def test_a_plan_with_floats_as_result_is_rejected(bundle: Path, store: Store) -> None:
+    store((1, 40, 50), floats=True)
+    with pytest.raises(BackendError, match=r"upscaled.*FLOAT.*UINT8"):
+        opened(bundle)
 
 
 def test_a_generator_that_exceeds_gpu_memory_suggests_a_smaller_batch(
