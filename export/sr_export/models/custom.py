@@ -94,7 +94,10 @@ def find_builder(
     try:
         module = _import(path.resolve())
     except Exception as error:  # the user's code may raise anything
-        raise CheckpointError(f"{path}: failed: {type(error).__name__}: {error}") from error
+        text = f"{path}: failed: {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("tensorflow"):
+            text += "; write keras in place of tensorflow.keras, and keras.ops in place of tf.nn"
+        raise CheckpointError(text) from error
     name = _matching(path, module, wanted)
     return path, name, getattr(module, name), arguments
 

@@ -204,6 +204,13 @@ def test_the_output_that_is_an_image(result: str, how: str, tmp_path: Path) -> N
     assert found.module(torch.rand(1, 3, 4, 5)).shape == (1, 3, 4, 5)
 
 
+def test_programs_that_need_tensorflow_get_advice(tmp_path: Path) -> None:
+    path = tmp_path / "trainer.py"
+    path.write_text("from tensorflow_that_is_missing.keras import layers")
+    with pytest.raises(CheckpointError, match=r"keras in place of tensorflow\.keras"):
+        _from_file(path, "build", [_small()])
+
+
 def test_networks_without_padding_get_a_border(tmp_path: Path) -> None:
     layer = "nn.Sequential(nn.Conv2d(3, 12, 5), nn.PixelShuffle(2))"
     path = _network(tmp_path / "valid.py", layer=layer)
