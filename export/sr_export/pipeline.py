@@ -83,7 +83,7 @@ def build(options: Options, folder: Path, report: Report, *, skip: int = 0) -> M
             candidates = strippings(content.tensors)
             network = recognize(candidates, options.architecture, options.ranges, expected)
     elif isinstance(content, load.Keras):
-        report("testing the network")  # Keras itself takes more memory than recognizing may
+        report("running the Keras model")
         keras = _keras(content.path, options)
         if isinstance(keras, generators.Generator):
             return generator_export.build(keras, options, taken, folder, report)
