@@ -6,7 +6,12 @@ import functools
 
 from sr_export.models.known import KNOWN
 from sr_export.models.plain_recognition import ARCHITECTURES
-from sr_export.models.spandrel_import import MAIN_REGISTRY, ArchRegistry, ArchSupport
+from sr_export.models.spandrel_import import (
+    MAIN_REGISTRY,
+    ArchRegistry,
+    ArchSupport,
+    extra_architectures,
+)
 from sr_export.models.translators import TRANSLATORS
 
 
@@ -15,5 +20,5 @@ def registry() -> ArchRegistry:
     """Return a copy of spandrel's registry, followed by the architectures of this package."""
     extended = MAIN_REGISTRY.copy()
     named = (ArchSupport.from_architecture(each, each.before) for each in (*TRANSLATORS, *KNOWN))
-    extended.add(*named, *map(ArchSupport.from_architecture, ARCHITECTURES))
+    extended.add(*extra_architectures(), *named, *map(ArchSupport.from_architecture, ARCHITECTURES))
     return extended

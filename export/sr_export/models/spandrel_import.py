@@ -5,12 +5,16 @@ imports it; and a torchvision that was built for another torch cannot be importe
 networks call only one function of it. An empty stub therefore suffices during the import.
 
 Import spandrel's names from here; afterwards, `import spandrel` works everywhere.
+
+spandrel_extra_arches has architectures under licenses for non-commercial use. It is not required,
+and used if it is installed.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.machinery
+import importlib.util
 import sys
 import types
 from typing import TYPE_CHECKING
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_EXTRA = "spandrel_extra_arches"
 _STUBBED = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 
 
@@ -29,10 +34,22 @@ def _import_spandrel() -> None:
     except (ImportError, RuntimeError):  # RuntimeError: its operators do not fit this torch
         _import_without_torchvision()
     else:
-        importlib.import_module("spandrel")
+        _import_packages()
     # torchvision's function compares its arguments with 0, which cannot be exported.
     faces = importlib.import_module("spandrel.architectures.RestoreFormer")
     vars(faces)["tv_normalize"] = normalize
+
+
+def _import_packages() -> None:
+    importlib.import_module("spandrel")
+    if importlib.util.find_spec(_EXTRA) is not None:
+        importlib.import_module(_EXTRA)
+
+
+def extra_architectures() -> list[ArchSupport]:
+    """Return the architectures of spandrel_extra_arches, if it is installed."""
+    package = sys.modules.get(_EXTRA)
+    return list(package.EXTRA_REGISTRY) if package else []
 
 
 def normalize(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -46,7 +63,7 @@ def _import_without_torchvision() -> None:
         del sys.modules[name]
     sys.modules.update({name: _stub(name) for name in _STUBBED})
     try:
-        importlib.import_module("spandrel")
+        _import_packages()
     finally:
         for name in _STUBBED:
             del sys.modules[name]
@@ -85,4 +102,5 @@ __all__ = [
     "ImageModelDescriptor",
     "KeyCondition",
     "SizeRequirements",
+    "extra_architectures",
 ]
