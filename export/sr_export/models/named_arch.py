@@ -82,11 +82,11 @@ class NamedArch(Architecture[nn.Module]):
 
     def load_with(
         self, state_dict: Mapping[str, Tensor], settings: Mapping[str, str]
-    ) -> tuple[ImageModelDescriptor[nn.Module], str]:
+    ) -> tuple[ImageModelDescriptor[nn.Module], str, str]:
         """Build the network that has these weights and the user's settings.
 
         Returns:
-            The network, and how settings were decided that were not given, for the user.
+            The network, how other settings were inferred, and what was assumed, for the user.
 
         Raises:
             ValueError, RuntimeError: tensors are missing, unused, or do not fit each other.
@@ -101,12 +101,10 @@ class NamedArch(Architecture[nn.Module]):
             best = max(range(len(trials)), key=lambda i: gains[i])
             if gains[best] > _RESEMBLANCE:
                 built, how = trials[best], f"inferred from photos: {name}={values[best]}"
-        if named.assumed and not how:
-            how = (
-                f"assumed: {named.assumed}; --arch {self.id} {named.assumed} with another value "
-                "changes it"
-            )
-        return self._descriptor(built), how
+        if how or not named.assumed:
+            return self._descriptor(built), how, ""
+        option = f"--arch {self.id} {named.assumed} with another value changes it"
+        return self._descriptor(built), "", f"{named.assumed}; {option}"
 
     def _built(
         self, state_dict: Mapping[str, Tensor], settings: Mapping[str, str]

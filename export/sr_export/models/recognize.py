@@ -131,10 +131,11 @@ def _by_names(
 def _from_named(
     architecture: NamedArch, tensors: dict[str, Tensor], arguments: Mapping[str, str]
 ) -> Network:
-    descriptor, how = architecture.load_with(tensors, arguments)
+    descriptor, how, assumed = architecture.load_with(tensors, arguments)
     settings = [f"{name}={value}" for name, value in arguments.items()]
     network = from_descriptor(descriptor, " ".join([str(architecture.id), *settings]))
-    return replace(network, ranges=architecture.ranges, how=how)
+    assumptions = (assumed,) if assumed else ()
+    return replace(network, ranges=architecture.ranges, how=how, assumed=assumptions)
 
 
 def _unknown_text(

@@ -24,6 +24,7 @@ from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.errors import InvalidInputError
 from sr_export import photos, pipeline
 from sr_export.models.network import Network
+from sr_export.models.ranges import Ranges
 from sr_export.models.recognize import recognize
 from sr_export.options import Options
 
@@ -126,16 +127,16 @@ def test_a_file_with_several_scales_gives_each(name: str) -> None:
     architecture, assumed, _, _ = CASES[name]
     weights, image = _weights(record), _image(record)
     default = recognize([weights])
-    assert f"scale={assumed}" in default.how
+    assert f"scale={assumed}" in " ".join(default.assumed)
     chosen = recognize([weights], f"{architecture} scale=2")
-    assert (chosen.scale, chosen.how) == (2, "")
+    assert (chosen.scale, chosen.assumed) == (2, ())
     assert _run(chosen, image).shape[2] == 2 * record["size"][0]
 
 
 def test_photos_decide_on_a_scale_that_weights_do_not_determine() -> None:
     """PAN enlarges by 2 or by 3 with the same tensors; without training, 2 is assumed."""
     weights = _weights(_record("pan_x2"))
-    assert "assumed: scale=2" in recognize([weights]).how
+    assert "scale=2" in " ".join(recognize([weights]).assumed)
     assert recognize([weights], "PAN scale=3").scale == 3
     for name in ("conv_last.weight", "conv_last.bias"):
         weights[name] *= 0  # the enlarged image alone
@@ -165,7 +166,7 @@ def test_attention_at_a_sixth_of_the_size_is_exported_for_any_size(tmp_path: Pat
         checkpoint=str(tmp_path / "net.pth"),
         name="net",
         precisions=("fp32",),
-        ranges=recognize([weights]).ranges,
+        ranges=Ranges(),
     )
     pipeline.build(options, bundle, lambda _: None)
     written = Bundle.open(bundle).manifest
