@@ -52,7 +52,10 @@ def test_prelu_is_bit_identical(
 
     onnx.checker.check_model(onnx.load_from_string(rewritten), full_check=True)
     assert _operators(rewritten) == operators
-    np.testing.assert_array_equal(run(rewritten, x=image), run(model, x=image))
+    # Not ONNX Runtime's own PRelu: old releases return NaN for infinity.
+    with np.errstate(over="ignore"):
+        falling = np.array(slopes, kind).reshape(4, 1, 1) * image
+    np.testing.assert_array_equal(run(rewritten, x=image), np.where(image < 0, falling, image))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
