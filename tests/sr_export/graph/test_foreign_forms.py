@@ -12,11 +12,13 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from PIL import Image
 
 from sr_deploy.errors import CheckpointError
 from sr_export import photos
-from sr_export.graph import foreign_onnx
+from sr_export.graph import foreign_onnx, pixel_values
 from sr_export.graph.onnx_runner import OnnxRunner
+from sr_export.models.ranges import Ranges
 
 _NODE = helper.make_node
 _RANDOM = np.random.default_rng(0)
@@ -146,6 +148,27 @@ def test_a_shuffle_of_one_size_is_freed(
     # the file itself, on the part in a corner: two pixels from the cut, the border has no effect
     part = _origin(model, np.ascontiguousarray(image[..., :20, :24]))[..., :54, :66]
     np.testing.assert_allclose(OnnxRunner(found.model)(image)[..., :54, :66], part, atol=1e-5)
+
+
+def test_luma_with_the_colors_enlarged_beside(tmp_path: Path) -> None:
+    """Like super-resolution-10 of the ONNX zoo, whose program interpolates Cb and Cr."""
+    model = _shuffled((20, 24), (0, 1, 4, 2, 5, 3), [-1, 1, 3, 3, 20, 24])
+    found = _read(model, tmp_path)
+    colored = pixel_values.put_into(found.model, Ranges(color="ycbcr"), found.scale)
+    red, green, blue = image = _photo(20, 24)[0]
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    given = np.stack([luma, (blue - luma) / 1.772, (red - luma) / 1.402]).astype(np.float32)
+    upscaled = _origin(model, given[None, :1])[0, 0]
+    first, second = (
+        np.asarray(Image.fromarray(each).resize((72, 60), Image.Resampling.BICUBIC))
+        for each in given[1:]
+    )
+    red, blue = upscaled + 1.402 * second, upscaled + 1.772 * first
+    expected = np.stack([red, (upscaled - 0.299 * red - 0.114 * blue) / 0.587, blue])
+    off = np.abs(OnnxRunner(colored)(image[None])[0] - expected)
+    # Pillow and ONNX Runtime weight the pixels at borders otherwise
+    assert off[:, 6:-6, 6:-6].max() < 1e-5
+    assert off.max() < 0.25 / 255
 
 
 def test_an_unshuffle_and_a_resize_of_one_size_are_freed(tmp_path: Path) -> None:
