@@ -35,6 +35,8 @@ _FOURCC = {
 }
 CODECS = tuple(_FOURCC)
 """FFmpeg's names of the supported codecs."""
+_LARGEST = (1 << 31) - 1
+"""Largest fixed-point number of a matrix."""
 _CHROMATICITY = 50000
 """Units of `mdcv` per 1."""
 _LUMINANCE = 10000
@@ -93,9 +95,10 @@ class Mp4Template:
 
 
 def scaled_matrix(matrix: tuple[int, ...], factor: Fraction) -> tuple[int, ...]:
-    """Return a display matrix for larger pictures: its shift grows with them."""
+    """Return a display matrix for larger pictures: its shift grows with them, up to the limit."""
     a, b, u, c, d, v, x, y, w = matrix
-    return a, b, u, c, d, v, round(x * factor), round(y * factor), w
+    x, y = (_within(-_LARGEST - 1, each * factor, _LARGEST) for each in (x, y))
+    return a, b, u, c, d, v, x, y, w
 
 
 _VISUAL = struct.pack(">6xH16xHHII4xH32xHh", 1, 16, 16, 72 << 16, 72 << 16, 1, 24, -1)
@@ -109,7 +112,8 @@ def _hdr_boxes(hdr: HdrMetadata | None) -> list[bytes]:
     if hdr.mastering is not None and (body := _mastering_body(hdr.mastering)):
         boxes.append(_box(b"mdcv", body))
     if hdr.content_light is not None:
-        boxes.append(_box(b"clli", struct.pack(">HH", *hdr.content_light)))
+        levels = (_within(0, Fraction(each), 0xFFFF) for each in hdr.content_light)
+        boxes.append(_box(b"clli", struct.pack(">HH", *levels)))
     return boxes
 
 
@@ -119,12 +123,15 @@ def _mastering_body(mastering: MasteringDisplay) -> bytes | None:
     light = (mastering.max_luminance, mastering.min_luminance)
     if None in points or None in light:
         return None
-    flat = [_units(value, _CHROMATICITY) for point in points if point for value in point]
-    return struct.pack(">8H2I", *flat, *(_units(value, _LUMINANCE) for value in light))
+    flat = [
+        _within(0, value * _CHROMATICITY, 0xFFFF) for point in points if point for value in point
+    ]
+    levels = (_within(0, (value or Fraction(0)) * _LUMINANCE, 0xFFFFFFFF) for value in light)
+    return struct.pack(">8H2I", *flat, *levels)
 
 
-def _units(value: Fraction | None, unit: int) -> int:
-    return round((value or Fraction(0)) * unit)
+def _within(least: int, value: Fraction, most: int) -> int:
+    return max(least, min(round(value), most))
 
 
 def _box(name: bytes, *parts: bytes) -> bytes:
