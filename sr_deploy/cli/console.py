@@ -63,7 +63,7 @@ def run(
     except KeyboardInterrupt as interrupt:
         complain(parser.prog, "interrupted; no incomplete file was left behind")
         return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
-    except (SrDeployError, OSError, MemoryError, RuntimeError) as error:
+    except (SrDeployError, OSError, MemoryError, ImportError, RuntimeError) as error:
         if type(error) is RuntimeError and not _NO_THREAD.match(str(error)):
             raise
         if arguments.debug:
