@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -36,7 +37,10 @@ def command(program: str, *arguments: object, before: str = "") -> list[str]:
 
 def ended(program: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end; options are those of `subprocess.run`."""
-    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 120, **options}
+    # A full disk would leave truncated bytecode, which Python writes without checking.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    usual = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 120}
+    options = {**usual, "env": environment, **options}
     before = options.pop("before", "")
     return subprocess.run(command(program, *arguments, before=before), check=False, **options)
 

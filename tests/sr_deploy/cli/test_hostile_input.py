@@ -82,6 +82,11 @@ FAILING = {
 CLOSED = {"stdin": [0], "stdout": [1], "stderr": [2], "all": [0, 1, 2]}
 
 
+def _close(*numbers: int) -> None:
+    for number in numbers:
+        os.close(number)
+
+
 @POSIX
 @pytest.mark.parametrize("program", MODULES)
 @pytest.mark.parametrize("closed", CLOSED)
@@ -90,7 +95,7 @@ def test_closed_standard_streams(program: str, closed: str, tmp_path: Path) -> N
     process = ended(
         program,
         *FAILING[program],
-        preexec_fn=lambda: [os.close(number) for number in CLOSED[closed]],
+        preexec_fn=lambda: _close(*CLOSED[closed]),
         cwd=tmp_path,
     )
     if 2 in CLOSED[closed]:
@@ -118,8 +123,7 @@ def test_libraries_that_print_do_not_write_into_files(
         "Engine.upscale = noisy"
     )
     target = tmp_path / "b.png"
-    closed = lambda: [os.close(number) for number in (0, 1, 2)]  # noqa: E731
-    ended("sr-upscale", bundle, photo, target, before=noisy, preexec_fn=closed)
+    ended(*("sr-upscale", bundle, photo, target), before=noisy, preexec_fn=lambda: _close(0, 1, 2))
     whole = images.read(photo).pixels.repeat(2, 0).repeat(2, 1)
     np.testing.assert_array_equal(images.read(target).pixels, whole)
     assert b"noise" not in target.read_bytes()
