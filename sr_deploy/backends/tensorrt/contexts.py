@@ -262,7 +262,8 @@ class Contexts:
         input_shape = (batch, width) if plan.rows else shape
         if not context.set_input_shape(plan.pixels, input_shape):
             raise plan.messages.error(f"TensorRT rejects the shape {shape}")
-        check_result(context.get_tensor_shape(plan.result), result_shape, plan.name)
+        given: Any = context.get_tensor_shape(plan.result)
+        check_result(given, result_shape, plan.name)
         addresses = {plan.pixels: pixels, plan.result: result}
         if color is not None:
             addresses |= dict.fromkeys(plan.others, color)
