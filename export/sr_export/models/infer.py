@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch
 from sr_export.models import restoration
 from sr_export.models.arch_settings import ArchSettings
 from sr_export.models.plain_network import PlainNetwork, base, finish
-from sr_export.models.ranges import UNIT
+from sr_export.models.ranges import UNIT, Color
 from sr_export.models.restoration import (
     CLEAR_GAIN,
     EXPECTED_SIDE,
@@ -116,6 +116,8 @@ def best(plans: Sequence[NetworkPlan], expected: Expected | None = None) -> Infe
         plans: The possible readings of the weights, the likeliest first.
         expected: An image and the result of the user's own program; None: photos.
     """
+    if expected is not None:
+        plans = [_in_all_colors(plan) for plan in plans]
     hinted = [replace(plan, choices=plan.choices | plan.hints) for plan in plans if plan.hints]
     found = [each for plan in hinted for each in _climbs(plan, expected)]
     if not any(each.restores for each in found) or expected is not None:
@@ -149,6 +151,18 @@ def _rival(
         if other.shape != picture.shape or difference(other, picture).largest > SAME_LEVELS:
             return plan, settings, gain
     return None
+
+
+def _in_all_colors(plan: NetworkPlan) -> NetworkPlan:
+    """Return a plan whose images may have any colors: a user's result tells them apart."""
+    found = plan.choices["ranges"]
+    if plan.topology.chain.channels == 3 and len(found) > 1:
+        found = tuple(
+            replace(each, color=color)
+            for color in get_args(Color)
+            for each in plan.choices["ranges"]
+        )
+    return replace(plan, choices=plan.choices | {"ranges": tuple(dict.fromkeys(found))})
 
 
 def default(plan: NetworkPlan) -> ArchSettings | None:

@@ -188,7 +188,9 @@ def decide(probe: Probe, known: Ranges | None = None, *, settled: bool = False) 
     readings = _readings(probe, [known] if known else [])
     best = max(readings, key=lambda each: each.gain)
     first = start or best
-    if best.gain < first.gain + (RIVAL if known else MIN_GAIN):
+    # Other values than the usual ones of an architecture must restore photos, not just resemble.
+    restoring = best.gain > max(CLEAR_GAIN, first.gain + RIVAL)
+    if not (restoring if known else best.gain >= first.gain + MIN_GAIN):
         best = first
     if best.gain <= RESEMBLANCE:
         if known is None and _ends_in_tanh(probe):

@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_freed_keeps_its_size(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_file_for_images_of_few_pixels_becomes_a_bundle(tmp_path: Path) -> None:
     fixed = _framed(16, 24)
-    assert cli.main([str(_saved(fixed, tmp_path)), "--min-psnr", "int8=10"]) == 0
+    assert cli.main([str(_saved(fixed, tmp_path)), "--accept", "--min-psnr", "int8=10"]) == 0
     folder = tmp_path / "other.srd"
     offered = Bundle.open(folder).manifest.variants
     assert {each.precision for each in offered} >= {"fp32", "fp16", "int8"}

@@ -5,6 +5,7 @@ The networks are trained for a second or two, which is enough for the right sett
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +14,16 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
-from sr_export import photos
+from sr_deploy.errors import CheckpointError
+from sr_export import photos, pipeline
 from sr_export.models import restoration
 from sr_export.models.network import with_ranges
 from sr_export.models.ranges import Ranges
 from sr_export.models.recognize import recognize
+from sr_export.options import Options
 
 pytestmark = pytest.mark.slow
 
@@ -190,16 +194,19 @@ def test_settings_of_the_user_are_not_inferred() -> None:
     torch.manual_seed(0)
     module = _train(_fsrcnn(4), 1, 3, Ranges())
     weights = module.state_dict()
-    assert recognize([weights]).how.endswith(" scale=3")
+    inferred = recognize([weights])
+    assert inferred.scale == 3
+    assert "scale=3" in " ".join([inferred.how, *inferred.assumed])
     assert recognize([weights], "FSRCNN scale=2").scale == 2
     assert recognize([weights], ranges=SIGNED).ranges == SIGNED
 
 
-def test_untrained_weights_get_defaults_and_a_warning() -> None:
+def test_untrained_weights_get_defaults_that_are_assumed() -> None:
     torch.manual_seed(0)
     found = recognize([_espcn(nn.Tanh()).state_dict()])
     assert (found.architecture, found.scale, found.ranges) == ("ESPCN", 3, Ranges())
-    assert found.how.startswith("WARNING")
+    assert not found.restores
+    assert found.assumed
 
 
 def test_a_residual_that_adds_almost_nothing_is_no_evidence() -> None:
@@ -208,4 +215,79 @@ def test_a_residual_that_adds_almost_nothing_is_no_evidence() -> None:
     module = _Residual(3, 1)
     for parameter in module.parameters():
         parameter.data *= 0.1
-    assert recognize([module.state_dict()]).how.startswith("WARNING")
+    found = recognize([module.state_dict()])
+    assert found.assumed
+    assert not found.restores
+
+
+class _Vdsr(nn.Module):
+    """A network on an enlarged image, whose output is added to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chain = nn.Sequential(
+            *(_conv(1, 16), nn.ReLU(), _conv(16, 16), nn.ReLU(), _conv(16, 1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.chain(x)
+
+
+def _expected(
+    module: nn.Module, ranges: Ranges, tmp_path: Path, crop: tuple[int, int, int]
+) -> tuple[str, str]:
+    """Write an image, and the result of the user's own program for it."""
+    (photo,) = photos.batch(1, *crop)
+    image = torch.from_numpy(photos.as_float(photo[None]))
+    with torch.inference_mode():
+        result = with_ranges(module, ranges)(image).numpy()[0].transpose(1, 2, 0)
+    paths = tmp_path / "in.png", tmp_path / "out.png"
+    levels = (result.clip(0, 1) * 255).round().astype(np.uint8)
+    for path, pixels in zip(paths, (photo, levels), strict=True):
+        Image.fromarray(pixels.squeeze()).save(path)
+    return str(paths[0]), str(paths[1])
+
+
+@pytest.mark.parametrize(
+    ("ranges", "make"),
+    [
+        (Ranges(enlarge=3), _Vdsr),
+        (Ranges(color="bgr"), lambda: _Residual(3, -1)),
+        (Ranges(input=(-1, 1), output=(-1, 1), color="ycbcr"), _Generator),
+    ],
+    ids=["enlarged", "bgr", "ycbcr"],
+)
+def test_the_result_of_the_users_program_proves_the_reading(
+    ranges: Ranges, make: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    """Random weights restore no photo, so the pair alone decides."""
+    torch.manual_seed(0)
+    module = make().eval()
+    channels = 1 if make is _Vdsr else 3
+    pair = _expected(module, ranges, tmp_path, (40, 52, channels))
+    options = Options("x.pth", "x", expect=pair)
+    expected = pipeline._expected(options)
+    found = recognize([module.state_dict()], expected=expected)
+    verdict = pipeline._decided(found, options, expected)
+    assert verdict.proven
+    assert not verdict.assumed
+    other = torch.from_numpy(photos.as_float(photos.batch(2, 24, 31, channels)))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            with_ranges(found.module, verdict.ranges)(other),
+            with_ranges(module, ranges)(other),
+            atol=2 / 255,
+            rtol=0,
+        )
+
+
+def test_a_result_of_another_program_proves_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pair = _expected(_Residual(3, -1).eval(), Ranges(), tmp_path, (32, 40, 3))
+    options = Options("x.pth", "x", expect=pair)
+    expected = pipeline._expected(options)
+    network = recognize([_Residual(3, 1).state_dict()], expected=expected)
+    with pytest.raises(CheckpointError, match=r"out\.png"):
+        pipeline._decided(network, options, expected)
+    accepted = dataclasses.replace(options, accept=True)
+    assert not pipeline._decided(network, accepted, expected).proven
