@@ -64,6 +64,8 @@ _NOT_INFERRED = ("padding",)
 _SCALE_1_BONUS = 1.5
 # From here on, other plans need not be tried: the generator of a GAN gains no more.
 _RESTORING = -3.0
+# The gain of a large epsilon, which smooths, and so restores a little better by itself.
+_UNUSUAL_EPS = 0.5
 # Runner-ups whose pictures are compared with the winner's.
 _RIVALS = 12
 # Budget of one measurement: weights times pixels, and the sides of small and large test images.
@@ -205,7 +207,13 @@ def _scan(
     """Return how well a start does on tiny images, with the settings that matter most varied."""
     gain = _Gain(plan, settings, expected, tiny=True)
     activation = next(iter(_grouped(choices, padding=False, first=_GROUPS[1])))
-    trials = [replace(settings, **values) for values in activation]
+    few = {"activation": 2, "ranges": 5}
+    usual = {name: plan.choices.get(name, ())[:count] for name, count in few.items()}
+    trials = [
+        replace(settings, **values)
+        for values in activation
+        if all(values[name] in usual[name] for name in few if name in values)
+    ]
     gains = [gain(each) for each in trials if each.sensible and plan.topology.fits(each)]
     found = InferredSettings(plan, settings, max(gains, default=-math.inf))
     return found.score
@@ -222,7 +230,8 @@ def _climb(
             for values in group:
                 trial = replace(settings, **values)
                 if trial.sensible and plan.topology.fits(trial):
-                    better = gain(trial) > gain(settings) + MIN_GAIN
+                    needed = _UNUSUAL_EPS if trial.eps > settings.eps else MIN_GAIN
+                    better = gain(trial) > gain(settings) + needed
                     settings = trial if better else settings
     return InferredSettings(plan, settings, gain(settings), gain)
 
@@ -263,7 +272,9 @@ class _Gain:
             side = max(min(affordable, _SIDES[1] // start.scale), _SIDES[0])
             side = _SIDES[0] if tiny else side
             side = max(side, 2 * _SIDES[0] if start.enlarge > 1 else 0) // 8 * 8 // start.enlarge
-            tasks = restoration.tasks(channels, scale, (side, side), 1 if tiny else PHOTOS)
+            heavy = weights * (side * start.enlarge) ** 2 * PHOTOS > 2 * _EFFORT
+            count = 1 if tiny or heavy else PHOTOS
+            tasks = restoration.tasks(channels, scale, (side, side), count)
         self._tasks = tuple(each.upscaled_before(start.enlarge) for each in tasks)
         self._outputs: dict[tuple[ArchSettings, int], Tensor] = {}
         self.gains: dict[ArchSettings, float] = {}
