@@ -124,6 +124,8 @@ def best(plans: Sequence[NetworkPlan], expected: Expected | None = None) -> Infe
     found = [each for plan in hinted for each in _climbs(plan, expected)]
     if not any(each.restores for each in found) or expected is not None:
         for plan in plans:
+            if any(each.score > CLEAR_GAIN for each in found) and expected is None:
+                break
             if plan.likely or not any(each.gain > _RESTORING for each in found):
                 found += _climbs(plan, expected)
     highest = max((each.score for each in found), default=-math.inf)
