@@ -11,7 +11,8 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 # What must not be imported with the package.
-OTHERS = {"torch", "onnx", "onnxruntime", "openvino", "av", "tensorrt", "cuda", "filelock"}
+OTHERS = {"torch", "onnx", "onnxruntime", "openvino", "av", "cuda", "filelock"}
+OTHERS |= {"tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"}
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from architectures import exporting
 from sr_deploy._worker import die_with_parent
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from architectures.cells import Cell
-    from architectures.exporting import ExportResult
 
 # Imports dominate the time of a small network: the fork server imports once, then forks, where
 # `sr_deploy._worker` would import for each of hundreds of cells. Only our code sends pickles.
@@ -32,9 +31,7 @@ _IMPORTED = (
 )
 
 
-def export(
-    cell: Cell, seconds: float, how: Callable[[Cell], ExportResult] = exporting.export
-) -> ExportResult:
+def export(cell: Cell, seconds: float, how: Callable[[Cell], Any] = exporting.export) -> Any:
     """Return the result of an export, which may be a crash or a timeout."""
     forking = multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload(list(_IMPORTED))
@@ -45,7 +42,7 @@ def export(
     try:
         if not ours.poll(seconds):
             return {"error": f"not finished within {seconds:g} s"}
-        row: ExportResult = ours.recv()
+        row = ours.recv()
     except EOFError:
         process.join()
         return {"error": f"crashes ({_cause(process.exitcode)})"}
@@ -56,8 +53,8 @@ def export(
         process.join()
 
 
-def _answer(cell: Cell, how: Callable[[Cell], ExportResult], answers: Connection) -> None:
-    die_with_parent()
+def _answer(cell: Cell, how: Callable[[Cell], Any], answers: Connection) -> None:
+    die_with_parent()  # the fork server, which ends when it sees that this program has ended
     warnings.simplefilter("ignore")  # from the code of the networks
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

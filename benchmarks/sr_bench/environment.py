@@ -28,6 +28,7 @@ _PACKAGES = (
     "onnxruntime-gpu",
     "openvino",
     "tensorrt",
+    "tensorrt-rtx-cu13-bindings",
     "av",
 )
 

@@ -35,6 +35,7 @@ _NAMES = {
     "openvino": "OpenVINO",
     "onnxruntime": "ONNX Runtime",
     "tensorrt": "TensorRT",
+    "tensorrt_rtx": "TensorRT for RTX",
     "contiguous": "eager",
 }
 

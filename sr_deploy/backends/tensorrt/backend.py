@@ -8,7 +8,6 @@ numbers are not compared.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import logging
 import re
 import threading
@@ -25,19 +24,15 @@ from sr_deploy.backends.cuda.device_frames import CudaFrames
 from sr_deploy.backends.cuda.lane import CudaLane
 from sr_deploy.backends.host import SAMPLES
 from sr_deploy.backends.tensorrt.contexts import Contexts, LoadedPlan, library
-from sr_deploy.bundle import plan_store, plan_verdicts
+from sr_deploy.backends.tensorrt.plans import PlanFinder
+from sr_deploy.bundle import plan_verdicts
 from sr_deploy.bundle.manifest import YuvFormat
-from sr_deploy.bundle.plan_store import TITLES, PlanRequest
 from sr_deploy.errors import (
     BackendError,
-    BundleError,
-    DriverError,
-    NotFoundError,
     OutOfMemoryError,
     SrDeployError,
 )
-from sr_deploy.files import sha256_of
-from sr_deploy.machine import format_bytes, trim_heap
+from sr_deploy.machine import format_bytes
 from sr_deploy.tiling import native
 from sr_deploy.tiling.planner import TilePlanner
 
@@ -58,10 +53,6 @@ _ANY = 1 << 62
 _NOISE_BYTES = np.dtype(np.float32).itemsize
 _BF16_SINCE = (8, 0)
 """First compute capability with BF16 arithmetic."""
-PLAN_BUILDERS = "sr_deploy.plan_builders"
-"""Entry points that build plans, by library: `(folder, precision, pixel_format, device)`."""
-PLAN_VALIDATORS = "sr_deploy.plan_validators"
-"""Entry points that judge plans, by library: `(folder, plan, device)`."""
 
 
 def create() -> TensorRtBackend:
@@ -124,16 +115,11 @@ def _kernels(index: int) -> driver.Kernels | None:
         return None
 
 
-class _NoPlanError(BackendError):
-    """No plan runs here, but one can be built."""
-
-
 class TensorRtNetwork:
     """The plans of one variant; each is loaded when a frame first needs it."""
 
     def __init__(self, request: LoadRequest, index: int, name: LibraryName, trt: Any) -> None:
         self._request = request
-        self._name: LibraryName = name
         self._trt = trt
         self._model = request.model
         self._index = index
@@ -143,18 +129,11 @@ class TensorRtNetwork:
         free, _ = driver.memory(index)
         self._bundle = request.file.parent
         self._gpu = driver.describe(index)
-        self._wanted = PlanRequest(
-            onnx=sha256_of(request.file),
-            precision=request.precision,
-            tensorrt=trt.__version__,
-            device=self._gpu,
-            library=name,
-        )
         free = int(_SHARE * free)
         self._budget = free if request.memory is None else min(request.memory, free)
         self._loading = threading.Lock()
         self._loaded_plans: dict[str, LoadedPlan] = {}
-        self._plans = self._open_plans()
+        self._plans = PlanFinder(request, index, name, trt.__version__).open(self._prepare)
         self._scratch = Scratch()
 
     @property
@@ -198,64 +177,10 @@ class TensorRtNetwork:
             each.save_cache()
         self._loaded_plans.clear()
 
-    def _open_plans(self) -> tuple[StoredPlan, ...]:
-        """Load the first of the plans that run here; build one if there is none.
-
-        Raises:
-            BackendError: no plan runs here; the text has the reason for each.
-            BundleError, NotFoundError: a plan is damaged, and must not be built again.
-            OutOfMemoryError: the plan does not fit into GPU memory.
-        """
-        try:
-            return self._find_plans()
-        except (_NoPlanError, BundleError, NotFoundError) as error:
-            if self._request.build != "auto":
-                raise
-            _log.debug("%s", error)
-        _build(self._request, self._index, self._name)
-        return self._find_plans()
-
-    def _find_plans(self) -> tuple[StoredPlan, ...]:
-        found = plan_store.find(self._bundle, self._wanted)
-        wrong = {plan.path.name: self._problem(plan) for plan in found.plans}
-        plans = tuple(each for each in found.plans if wrong[each.path.name] is None)
-        if plans:
-            self.lanes = self._affordable_lanes(plans[0].record)
-            self._load(plans[0])
-            return plans
-        refused = found.refused or tuple(f"{name}: {why}" for name, why in wrong.items())
-        reasons = "; ".join(refused or found.reasons) or "nothing was built"
-        # A refused plan failed validation, so another build would fail too.
-        kind = BackendError if refused else _NoPlanError
-        portable = " --compatibility rtx" if self._name == "tensorrt_rtx" else ""
-        raise kind(
-            f"{self._bundle}: no plan of {self._request.precision} for {TITLES[self._name]} runs "
-            f"here ({reasons}); build one: sr-export {self._bundle} --engine "
-            f"{self._request.precision}{portable}"
-        )
-
-    def _problem(self, plan: StoredPlan) -> str | None:
-        """Return why the images of a plan are wrong here; a plan from elsewhere is tried first.
-
-        Raises:
-            DriverError: the plan cannot be tried.
-            BundleError: the plan is damaged.
-        """
-        if not plan_verdicts.needed(plan, self._gpu):
-            return None
-        plan.read()
-        verdict = plan_verdicts.find(plan, self._gpu)
-        if verdict is None:
-            _log.info("%s: first use on this GPU, comparing its images with the CPU", plan.path)
-            judge = _entry_point(PLAN_VALIDATORS, self._name)
-            if judge is None:
-                raise BackendError(
-                    f"{plan.path}: not validated on this GPU, because the exporter is not "
-                    "installed; reinstall sr-deploy"
-                )
-            verdict = judge.load()(self._bundle, plan, self._index)
-            trim_heap()  # the validation has run the network on the CPU
-        return verdict.problem
+    def _prepare(self, plan: StoredPlan) -> None:
+        """Load the first plan, and choose the number of lanes."""
+        self.lanes = self._affordable_lanes(plan.record)
+        self._load(plan)
 
     def _closest_plan(self, shape: Shape) -> StoredPlan | None:
         """Return the plan that accepts a shape and is tuned closest to it."""
@@ -348,37 +273,3 @@ def _planner(model: Model, record: PlanRecord, pixels: int, rows: Fraction) -> T
         return TilePlanner(replace(model, fixed_size=(high[0], high[1]), fixed_batch=batch))
     model = replace(model, minimum=max(model.minimum, *low), fixed_batch=batch)
     return TilePlanner(model, (high[0], high[1]), pixels)
-
-
-def _entry_point(group: str, name: str) -> importlib.metadata.EntryPoint | None:
-    return next(iter(importlib.metadata.entry_points(group=group, name=name)), None)
-
-
-def _build(request: LoadRequest, index: int, name: LibraryName) -> None:
-    """Build a plan for this machine; the bundle keeps it.
-
-    Raises:
-        DriverError: CUDA or the driver does not work.
-        BackendError: the plan cannot be built.
-    """
-    folder = request.file.parent
-    if request.pixel_format in get_args(YuvFormat):
-        raise BackendError(f"{folder}: TensorRT plans do not support {request.pixel_format} frames")
-    builder = _entry_point(PLAN_BUILDERS, name)
-    if builder is None:
-        raise BackendError(
-            f"{folder}: no TensorRT plan was built, because the exporter is not installed; "
-            "reinstall sr-deploy, or copy the bundle with its plans from a machine with such a GPU"
-        )
-    title, takes = TITLES[name], "seconds" if name == "tensorrt_rtx" else "minutes"
-    _log.warning(
-        "%s: building a plan of %s for %s; this takes %s, once",
-        *(folder, request.precision, title, takes),
-    )
-    try:
-        builder.load()(folder, request.precision, request.pixel_format, index)
-    except DriverError:
-        raise
-    except (OSError, SrDeployError) as error:
-        raise BackendError(f"no TensorRT plan was built: {error}") from error
-    trim_heap()  # the validation has run the network on the CPU

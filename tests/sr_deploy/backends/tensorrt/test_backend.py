@@ -286,7 +286,7 @@ def test_without_an_exporter_the_error_names_it(
 
 
 def test_the_project_declares_its_exporter_as_plan_builder(tensorrt: Any) -> None:
-    from sr_deploy.backends.tensorrt.backend import PLAN_BUILDERS
+    from sr_deploy.backends.tensorrt.plans import PLAN_BUILDERS
 
     project = Path(__file__).parents[4].joinpath("pyproject.toml").read_text()
     declared = rf'\[project\.entry-points\."{PLAN_BUILDERS}"\]\ntensorrt = "(.+)"'
