@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -24,6 +24,7 @@ from sr_export import photos
 from sr_export.checkpoint.state_dict import strippings
 from sr_export.graph import cost, pixels, to_onnx, verify
 from sr_export.graph.onnx_runner import OnnxRunner
+from sr_export.models.network import FAILURES
 from sr_export.models.ranges import Ranges
 from sr_export.models.recognize import recognize
 from sr_export.quantize.half import VariantRecipe
@@ -127,13 +128,18 @@ def _exported(network: Network) -> tuple[onnx.ModelProto, verify.InputLimits]:
         padded = to_onnx.Padded(network, strategy.grid).eval()
 
         def reference(image: NDArray[Any], padded: to_onnx.Padded = padded) -> NDArray[Any]:
-            with torch.inference_mode():
-                result: NDArray[Any] = padded(torch.from_numpy(image)).numpy()
-                return result
+            try:
+                with torch.inference_mode():
+                    result: NDArray[Any] = padded(torch.from_numpy(image)).numpy()
+            except FAILURES as error:
+                raise ExportError(str(error)) from error
+            return result
 
         try:
             model = to_onnx.export(network, strategy)
             run = OnnxRunner(model)
+            least = verify.smallest_side(run, reference, limits, network.channels)
+            limits = replace(limits, minimum=least)
             for shape in verify.shapes(limits):
                 verify.compare(run, reference, shape, network.channels)
         except ExportError as error:
