@@ -12,12 +12,12 @@ from sr_deploy.backends.tensorrt.contexts import LoadedPlan, library
 from sr_deploy.bundle import plan_store
 from sr_deploy.bundle.bundle import Bundle
 from sr_deploy.bundle.manifest import Precision
-from sr_deploy.bundle.plan_store import GpuInfo, PlanRequest, Shapes, StoredPlan
+from sr_deploy.bundle.plan_store import Compatibility, GpuInfo, PlanRequest, Shapes, StoredPlan
 from sr_deploy.errors import BackendMissingError, BundleError, DriverError
 from sr_export import cli
 from sr_export.trt import command
 from sr_export.trt.build import Machine, PlanBuilder
-from sr_export.trt.build_request import BuildSettings, Compatibility
+from sr_export.trt.build_request import BuildSettings
 from sr_export.trt.worker import TensorRtProcess
 
 pytestmark = pytest.mark.skipif(
