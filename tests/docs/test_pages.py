@@ -220,8 +220,10 @@ def test_the_export_of_generators_and_translators_runs(workplace: Path) -> None:
     torch.save(nn.Sequential(first, nn.ReLU(), last).state_dict(), workplace / "net.pth")
     for block in blocks("docs/generators.md"):
         if block.kind == "sh":
-            # INT8, which takes most of the time, is exported in the test below.
-            run(re.sub(r"(?m)^(sr-export [^#\n]+)", r"\1 --precision fp16 ", block.text))
+            # INT8, which takes most of the time, is exported in the test below. The translator is
+            # not trained.
+            options = r"\1 --precision fp16 --accept "
+            run(re.sub(r"(?m)^(sr-export [^#\n]+)", options, block.text))
     assert len(list((workplace / "faces").iterdir())) == 1000
 
 

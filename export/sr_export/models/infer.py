@@ -64,6 +64,8 @@ _NOT_INFERRED = ("padding",)
 _SCALE_1_BONUS = 1.5
 # From here on, other plans need not be tried: the generator of a GAN gains no more.
 _RESTORING = -3.0
+# At least this PSNR, an image is the result of the user's program, but for its rounding.
+_EQUAL = 40.0
 # The gain of a large epsilon, which smooths, and so restores a little better by itself.
 _UNUSUAL_EPS = 0.5
 # Runner-ups whose pictures are compared with the winner's.
@@ -91,8 +93,10 @@ class InferredSettings:
     @property
     def score(self) -> float:
         """The gain, comparable between scales."""
-        plain = self.settings.scale == self.settings.enlarge == 1
-        return self.gain - (_SCALE_1_BONUS if plain else 0)
+        if self.settings.enlarge > 1:
+            # Any network of scale 1 passes an enlarged image on, with some loss.
+            return self.gain if self.gain > CLEAR_GAIN else self.gain - 2 * _SCALE_1_BONUS
+        return self.gain - (_SCALE_1_BONUS if self.settings.scale == 1 else 0)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def best(plans: Sequence[NetworkPlan], expected: Expected | None = None) -> Infe
     found = [each for plan in hinted for each in _climbs(plan, expected)]
     if not any(each.restores for each in found) or expected is not None:
         for plan in plans:
-            if any(each.score > CLEAR_GAIN for each in found) and expected is None:
+            if any(each.score > (CLEAR_GAIN if expected is None else _EQUAL) for each in found):
                 break
             if plan.likely or not any(each.gain > _RESTORING for each in found):
                 found += _climbs(plan, expected)

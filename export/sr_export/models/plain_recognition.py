@@ -116,7 +116,8 @@ def find(
     if expected is None and not inferred.certain:
         assumed = (_assumption(inferred, chosen),)
         return PlainMatch(found.plan, found.settings, "", assumed, found.restores)
-    return PlainMatch(found.plan, found.settings, _explain(found, chosen))
+    by = "photos" if expected is None else "the result given"
+    return PlainMatch(found.plan, found.settings, _explain(found, chosen, by))
 
 
 def _plans(tensors: Mapping[str, Tensor], name: str | None) -> list[NetworkPlan]:
@@ -192,7 +193,7 @@ def _chosen(found: infer.InferredSettings) -> dict[str, Any]:
     return {name: getattr(found.settings, name) for name in names}
 
 
-def _explain(found: infer.InferredSettings, chosen: dict[str, Any]) -> str:
+def _explain(found: infer.InferredSettings, chosen: dict[str, Any], by: str) -> str:
     """Return how the open settings were decided."""
     default = infer.default(found.plan)
     texts = [
@@ -200,7 +201,7 @@ def _explain(found: infer.InferredSettings, chosen: dict[str, Any]) -> str:
         for name, value in chosen.items()
         if name == "scale" or (name != "ranges" and value != getattr(default, name))
     ]
-    return f"inferred from photos: {', '.join(texts)}" if texts else ""
+    return f"inferred from {by}: {', '.join(texts)}" if texts else ""
 
 
 def _assumption(inferred: infer.Inference, chosen: dict[str, Any]) -> str:
