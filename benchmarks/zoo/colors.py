@@ -38,7 +38,24 @@ def run(
         size = (round(width * factor), round(height * factor))
         image = np.asarray(Image.fromarray(image).resize(size, _RESAMPLING[method]))
     planes = _planes(image.astype(np.float64), color)
-    fed = planes[..., :1] if color in ("y", "y_studio", "gray") else planes
+    exact = _to_rgb(_levels(planes, network, spec), planes, color, spec)
+    scripted = planes if color != "y" else _planes_of_pillow(image)
+    if spec.get("floor"):
+        levels = np.floor(_levels(scripted, network, spec))
+        rounded = np.floor(_to_rgb(levels, scripted, color, spec))
+    elif color == "y":
+        levels = np.rint(_levels(scripted, network, spec))
+        rounded = np.rint(_to_rgb(levels, scripted, color, spec))
+    else:
+        rounded = np.rint(exact)
+    return np.float32(exact), np.clip(rounded, 0, 255).astype(np.uint8)
+
+
+def _levels(
+    planes: np.ndarray, network: Callable[[np.ndarray], np.ndarray], spec: dict[str, Any]
+) -> np.ndarray:
+    """Return the network's result for color planes, in levels of 0 to 255."""
+    fed = planes[..., :1] if spec.get("color") in ("y", "y_studio", "gray") else planes
     low, high = spec.get("input", [0, 1])
     values = (fed / 255) * (high - low) + low
     if "mean" in spec:
@@ -51,24 +68,22 @@ def run(
     if "mean" in spec and spec.get("restore_mean"):
         result = result * np.array(spec.get("std", 1.0)) + np.array(spec["mean"])
     low, high = spec.get("range", spec.get("input", [0, 1]))
-    levels = np.clip((result - low) / (high - low) * 255, 0, 255)
-    exact = _to_rgb(levels, planes, color, spec)
-    if spec.get("floor"):
-        rounded = _to_rgb(np.floor(levels), planes, color, spec)
-        return np.float32(exact), np.floor(np.clip(rounded, 0, 255)).astype(np.uint8)
-    return np.float32(exact), np.clip(np.rint(exact), 0, 255).astype(np.uint8)
+    return np.clip((result - low) / (high - low) * 255, 0, 255)
 
 
 def _planes(image: np.ndarray, color: str) -> np.ndarray:
     if color == "bgr":
         return image[..., ::-1]
-    if color == "y":  # Pillow's conversion, rounded to 8 bits
-        return np.asarray(Image.fromarray(image.astype(np.uint8)).convert("YCbCr"), np.float64)
-    if color == "ycbcr":
+    if color in ("y", "ycbcr"):
         return image @ _FULL.T + _FULL_OFFSET
     if color in ("y_studio", "ycbcr_studio"):
         return image @ _STUDIO.T + _STUDIO_OFFSET
     return image
+
+
+def _planes_of_pillow(image: np.ndarray) -> np.ndarray:
+    """Return YCbCr rounded to 8 bits, as scripts get it from Pillow or OpenCV."""
+    return np.asarray(Image.fromarray(image).convert("YCbCr"), np.float64)
 
 
 def _to_rgb(levels: np.ndarray, planes: np.ndarray, color: str, spec: dict[str, Any]) -> np.ndarray:

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: origins have any names
+if __name__ == "__main__":  # the packages' folder, not this one: origins have any names
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from zoo import colors  # noqa: E402
+from zoo import colors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

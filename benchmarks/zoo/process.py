@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _ORIGIN_SECONDS = 240
 _EXPORT_SECONDS = 420
 _CUT = 32
+_SUMMARY = ("network", "weights", "pixel values", "colors", "input", "verified")
 _HERE = Path(__file__).resolve().parent
 _PHOTOS = _HERE.parents[1] / "export" / "sr_export" / "photos"
 _RUN_BUNDLE = """
@@ -111,10 +112,11 @@ def export(file: Path, options: Sequence[str], folder: Path) -> dict[str, Any]:
     )
     row: dict[str, Any] = {"exit": code, "seconds": round(seconds, 1)}
     if code != 0:
-        return row | {"error": _last_line(err) or _last_line(out) or "no message"}
-    lines = [line.strip() for line in (out + err).splitlines()]
+        message = _last_line(err) or _last_line(out) or "no message"
+        return row | {"error": message.replace(str(file), file.name).replace(str(folder), ".")}
+    lines = [" ".join(line.split()) for line in (out + err).splitlines()]
     row["assumed"] = [line for line in lines if "assumed" in line.lower()]
-    row["summary"] = lines[:14]
+    row["summary"] = [line for line in lines if line.startswith(_SUMMARY)]
     results = folder / "results.npz"
     run = [sys.executable, "-c", _RUN_BUNDLE, str(bundle), str(folder / "inputs.npz"), str(results)]
     code, _, err, _ = _run(run, _EXPORT_SECONDS, cwd=folder)
