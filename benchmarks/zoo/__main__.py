@@ -7,7 +7,8 @@
 DIR/OWNER/NAME has the repository's files, such as a clone. The files are not part of this project.
 An origin's code runs in a process of its own, as does each export; the record is written after each
 entry, and an interrupted run continues where it stopped. Each file is exported without an option,
-then with the options that the catalogue names, then with `--expect` and one image of the origin.
+then, where that is not right, with the options
+of the catalogue, `--expect` and one image of the origin.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def main() -> int:
 
 def _run(origins: Path, only: list[str] | None, pythons: dict[str, str]) -> None:
     rows = page.read()
+    exporter = process.Exporter()
     chosen = [
         entry
         for entry in catalogue.entries()
@@ -61,30 +63,29 @@ def _run(origins: Path, only: list[str] | None, pythons: dict[str, str]) -> None
     ]
     for number, entry in enumerate(chosen, 1):
         started = time.monotonic()
-        rows[entry.name] = _row(entry, origins, pythons)
+        rows[entry.name] = _row(entry, origins, pythons, exporter)
         page.write(rows)
         verdict = page.verdict(rows[entry.name].get("plain", {}))
         seconds = time.monotonic() - started
         print(f"{number}/{len(chosen)} {entry.name}: {verdict}, {seconds:.0f} s", flush=True)
+    exporter.close()
 
 
-def _row(entry: Entry, origins: Path, pythons: dict[str, str]) -> page.Row:
+def _row(
+    entry: Entry, origins: Path, pythons: dict[str, str], exporter: process.Exporter
+) -> page.Row:
     row: page.Row = {"family": entry.family, "task": entry.task, "sha256": entry.sha256}
+    row["commit"] = process.commit()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         error = process.reference(entry, origins, folder, pythons)
         if error:
             return row | {"origin_error": error}
         file = entry.file(origins)
-        row["plain"] = process.export(file, [], folder)
-        given = entry.chosen_options(origins)
-        if given:
-            row["options"] = process.export(file, given, folder)
-        if process.takes_expect():
-            pair = process.pair(folder)
-            row["expect"] = process.export(file, ["--expect", *pair], folder)
-            if given and page.verdict(row["expect"]) != "right":
-                row["expect"] = process.export(file, [*given, "--expect", *pair], folder)
+        row["plain"] = exporter.export(file, [], folder)
+        if page.verdict(row["plain"]) != "right":
+            given = [*entry.chosen_options(origins), "--expect", *process.pair(folder)]
+            row["expect"] = exporter.export(file, given, folder)
     return row
 
 

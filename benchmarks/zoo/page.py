@@ -20,11 +20,12 @@ LEVELS = 2  # what rounding in 8 bits, once in a script and once in ours, can di
 _INTRODUCTION = """\
 # Checkpoints of others
 
-{files} real files of {origins} public repositories, exported by `sr-export FILE --precision fp32`.
-The reference is the origin's own code with its own colors, ranges and enlargement, run in PyTorch,
+{files} real files of {origins} public repositories, exported by sr-export to FP32: first without an
+option, then, where that was not right, with `--expect` and one image of the origin. The reference
+is the origin's own code with its own colors, ranges and enlargement, run in PyTorch, TensorFlow,
 Keras or ONNX Runtime on a crop of a photo and on a drawn image. Made by `python benchmarks/zoo`
-from the record in `benchmarks/results/zoo`, with the version of sr-export at the time; the files
-are not part of this project.
+from the record in `benchmarks/results/zoo`, which names the commit of sr-export for each row; the
+catalogue has {listed} files. None of them are part of this project.
 
 - **right**: at most {levels} levels of 255 from the origin everywhere, on both images.
 - **assumed**: further away, and the summary names what was assumed and the option that changes it.
@@ -65,7 +66,10 @@ def text(rows: dict[str, Row]) -> str:
     """Return the page."""
     entries = [entry for entry in catalogue.entries() if "plain" in rows.get(entry.name, {})]
     origins = {entry.repository for entry in entries}
-    parts = [_INTRODUCTION.format(files=len(entries), origins=len(origins), levels=LEVELS)]
+    listed = sum(1 for _ in catalogue.entries())
+    parts = [
+        _INTRODUCTION.format(files=len(entries), origins=len(origins), listed=listed, levels=LEVELS)
+    ]
     parts.append(_counts(rows, [entry.name for entry in entries]))
     for task, title in _TASKS.items():
         chosen = [entry for entry in entries if entry.task == task]
@@ -85,11 +89,10 @@ def text(rows: dict[str, Row]) -> str:
 
 def _counts(rows: dict[str, Row], names: list[str]) -> str:
     lines = ["| | right | assumed | wrong | refused |", "|---|---|---|---|---|"]
-    for mode, title in (("plain", "No option"), ("expect", "`--expect`")):
-        counts = Counter(verdict(rows[name].get(mode, {})) for name in names)
+    for mode, title in (("plain", "No option"), ("expect", "then `--expect`")):
+        counts = Counter(verdict(rows[name].get(mode, rows[name]["plain"])) for name in names)
         cells = " | ".join(str(counts[key]) for key in ("right", "assumed", "wrong", "refused"))
-        if counts["not run"] < len(names):
-            lines.append(f"| {title} | {cells} |")
+        lines.append(f"| {title} | {cells} |")
     return "\n".join(lines) + "\n"
 
 

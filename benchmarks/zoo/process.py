@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +24,6 @@ _CUT = 32
 _SUMMARY = ("network", "weights", "pixel values", "colors", "input", "verified")
 _HERE = Path(__file__).resolve().parent
 _PHOTOS = _HERE.parents[1] / "export" / "sr_export" / "photos"
-_RUN_BUNDLE = """
-import sys
-import numpy as np
-import sr_deploy
-with np.load(sys.argv[2]) as images, sr_deploy.Engine(sys.argv[1], precision="fp32") as engine:
-    results = {name: engine.upscale(image) for name, image in images.items()}
-    assumed = getattr(engine.spec, "assumed", None)
-np.savez(sys.argv[3], **results)
-print(assumed or "")
-"""
 
 
 def inputs(entry: Entry) -> dict[str, np.ndarray]:
@@ -80,7 +69,7 @@ def reference(entry: Entry, origins: Path, folder: Path, pythons: dict[str, str]
     files = [str(folder / name) for name in ("spec.json", "inputs.npz", "outputs.npz")]
     python = pythons.get(entry.run["kind"], sys.executable)
     command = [python, str(_HERE / "origin.py"), *files]
-    code, _, err, _ = _run(command, _ORIGIN_SECONDS, cwd=entry.origin(origins))
+    code, _, err = _run(command, _ORIGIN_SECONDS, cwd=entry.origin(origins))
     return None if code == 0 else _last_line(err) or f"exit code {code}"
 
 
@@ -93,36 +82,70 @@ def pair(folder: Path) -> list[str]:
     return [str(file) for file in files]
 
 
-@functools.cache
-def takes_expect() -> bool:
-    """Return whether this sr-export knows --expect."""
-    return "--expect" in _run([sys.executable, "-m", "sr_export", "--help"], 60, cwd=_HERE)[1]
+class Exporter:
+    """A process that exports one file after another; it is started again after a crash."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def export(self, file: Path, options: Sequence[str], folder: Path) -> dict[str, Any]:
+        """Export a file, run its bundle on the entry's images, and return what happened.
+
+        The result holds `exit`, `seconds` of processor time, and `error`, or `assumed` lines,
+        `summary`, and the largest and the mean difference from the origin in levels.
+        """
+        if self._process is None:
+            command = [sys.executable, str(_HERE / "exporting.py")]
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+        process = self._process
+        timer = threading.Timer(_EXPORT_SECONDS, process.kill)
+        timer.start()
+        asked = [str(file), "--precision", "fp32", *options]
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps({"arguments": asked, "folder": str(folder)}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line:
+            process.wait()
+            self._process = None
+            return {"exit": 124, "error": f"ended by signal, or after {_EXPORT_SECONDS} s"}
+        return _row(json.loads(line), file, folder)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            self._process.wait()
 
 
-def export(file: Path, options: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Export a file, run its bundle on the entry's images, and return what happened.
-
-    The result holds `exit`, `seconds`, and `error`, or `assumed` lines, `summary`, and the largest
-    and the mean difference from the origin in levels.
-    """
-    bundle = folder / "out.srd"
-    command = [sys.executable, "-m", "sr_export", str(file), "--precision", "fp32", *options]
-    code, out, err, seconds = _run(
-        [*command, "-o", str(bundle), "--overwrite"], _EXPORT_SECONDS, cwd=folder
-    )
-    row: dict[str, Any] = {"exit": code, "seconds": round(seconds, 1)}
-    if code != 0:
-        message = _last_line(err) or _last_line(out) or "no message"
-        return row | {"error": message.replace(str(file), file.name).replace(str(folder), ".")}
-    lines = [" ".join(line.split()) for line in (out + err).splitlines()]
+def _row(answer: dict[str, Any], file: Path, folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"exit": answer["exit"], "seconds": answer["seconds"]}
+    text = (answer["out"] + answer["err"]).replace(str(file), file.name)
+    text = text.replace(str(folder), ".")
+    if row["exit"] != 0:
+        return row | {"error": _last_line(text) or "no message"}
+    lines = [" ".join(line.split()) for line in text.splitlines()]
     row["assumed"] = [line for line in lines if "assumed" in line.lower()]
     row["summary"] = [line for line in lines if line.startswith(_SUMMARY)]
-    results = folder / "results.npz"
-    run = [sys.executable, "-c", _RUN_BUNDLE, str(bundle), str(folder / "inputs.npz"), str(results)]
-    code, _, err, _ = _run(run, _EXPORT_SECONDS, cwd=folder)
-    if code != 0:
-        return row | {"error": f"bundle: {_last_line(err)}"}
+    if "bundle_error" in answer:
+        return row | {"error": f"bundle: {answer['bundle_error']}"}
     return row | difference(folder)
+
+
+def commit() -> str:
+    """Return the commit of sr-export that runs."""
+    return _run(["git", "rev-parse", "--short", "HEAD"], 30, cwd=_HERE)[1].strip()
 
 
 def difference(folder: Path) -> dict[str, Any]:
@@ -150,9 +173,8 @@ def _center(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return image
 
 
-def _run(command: list[str], seconds: float, cwd: Path) -> tuple[int, str, str, float]:
+def _run(command: list[str], seconds: float, cwd: Path) -> tuple[int, str, str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    started = time.monotonic()
     try:
         done = subprocess.run(
             command,
@@ -164,8 +186,8 @@ def _run(command: list[str], seconds: float, cwd: Path) -> tuple[int, str, str, 
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return 124, "", f"more than {seconds:.0f} s", seconds
-    return done.returncode, done.stdout, done.stderr, time.monotonic() - started
+        return 124, "", f"more than {seconds:.0f} s"
+    return done.returncode, done.stdout, done.stderr
 
 
 def _last_line(text: str) -> str:
