@@ -44,7 +44,7 @@ def test_definitions_of_a_script_run_nothing_else() -> None:
     code = "import nothing_of_this_name\n!pip install x\nclass Net:\n    a = 1\nNet.a = 1 / 0\n"
     names: dict[str, object] = {}
     exec(compile(origin.definitions(code), "script", "exec"), names)
-    assert vars(names["Net"])["a"] == 1  # type: ignore[arg-type]
+    assert vars(names["Net"])["a"] == 1
 
 
 def test_verdicts() -> None:
