@@ -120,7 +120,7 @@ class Exporter:
             process.wait()
             self._process = None
             return {"exit": 124, "error": f"ended by signal, or after {_EXPORT_SECONDS} s"}
-        return _row(json.loads(line), file, folder)
+        return _row(json.loads(line), asked, folder)
 
     def close(self) -> None:
         """End the process."""
@@ -129,10 +129,12 @@ class Exporter:
             self._process.wait()
 
 
-def _row(answer: dict[str, Any], file: Path, folder: Path) -> dict[str, Any]:
+def _row(answer: dict[str, Any], asked: list[str], folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"exit": answer["exit"], "seconds": answer["seconds"]}
-    text = (answer["out"] + answer["err"]).replace(str(file), file.name)
-    text = text.replace(str(folder), ".")
+    text = answer["out"] + answer["err"]
+    for argument in (str(folder / "out.srd"), *asked):  # the record names no folder of this machine
+        if "/" in argument:
+            text = text.replace(f"{Path(argument).parent}/", "")
     if row["exit"] != 0:
         return row | {"error": _last_line(text) or "no message"}
     lines = [" ".join(line.split()) for line in text.splitlines()]
