@@ -55,6 +55,9 @@ def put_into(model: onnx.ModelProto, ranges: Ranges, scale: int = 1) -> onnx.Mod
         chroma = outer.join("Slice", [colors, *map(outer.indices, (1, 3, 1))])
         chroma = _enlarged(outer, chroma, scale * ranges.enlarge, ranges.cubic)
         outer.value = outer.join("Concat", [outer.value, chroma], axis=1)
+    if ranges.luma_only:
+        bounds = outer.constant(np.float32(0)), outer.constant(np.float32(1))
+        outer.value = outer.join("Clip", [outer.value, *bounds])
     if ranges.color != "rgb":
         outer.value = _mixed(outer, outer.value, *ranges.from_color())
     _end(outer if outer.nodes else after, result)

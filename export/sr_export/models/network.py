@@ -288,6 +288,7 @@ class _RangedModule(nn.Module):
         if luma:
             factor = output.shape[2] // image.shape[2]
             output = torch.cat([output, self._enlarged(colors[:, 1:], factor)], 1)
+        output = output.clamp(0, 1) if self._ranges.luma_only else output
         return _mixed(output, inverse, back) if colored else output
 
     def _takes_gray(self) -> bool:

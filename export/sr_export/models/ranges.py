@@ -135,6 +135,9 @@ class Ranges:
                 factor = output.shape[2] // image.shape[2]
                 chroma = enlarged(colors[:, 1:], factor, self.cubic)
                 output = np.concatenate([output, chroma], axis=1)
+            if self.luma_only:
+                # As in files with 8 bits, from which programs convert to RGB.
+                output = output.clip(0, 1)
             if self.color != "rgb":
                 output = _mixed(output, *self.from_color())
             return np.ascontiguousarray(output)
