@@ -136,7 +136,7 @@ def _decode(kind: Any, value: object, where: str) -> object:
         return _decode_dataclass(kind, value, where)
     found = value
     if kind is float and type(value) is int:
-        found = float(value) if abs(value) < 1 << 1023 else math.inf
+        found = float(value) if abs(value) < _LARGEST_INTEGER else math.inf
     if type(found) is not kind:  # not isinstance: True is not a number
         raise _misfit(where, f"a value of type {kind.__name__}", value)
     if type(found) is int and not -_LARGEST_INTEGER <= found < _LARGEST_INTEGER:

@@ -20,9 +20,9 @@ from tests.sr_bench.conftest import Tiny
 
 def test_the_engine_runs_in_every_precision_of_this_machine(tiny: Tiny) -> None:
     found = configurations.engine_configurations(Bundle.open(tiny.bundle), None, None)
-    for name in backends.available():
-        computed = backends.create(name).precisions(None)
-        ours = {each.precision for each in found if each.backend == name}
+    for backend in backends.candidates("auto"):
+        computed = backend.precisions(None)
+        ours = {each.precision for each in found if each.backend == backend.name}
         assert ours == {"fp32", "bf16"}.intersection(computed)  # all that the bundle has
 
 

@@ -49,7 +49,8 @@ def bundle(gan: Path) -> Path:
 
 
 def test_bundle_is_whole(bundle: Path) -> None:
-    names = sorted(path.name for path in bundle.iterdir())
+    # Plans are there if TensorRT for RTX is installed.
+    names = sorted(path.name for path in bundle.iterdir() if path.name != "engines")
     graphs = ["fp16.onnx", "fp32-rgb48.onnx", "fp32.onnx", "int8.onnx", "model.onnx"]
     assert names == sorted([*graphs, "manifest.json", "report.html"])
     opened = Bundle.open(bundle)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from sr_deploy import backends
 from sr_deploy.backends.base import Footprint
 from sr_deploy.backends.cuda import driver
 from sr_deploy.backends.cuda.buffers import Scratch
@@ -69,20 +70,32 @@ class TensorRtBackend:
 
     def __init__(self, name: LibraryName) -> None:
         self.name: LibraryName = name
-        self._trt = library(name)
 
     def precisions(self, device: str | None) -> tuple[Precision, ...]:
-        """Return the precisions of a device, fastest first."""
+        """Return the precisions of a device, fastest first.
+
+        The library is imported after the driver is found: it takes 150 MB of memory.
+        """
         halves: tuple[Precision, ...] = ("fp16", "fp32")
         if driver.describe(_index(device)).capability >= _BF16_SINCE:
             halves = ("fp16", "bf16", "fp32")
+        self._library()
         # TensorRT for RTX computes most networks in INT8 more slowly: its kernels requantize in a
         # pass of their own.
         return (*halves, "int8") if self.name == "tensorrt_rtx" else ("int8", *halves)
 
     def load(self, request: LoadRequest) -> TensorRtNetwork:
         """Load a network; see `Backend.load`."""
-        return TensorRtNetwork(request, _index(request.device), self.name, self._trt)
+        return TensorRtNetwork(request, _index(request.device), self.name, self._library())
+
+    def _library(self) -> Any:
+        try:
+            return library(self.name)
+        except Exception as error:
+            raise BackendError(
+                f"the package {backends.REGISTRY[self.name].package} is installed but does not "
+                f"work ({type(error).__name__}: {error}); see sr-doctor"
+            ) from error
 
 
 def _index(name: str | None) -> int:
