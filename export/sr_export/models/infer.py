@@ -213,7 +213,8 @@ def _scan(
     """Return how well a start does on tiny images, with the settings that matter most varied."""
     gain = _Gain(plan, settings, expected, tiny=True)
     activation = next(iter(_grouped(choices, padding=False, first=_GROUPS[1])))
-    few = {"activation": 2, "ranges": 5}
+    # With the user's result, a start in other ranges or colors is as wrong as any.
+    few = {"activation": 2, "ranges": 5 if expected is None else len(plan.choices["ranges"])}
     usual = {name: plan.choices.get(name, ())[:count] for name, count in few.items()}
     trials = [
         replace(settings, **values)
