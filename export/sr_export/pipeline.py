@@ -22,7 +22,7 @@ from sr_export.models import generators
 from sr_export.models.custom import load_module
 from sr_export.models.network import FAILURES, Network, from_module, from_program
 from sr_export.models.ranges import Ranges
-from sr_export.models.readings import Probe, Verdict, decide, options_text
+from sr_export.models.readings import NetworkProbe, PixelVerdict, decide, options_text
 from sr_export.models.recognize import recognize
 from sr_export.models.restoration import Expected
 from sr_export.options import Options
@@ -130,7 +130,7 @@ def calibrated(weights: Mapping[str, torch.Tensor], report: Report) -> dict[str,
     content = load.Weights(plain, "the network")
     options = Options(checkpoint="network.pth", name="network", ranges=Ranges())
     network = recognize(strippings(plain), ranges=options.ranges)
-    exported = _export(network, options, Verdict(Ranges()), report, skip=0)
+    exported = _export(network, options, PixelVerdict(Ranges()), report, skip=0)
     layers = qat.layers(exported.model, _constant_names(network, content))
     calibration = gather(
         None,
@@ -178,7 +178,7 @@ def _require_steady(network: Network) -> None:
         )
 
 
-def _decided(network: Network, options: Options, expected: Expected | None) -> Verdict:
+def _decided(network: Network, options: Options, expected: Expected | None) -> PixelVerdict:
     """Return the pixel values of a network.
 
     Raises:
@@ -186,7 +186,7 @@ def _decided(network: Network, options: Options, expected: Expected | None) -> V
     """
     _require_steady(network)
     fixed = network.fixed_size is not None
-    probe = Probe(
+    probe = NetworkProbe(
         run=_torch_runner(network.module),
         channels=network.channels,
         scale=network.scale,
@@ -203,8 +203,8 @@ def _decided(network: Network, options: Options, expected: Expected | None) -> V
 
 
 def _verdict(
-    probe: Probe, options: Options, known: Ranges | None, *, settled: bool = False
-) -> Verdict:
+    probe: NetworkProbe, options: Options, known: Ranges | None, *, settled: bool = False
+) -> PixelVerdict:
     """Return the user's pixel values if there are any, else those that fit best."""
     if options.ranges is None:
         return decide(probe, known, settled=settled)
@@ -212,11 +212,11 @@ def _verdict(
     if settled and known is not None:  # those inside the network are applied by its module
         chosen = replace(chosen, residual=known.residual)
     if probe.expected is None:
-        return Verdict(chosen)
+        return PixelVerdict(chosen)
     return decide(probe, chosen, settled=True)
 
 
-def _accepted(found: Verdict, name: str, options: Options) -> Verdict:
+def _accepted(found: PixelVerdict, name: str, options: Options) -> PixelVerdict:
     """Return a verdict that permits an export.
 
     Raises:
@@ -238,7 +238,7 @@ def _accepted(found: Verdict, name: str, options: Options) -> Verdict:
 
 
 def _export(
-    network: Network, options: Options, decided: Verdict, report: Report, skip: int
+    network: Network, options: Options, decided: PixelVerdict, report: Report, skip: int
 ) -> Exported:
     """Try the export strategies in turn, and return the first graph that is correct."""
     report("testing the network")
@@ -297,7 +297,7 @@ def _export_onnx(
     """Return the graph of an ONNX file in the form of our own exports, verified."""
     report("testing the network")
     found = foreign_onnx.read(path, options.network_output)
-    probe = Probe(
+    probe = NetworkProbe(
         run=found.reference,
         channels=found.channels,
         scale=found.scale,

@@ -55,7 +55,7 @@ GRAY = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PixelVerdict:
     """The pixel values of a network, and how certain they are."""
 
     ranges: Ranges
@@ -85,7 +85,7 @@ class Reading:
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class NetworkProbe:
     """A network to try readings on.
 
     Args:
@@ -172,7 +172,9 @@ def _each_channel(run: Run) -> Run:
     return separately
 
 
-def decide(probe: Probe, known: Ranges | None = None, *, settled: bool = False) -> Verdict:
+def decide(
+    probe: NetworkProbe, known: Ranges | None = None, *, settled: bool = False
+) -> PixelVerdict:
     """Return the pixel values of a network.
 
     Args:
@@ -196,8 +198,8 @@ def decide(probe: Probe, known: Ranges | None = None, *, settled: bool = False) 
         if known is None and _ends_in_tanh(probe):
             # A translator: it restores nothing, but its output shows the range.
             signed = Ranges(input=SIGNED, output=SIGNED)
-            return Verdict(signed, (f"pixel values {signed}, as the output fills this range",))
-        return Verdict(
+            return PixelVerdict(signed, (f"pixel values {signed}, as the output fills this range",))
+        return PixelVerdict(
             first.ranges,
             (f"pixel values {first.ranges}, since photos confirm none ({_score(first)})",),
             restores=known is not None,
@@ -206,7 +208,7 @@ def decide(probe: Probe, known: Ranges | None = None, *, settled: bool = False) 
     return _weighed(best, readings)
 
 
-def _weighed(best: Reading, readings: Iterable[Reading]) -> Verdict:
+def _weighed(best: Reading, readings: Iterable[Reading]) -> PixelVerdict:
     """Return the best reading, with the runner-up if it is not certain."""
     near = [
         each
@@ -215,22 +217,22 @@ def _weighed(best: Reading, readings: Iterable[Reading]) -> Verdict:
     ]
     shown = f"{best.ranges} ({_score(best)})"
     if not near and best.gain > CLEAR_GAIN:
-        return Verdict(best.ranges, best=shown)
+        return PixelVerdict(best.ranges, best=shown)
     text = f"pixel values {shown}"
     if near:
         rival = max(near, key=lambda each: each.gain)
         text += f"; next best: {options_text(rival.ranges)} ({_score(rival)})"
-    return Verdict(best.ranges, (text,), best=shown)
+    return PixelVerdict(best.ranges, (text,), best=shown)
 
 
 def _score(reading: Reading) -> str:
     return f"{reading.gain:+.1f} dB on photos"
 
 
-def _check_colors(probe: Probe, start: Reading, *, settled: bool) -> Verdict:
+def _check_colors(probe: NetworkProbe, start: Reading, *, settled: bool) -> PixelVerdict:
     """Return known values, unless photos look better in other colors."""
     if probe.channels == 1:
-        return Verdict(start.ranges, (GRAY,), best=f"{start.ranges} ({_score(start)})")
+        return PixelVerdict(start.ranges, (GRAY,), best=f"{start.ranges} ({_score(start)})")
     colors: tuple[Color, ...] = ("bgr", "ycbcr", "ycbcr-video") if settled else ("bgr",)
     others = _present(probe.read(replace(start.ranges, color=each)) for each in colors)
     best = max([start, *others], key=lambda each: each.gain)
@@ -241,10 +243,10 @@ def _check_colors(probe: Probe, start: Reading, *, settled: bool) -> Verdict:
         for each in others
         if each.differs(start) and (settled or each.gain > start.gain + _OTHER_COLORS)
     ]
-    return _weighed(start, near) if near else Verdict(start.ranges)
+    return _weighed(start, near) if near else PixelVerdict(start.ranges)
 
 
-def _readings(probe: Probe, first: Sequence[Ranges]) -> list[Reading]:
+def _readings(probe: NetworkProbe, first: Sequence[Ranges]) -> list[Reading]:
     """Return all readings that are possible, with other colors for the best of them."""
     usual: Color = "ycbcr" if probe.colored and probe.channels == 1 else "rgb"
     pairs = list(itertools.product((UNIT, SIGNED, BYTES), repeat=2))
@@ -281,7 +283,7 @@ def _present(readings: Iterable[Reading | None]) -> list[Reading]:
     return [each for each in readings if each is not None]
 
 
-def _proven(probe: Probe, known: Ranges | None, *, settled: bool) -> Verdict:
+def _proven(probe: NetworkProbe, known: Ranges | None, *, settled: bool) -> PixelVerdict:
     """Return the reading that reproduces the user's result, or the closest one."""
     assert probe.expected is not None
     first = [known] if known else []
@@ -296,7 +298,7 @@ def _proven(probe: Probe, known: Ranges | None, *, settled: bool) -> Verdict:
         readings += _readings(probe, first)
     if not readings:
         given, result = probe.expected.given.shape[:2], probe.expected.result.shape[:2]
-        return Verdict(
+        return PixelVerdict(
             known or Ranges(),
             restores=False,
             best=f"its scale is {probe.scale}, but {given} became {result}",
@@ -307,11 +309,11 @@ def _proven(probe: Probe, known: Ranges | None, *, settled: bool) -> Verdict:
     found = _difference(probe, best)
     text = f"{best.ranges}: {found}"
     if not found.same:
-        return Verdict(best.ranges, restores=False, best=text)
-    return Verdict(best.ranges, proven=f"the result given is reproduced: {found}", best=text)
+        return PixelVerdict(best.ranges, restores=False, best=text)
+    return PixelVerdict(best.ranges, proven=f"the result given is reproduced: {found}", best=text)
 
 
-def _difference(probe: Probe, reading: Reading) -> restoration.Difference:
+def _difference(probe: NetworkProbe, reading: Reading) -> restoration.Difference:
     assert probe.expected is not None
     (task,) = probe._tasks(reading.ranges)
     height, width = (side - task.border for side in reading.picture.shape[2:])
@@ -319,11 +321,11 @@ def _difference(probe: Probe, reading: Reading) -> restoration.Difference:
     return difference(picture, task.originals[:, :height, :width])
 
 
-def _same(probe: Probe, reading: Reading) -> bool:
+def _same(probe: NetworkProbe, reading: Reading) -> bool:
     return _difference(probe, reading).same
 
 
-def _ends_in_tanh(probe: Probe) -> bool:
+def _ends_in_tanh(probe: NetworkProbe) -> bool:
     """Return whether outputs nearly reach -1 and 1, and never exceed them."""
     (task, *_) = restoration.tasks(probe.channels, probe.scale, probe.size)
     outputs = [probe.run(2 * image[None] - 1) for image in task.given]

@@ -18,7 +18,7 @@ from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.graph.to_onnx import Strategy, export
 from sr_export.models.network import with_ranges
 from sr_export.models.ranges import OPENCV, Ranges, enlarged
-from sr_export.models.readings import Probe, decide
+from sr_export.models.readings import NetworkProbe, decide
 from sr_export.models.recognize import recognize
 from sr_export.pipeline import _torch_runner
 from tests.sr_export.networks import Convolutions, network
@@ -131,7 +131,7 @@ def test_ranges_of_a_trained_network_are_inferred(
     def ranged(image: np.ndarray) -> np.ndarray:
         return trained((image - np.float32(low)) / span) * span + np.float32(low)
 
-    found = decide(Probe(ranged, 3, 2, (64, 64))).ranges
+    found = decide(NetworkProbe(ranged, 3, 2, (64, 64))).ranges
     assert (found.input, found.output) == ((low, high), (low, high))
 
 
@@ -146,7 +146,7 @@ def test_bgr_reverses_the_channels_at_both_ends() -> None:
 
 def test_untrained_networks_restore_nothing() -> None:
     torch.manual_seed(0)
-    found = decide(Probe(_torch_runner(Convolutions()), 3, 2, (64, 64)))
+    found = decide(NetworkProbe(_torch_runner(Convolutions()), 3, 2, (64, 64)))
     assert found.ranges.plain
     assert not found.restores
     assert found.assumed
@@ -158,9 +158,9 @@ def test_outputs_that_fill_the_range_of_tanh_come_from_tanh() -> None:
     def inverted(image: np.ndarray, strength: float = 1.0) -> np.ndarray:
         return (strength * np.tanh(-4 * image[..., ::-1])).astype(np.float32)
 
-    found = decide(Probe(inverted, 3, 1, (64, 64)))
+    found = decide(NetworkProbe(inverted, 3, 1, (64, 64)))
     assert (found.ranges.input, found.ranges.output) == ((-1, 1), (-1, 1))
     assert found.assumed
     for strength in (0.5, 2.0):  # never near -1 and 1, or beyond
         other = functools.partial(inverted, strength=strength)
-        assert decide(Probe(other, 3, 1, (64, 64))).ranges.plain
+        assert decide(NetworkProbe(other, 3, 1, (64, 64))).ranges.plain

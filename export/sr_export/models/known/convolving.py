@@ -110,7 +110,7 @@ class _WindowAttention(nn.Module):
         return self.outer(y.reshape(x.shape)[:, :, :height, :width])
 
 
-class _Block(nn.Module):
+class _ConvBlock(nn.Module):
     def __init__(self, named: NamedLayers, name: str, kernel: Tensor) -> None:
         super().__init__()
         self.first = nn.Sequential(
@@ -139,7 +139,7 @@ class _Block(nn.Module):
         return x + self.last(y)
 
 
-class _Whole(nn.Module):
+class _WholeNetwork(nn.Module):
     def __init__(self, head: nn.Module, blocks: nn.Module, beside: nn.Module) -> None:
         super().__init__()
         self.head, self.blocks, self.beside = head, blocks, beside
@@ -160,9 +160,9 @@ def _escreal(named: NamedLayers) -> BuiltNetwork:
     beside.append(named.same(f"skip.{start + 3}"))
     kernel = _symmetric(named.parameter("plk_filter"))
     count = named.count("blocks.{}")
-    blocks = [_Block(named, f"blocks.{i}", kernel) for i in range(count)]
+    blocks = [_ConvBlock(named, f"blocks.{i}", kernel) for i in range(count)]
     aside = nn.Sequential(*beside[:2], nn.LeakyReLU(_LEAKY), beside[2])
-    whole = _Whole(head, nn.Sequential(*blocks, named.same("last")), aside)
+    whole = _WholeNetwork(head, nn.Sequential(*blocks, named.same("last")), aside)
     up, factor = _upsampling(named)
     down = unshuffling(head, 3)
     module = nn.Sequential(*unshuffled(down), whole, *up)

@@ -29,7 +29,7 @@ _METHODS = (
 )
 
 
-class _PixelAttention(nn.Module):
+class _PixelGate(nn.Module):
     def __init__(self, weigh: nn.Module) -> None:
         super().__init__()
         self.weigh = weigh
@@ -107,7 +107,7 @@ def _attended(named: NamedLayers, name: str, scale: int) -> list[nn.Module]:
     for factor in _steps(scale):
         i = len(parts)
         parts += [nn.Upsample(scale_factor=factor), named.same(f"{name}.{i + 1}")]
-        parts += [_PixelAttention(named.same(f"{name}.{i + 2}.conv.0")), nn.LeakyReLU(0.2)]
+        parts += [_PixelGate(named.same(f"{name}.{i + 2}.conv.0")), nn.LeakyReLU(0.2)]
         parts += [named.same(f"{name}.{i + 4}"), nn.LeakyReLU(0.2)]
     return [*parts, named.same(f"{name}.{len(parts)}")]
 
