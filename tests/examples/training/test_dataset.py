@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -182,10 +184,18 @@ def _restored_sigchld() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_restored_sigchld")
 def test_worker_processes_return_the_same_crops(folder: Path) -> None:
-    made = crops(find_photos([str(folder)], 2))
-    alone = list(batches(made, 0, 2, 3, workers=0))
-    helped = list(batches(made, 0, 2, 3, workers=1))
-    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+    """In a process of its own: the loader forks, which a process with many threads cannot do."""
+    program = (
+        "import sys, torch\n"
+        "from tests.examples.training.test_dataset import batches, crops, find_photos, same\n"
+        "made = crops(find_photos([sys.argv[1]], 2))\n"
+        "alone, helped = (list(batches(made, 0, 2, 3, workers=count)) for count in (0, 1))\n"
+        "sys.exit(not all(same(a, b) for a, b in zip(alone, helped, strict=True)))\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, "-c", program, str(folder)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_pairs_are_cut_at_the_same_place(tmp_path: Path) -> None:

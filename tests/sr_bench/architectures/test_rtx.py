@@ -18,6 +18,7 @@ SPREAD = (
     "tensorrt_rtx" not in backends.available(), reason="needs TensorRT for RTX: sr-deploy[rtx]"
 )
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 @pytest.mark.parametrize("key", SPREAD)
 def test_networks_of_every_kind_are_built(key: str) -> None:
     cell = next(each for each in cells.small() if each.key == key)

@@ -163,6 +163,11 @@ def test_luma_with_the_colors_enlarged_beside(tmp_path: Path) -> None:
         np.asarray(Image.fromarray(each).resize((72, 60), Image.Resampling.BICUBIC))
         for each in given[1:]
     )
+    # As in a file with 8 bits.
+    upscaled, first, second = (
+        each.clip(low, high)
+        for each, low, high in ((upscaled, 0, 1), (first, -0.5, 0.5), (second, -0.5, 0.5))
+    )
     red, blue = upscaled + 1.402 * second, upscaled + 1.772 * first
     expected = np.stack([red, (upscaled - 0.299 * red - 0.114 * blue) / 0.587, blue])
     off = np.abs(OnnxRunner(colored)(image[None])[0] - expected)
