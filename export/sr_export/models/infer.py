@@ -212,13 +212,12 @@ def _scan(
 ) -> float:
     """Return how well a start does on tiny images, with the settings that matter most varied."""
     gain = _Gain(plan, settings, expected, tiny=True)
-    activation = next(iter(_grouped(choices, padding=False, first=_GROUPS[1])))
     # With the user's result, a start in other ranges or colors is as wrong as any.
     few = {"activation": 2, "ranges": 5 if expected is None else len(plan.choices["ranges"])}
     usual = {name: plan.choices.get(name, ())[:count] for name, count in few.items()}
     trials = [
         replace(settings, **values)
-        for values in activation
+        for values in _combined(choices, _GROUPS[1])
         if all(values[name] in usual[name] for name in few if name in values)
     ]
     gains = [gain(each) for each in trials if each.sensible and plan.topology.fits(each)]
@@ -244,15 +243,20 @@ def _climb(
 
 
 def _grouped(
-    choices: Mapping[str, tuple[Any, ...]], *, padding: bool, first: Sequence[str] = ()
+    choices: Mapping[str, tuple[Any, ...]], *, padding: bool
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield all combinations of values in each group of settings."""
     others = {*(() if padding else _NOT_INFERRED), *itertools.chain(*_GROUPS)}
     alone = [(name,) for name in choices if name not in others]
-    for group in (*([first] if first else []), *_GROUPS, *alone):
-        names = [name for name in group if name in choices]
-        combinations = itertools.product(*(choices[name] for name in names))
-        yield [dict(zip(names, values, strict=True)) for values in combinations]
+    for group in (*_GROUPS, *alone):
+        yield _combined(choices, group)
+
+
+def _combined(choices: Mapping[str, tuple[Any, ...]], group: Sequence[str]) -> list[dict[str, Any]]:
+    """Return all combinations of values of the settings of a group."""
+    names = [name for name in group if name in choices]
+    combinations = itertools.product(*(choices[name] for name in names))
+    return [dict(zip(names, values, strict=True)) for values in combinations]
 
 
 class _Gain:

@@ -143,6 +143,6 @@ class NamedArch(Architecture[nn.Module]):
 
 def _gain(built: BuiltNetwork) -> float:
     """Return by how many decibels a network on [0, 1] restores photos better than interpolation."""
-    task = restoration.task(built.inputs, built.scale, _PHOTO_SIDE)
+    (task, *_) = restoration.tasks(built.inputs, built.scale, (_PHOTO_SIDE, _PHOTO_SIDE))
     with torch.inference_mode():
         return task.gain(built.module(torch.from_numpy(task.given)).numpy())

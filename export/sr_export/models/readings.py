@@ -48,11 +48,6 @@ _TANH_EXTREMES = 0.8
 # Readings that are tried in other colors.
 _FINALISTS = 3
 
-GRAY = (
-    "colors: the network is gray, so each channel of an RGB image is upscaled alone; to upscale Y "
-    "only and enlarge Cb and Cr by interpolation, as many programs do, use --color ycbcr"
-)
-
 
 @dataclass(frozen=True)
 class PixelVerdict:
@@ -182,9 +177,22 @@ def decide(
         known: The values that are usual for its architecture; None: unknown.
         settled: Whether all but the colors is decided already, in `known`.
     """
-    start = probe.read(known or Ranges())
     if probe.expected is not None:
         return _proven(probe, known, settled=settled)
+    found = _restoring(probe, known, settled=settled)
+    if probe.channels == 3:
+        return found
+    options = options_text(replace(found.ranges, color="ycbcr"))
+    gray = (
+        "colors: the network is gray, so each channel of an RGB image is upscaled alone; to "
+        f"upscale Y only and enlarge Cb and Cr by interpolation, as many programs do: {options}"
+    )
+    return replace(found, assumed=(*found.assumed, gray))
+
+
+def _restoring(probe: NetworkProbe, known: Ranges | None, *, settled: bool) -> PixelVerdict:
+    """Return the pixel values with which photos are restored best; see `decide`."""
+    start = probe.read(known or Ranges())
     if known is not None and start is not None and (settled or start.gain > _PLAUSIBLE):
         return _check_colors(probe, start, settled=settled)
     readings = _readings(probe, [known] if known else [])
@@ -232,7 +240,7 @@ def _score(reading: Reading) -> str:
 def _check_colors(probe: NetworkProbe, start: Reading, *, settled: bool) -> PixelVerdict:
     """Return known values, unless photos look better in other colors."""
     if probe.channels == 1:
-        return PixelVerdict(start.ranges, (GRAY,), best=f"{start.ranges} ({_score(start)})")
+        return PixelVerdict(start.ranges, best=f"{start.ranges} ({_score(start)})")
     colors: tuple[Color, ...] = ("bgr", "ycbcr", "ycbcr-video") if settled else ("bgr",)
     others = _present(probe.read(replace(start.ranges, color=each)) for each in colors)
     best = max([start, *others], key=lambda each: each.gain)
@@ -294,8 +302,8 @@ def _proven(probe: NetworkProbe, known: Ranges | None, *, settled: bool) -> Pixe
             for cubic in (PILLOW, OPENCV)
         ]
     readings = _present(map(probe.read, first))
-    if not (settled and readings and _same(probe, max(readings, key=lambda each: each.gain))):
-        readings += _readings(probe, first)
+    if not any(_difference(probe, each).same for each in readings):
+        readings += _readings(probe, [])
     if not readings:
         given, result = probe.expected.given.shape[:2], probe.expected.result.shape[:2]
         return PixelVerdict(
@@ -319,10 +327,6 @@ def _difference(probe: NetworkProbe, reading: Reading) -> restoration.Difference
     height, width = (side - task.border for side in reading.picture.shape[2:])
     picture = reading.picture.transpose(0, 2, 3, 1)[:, :height, :width]
     return difference(picture, task.originals[:, :height, :width])
-
-
-def _same(probe: NetworkProbe, reading: Reading) -> bool:
-    return _difference(probe, reading).same
 
 
 def _ends_in_tanh(probe: NetworkProbe) -> bool:

@@ -40,7 +40,7 @@ _JPEG_QUALITY = 30
 EXPECTED_SIDE, _EXPECTED_BORDER = 96, 12
 # Two results are the same if all but this share of values differ by so few levels, and by so few on
 # average: programs truncate where we round, and convert colors in 8 bits.
-_SAME_LEVELS, _DEVIATING, _SAME_MEAN = 4, 0.005, 1.5
+_ROUNDING, _DEVIATING, _ROUNDING_MEAN = 4, 0.005, 1.5
 
 
 def shrunk(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -80,12 +80,6 @@ class RestorationTask:
         """Return the task for a network that expects the images enlarged."""
         given = enlarged(self.given, factor).clip(0, 1)
         return RestorationTask(given, self.originals, self.baseline, self.border)
-
-
-@functools.cache
-def task(channels: int, scale: int, side: int) -> RestorationTask:
-    """Return the task for a network with this scale; `side` is the size of its input."""
-    return tasks(channels, scale, (side, side))[0]
 
 
 @functools.cache
@@ -179,7 +173,7 @@ class Difference:
     @property
     def same(self) -> bool:
         """Whether the results are the same but for rounding."""
-        return self.deviating <= _DEVIATING and self.mean <= _SAME_MEAN
+        return self.deviating <= _DEVIATING and self.mean <= _ROUNDING_MEAN
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} levels of 255 on average, {self.largest} at most"
@@ -188,9 +182,7 @@ class Difference:
 def difference(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> Difference:
     """Compare two images of the same shape."""
     levels = np.abs(found.astype(np.int16) - expected)
-    return Difference(
-        float(levels.mean()), int(levels.max()), float((levels > _SAME_LEVELS).mean())
-    )
+    return Difference(float(levels.mean()), int(levels.max()), float((levels > _ROUNDING).mean()))
 
 
 def _mean_psnr(originals: NDArray[np.uint8], images: NDArray[Any]) -> float:

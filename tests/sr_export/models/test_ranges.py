@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from sr_export import photos
@@ -17,7 +18,7 @@ from sr_export.graph import pixel_values
 from sr_export.graph.onnx_runner import OnnxRunner
 from sr_export.graph.to_onnx import Strategy, export
 from sr_export.models.network import with_ranges
-from sr_export.models.ranges import OPENCV, Ranges, enlarged
+from sr_export.models.ranges import OPENCV, SIGNED, Ranges, enlarged
 from sr_export.models.readings import NetworkProbe, decide
 from sr_export.models.recognize import recognize
 from sr_export.pipeline import _torch_runner
@@ -164,3 +165,14 @@ def test_outputs_that_fill_the_range_of_tanh_come_from_tanh() -> None:
     for strength in (0.5, 2.0):  # never near -1 and 1, or beyond
         other = functools.partial(inverted, strength=strength)
         assert decide(NetworkProbe(other, 3, 1, (64, 64))).ranges.plain
+
+
+def test_the_colors_of_a_gray_network_are_assumed_with_all_of_its_options() -> None:
+    """Weights do not tell whether a program upscales each channel, or Y alone."""
+
+    def signed(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (image * 2 - 1).repeat(2, axis=2).repeat(2, axis=3)
+
+    found = decide(NetworkProbe(signed, 1, 2, (64, 64)))
+    assert found.ranges.output == SIGNED
+    assert any("--output-range -1 1 --color ycbcr" in text for text in found.assumed)
